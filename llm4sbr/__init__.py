@@ -1,0 +1,1 @@
+"""Session-based recommendation with what a large language model understands of the items."""

@@ -1,0 +1,76 @@
+"""What travels between data, backbones and the wrapper: named tuples with a shape on every field.
+
+Notation: ``B`` sessions in the batch, ``L`` longest session, ``V`` items, ``K`` views, ``N`` graph nodes,
+``M`` graph edges, ``d`` hidden size, ``d_t`` text size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class SessionGraph(NamedTuple):
+    """All sessions of a batch as one disconnected graph of their distinct items."""
+
+    nodes: Tensor  # (N,) long: item id of each node; nodes of one session are neighbours in this list
+    edge_index: Tensor  # (2, M) long: distinct transitions u -> v between consecutive clicks
+    alias: Tensor  # (B, L) long: node of each click; 0 at padding, to be masked with `lengths`
+
+
+class SessionBatch(NamedTuple):
+    """A batch of bimodal session examples."""
+
+    item_ids: Tensor  # (B, L) long, right-padded with 0; items are 1..V
+    lengths: Tensor  # (B,) long, >= 1
+    target: Tensor  # (B,) long in 1..V; 0 where it is not known (prediction)
+    example_index: Tensor  # (B,) long: row in the view table
+    views: Tensor | None = None  # (B, K, d_t) float: LLM views; K = 2: long-term, short-term
+    view_mask: Tensor | None = None  # (B, K) bool: False where no view is known
+    graph: SessionGraph | None = None  # the whole batch as one graph
+
+    def padding_mask(self) -> Tensor:
+        """True at real clicks, False at padding: ``(B, L)`` bool."""
+        return torch.arange(self.item_ids.size(1), device=self.item_ids.device) < self.lengths.unsqueeze(1)
+
+
+class Interests(NamedTuple):
+    """A backbone's two readings of a session (Eq. 6, arXiv:2402.13840)."""
+
+    long_term: Tensor  # (B, d) global, h_g
+    short_term: Tensor  # (B, d) local, h_l
+
+
+def build_session_graph(item_ids: Tensor, lengths: Tensor) -> SessionGraph:
+    """Build the graph of a whole batch without a loop over sessions.
+
+    Each session contributes its distinct items as nodes and its distinct consecutive transitions as edges
+    (SR-GNN, arXiv:1811.00855, Sec. 3.2). A repeated click gives a self-loop.
+
+    Args:
+        item_ids: Clicks, right-padded with 0.
+        lengths: Number of clicks of each session.
+
+    Shapes:
+        - item_ids: ``(B, L)`` long, lengths: ``(B,)`` long
+        - output: ``nodes (N,)``, ``edge_index (2, M)``, ``alias (B, L)``
+
+    >>> graph = build_session_graph(torch.tensor([[5, 7, 5], [7, 0, 0]]), torch.tensor([3, 1]))
+    >>> graph.nodes.tolist(), graph.edge_index.tolist(), graph.alias.tolist()
+    ([5, 7, 7], [[0, 1], [1, 0]], [[0, 1, 0], [2, 0, 0]])
+    """
+    batch_size, width = item_ids.shape
+    real = torch.arange(width, device=item_ids.device) < lengths.unsqueeze(1)  # (B, L)
+    stride = int(item_ids.max()) + 1 if item_ids.numel() else 1
+    session = torch.arange(batch_size, device=item_ids.device).unsqueeze(1)  # (B, 1)
+    keys = (session * stride + item_ids)[real]  # (sum of lengths,)
+    unique, inverse = torch.unique(keys, return_inverse=True)  # (N,), (sum of lengths,)
+    alias = item_ids.new_zeros(item_ids.shape)
+    alias[real] = inverse
+    step = real[:, 1:]  # (B, L-1): both ends of the transition are real
+    num_nodes = unique.numel()
+    edges = torch.unique(alias[:, :-1][step] * num_nodes + alias[:, 1:][step])  # (M,)
+    edge_index = torch.stack((edges.div(max(num_nodes, 1), rounding_mode="floor"), edges % max(num_nodes, 1)))
+    return SessionGraph(nodes=unique % stride, edge_index=edge_index, alias=alias)

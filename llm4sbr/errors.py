@@ -1,0 +1,50 @@
+"""Errors that name the file, the row, the value and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """A bad input, told so that the person who sees it can mend it.
+
+    Args:
+        problem: What is wrong, in one sentence.
+        path: File in which it was found.
+        row: Data row (1 = first row below the header) or session in which it was found.
+        value: The offending value; shortened to 80 characters.
+        hint: What to do.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | Path | None = None,
+        row: int | str | None = None,
+        value: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.problem, self.path, self.row, self.value, self.hint = problem, path, row, value, hint
+        where = "".join(
+            part
+            for part in (
+                f"{path}: " if path is not None else "",
+                f"row {row}: " if row is not None else "",
+            )
+        )
+        shown = ""
+        if value is not None:
+            text = repr(value)
+            shown = f" (got {text if len(text) <= 80 else text[:77] + '...'})"
+        super().__init__(f"{where}{problem}{shown}{'. ' + hint if hint else ''}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the trip from a data-loader worker to the main process."""
+        return (_rebuild, (self.problem, self.path, self.row, self.value, self.hint))
+
+
+def _rebuild(
+    problem: str, path: str | Path | None, row: int | str | None, value: object, hint: str | None
+) -> InputError:
+    return InputError(problem, path=path, row=row, value=value, hint=hint)
