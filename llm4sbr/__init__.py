@@ -1,1 +1,30 @@
-"""Session-based recommendation with what a large language model understands of the items."""
+"""Session-based recommendation with what a large language model understands of the items.
+
+>>> from llm4sbr import LLM4SBRWrapper
+>>> from llm4sbr.backbones import SRGNN
+>>> model = LLM4SBRWrapper(SRGNN(num_items=100))
+"""
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.batch import Interests, SessionBatch, SessionGraph, build_session_graph
+from llm4sbr.catalogue import Catalogue
+from llm4sbr.errors import InputError
+from llm4sbr.metrics import SessionRanking
+from llm4sbr.module import Recommendations, SBRModule
+from llm4sbr.wrapper import LLM4SBRWrapper
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Catalogue",
+    "InputError",
+    "Interests",
+    "LLM4SBRWrapper",
+    "Recommendations",
+    "SBRModule",
+    "SessionBackbone",
+    "SessionBatch",
+    "SessionGraph",
+    "SessionRanking",
+    "build_session_graph",
+]

@@ -46,9 +46,7 @@ class Examples:
     def prefixes(self) -> list[tuple[int, ...]]:
         """Every prefix, in example order."""
         clicks = self.clicks.tolist()
-        return [
-            tuple(clicks[a:b]) for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)
-        ]
+        return [tuple(clicks[a:b]) for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
 
     def session_id(self, example: int) -> str:
         """The shop's id of the session that an example belongs to."""

@@ -1,1 +1,6 @@
-""" """
+"""Lightning callbacks."""
+
+from llm4sbr.callbacks.recommendation_writer import RecommendationWriter
+from llm4sbr.callbacks.view_cache import ViewCache
+
+__all__ = ["RecommendationWriter", "ViewCache"]

@@ -1,0 +1,88 @@
+"""SASRec: causal self-attention over the clicks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.backbones.readout import last_click, masked_mean
+from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.errors import InputError
+
+
+class SASRec(SessionBackbone):
+    """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018, arXiv:1808.09781).
+
+    Learned positions, causal self-attention blocks, a final layer norm. The last position is the short-term
+    interest and the model's own read-out; the mean over positions is the long-term one. Positions count from
+    the session's first kept click.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``, divisible by ``num_heads``.
+        num_blocks: Attention blocks.
+        num_heads: Attention heads.
+        dropout: Dropout on embeddings, attention and feed-forward layers.
+        max_length: Longest session; a longer batch is an error.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        num_blocks: int = 2,
+        num_heads: int = 2,
+        dropout: float = 0.2,
+        max_length: int = 50,
+    ) -> None:
+        super().__init__(num_items, embedding_dim)
+        if embedding_dim % num_heads:
+            raise InputError(
+                f"embedding_dim {embedding_dim} can't be split into num_heads {num_heads}",
+                hint="Choose a divisor of embedding_dim",
+            )
+        self.max_length = max_length
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.position = nn.Embedding(max_length, embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+        block = nn.TransformerEncoderLayer(
+            embedding_dim, num_heads, embedding_dim, dropout, batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(
+            block, num_blocks, norm=nn.LayerNorm(embedding_dim), enable_nested_tensor=False
+        )
+        for table in (self.embedding, self.position):
+            nn.init.normal_(table.weight, std=0.02)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """Mean over positions (long term) and the last position (short term)."""
+        width = batch.item_ids.size(1)
+        if width > self.max_length:
+            raise InputError(
+                f"SASRec was built for at most {self.max_length} clicks",
+                value=width,
+                hint="Raise its max_length, or lower the data module's",
+            )
+        positions = torch.arange(width, device=batch.item_ids.device)
+        embedded = self.embedding(batch.item_ids) * self.embedding_dim**0.5 + self.position(positions)
+        causal = nn.Transformer.generate_square_subsequent_mask(width, device=batch.item_ids.device)
+        # The causal mask alone keeps right padding from real clicks: it stands after all of them.
+        states = self.blocks(self.dropout(embedded), mask=causal, is_causal=True)  # (B, L, d)
+        return Interests(
+            long_term=masked_mean(states, batch.padding_mask()),
+            short_term=last_click(states, batch.lengths),
+        )
+
+    def merge(self, interests: Interests) -> Tensor:
+        """The last position's state, ``(B, d)``."""
+        return interests.short_term
+
+    def item_embeddings(self) -> Tensor:
+        """``(V, d)``, without the padding row."""
+        return self.embedding.weight[1:]

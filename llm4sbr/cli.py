@@ -1,0 +1,62 @@
+"""The command line: ``llm4sbr fit | validate | test | predict | views | demo``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from llm4sbr.errors import InputError
+
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+USAGE = """usage: llm4sbr COMMAND [options]
+
+Training and use (Lightning CLI; `llm4sbr COMMAND --help` lists every option):
+  fit        train a backbone, bare or wrapped, and keep the best epoch by validation
+  validate   evaluate a checkpoint on the validation split
+  test       evaluate a checkpoint on the test split
+  predict    write recommendations to Parquet
+Stage 1:
+  views      let an LLM infer each session's intents (or take titles alone) and store them
+Tour:
+  demo       real data, a real LLM, a bare and a wrapped SR-GNN, and a page that compares them
+
+Options common to all: --help, --version
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: Words after ``llm4sbr``; the process's own by default.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        from llm4sbr import __version__
+
+        print(f"llm4sbr {__version__}")
+        return 0
+    try:
+        return _dispatch(words)
+    except InputError as error:
+        # What went wrong and what to do, without forty lines of a stranger's stack.
+        print(f"llm4sbr: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[0] in TRAINER_COMMANDS:
+        from llm4sbr.trainer_cli import run
+
+        run(words)
+        return 0
+    if words[0] in ("views", "demo"):
+        from llm4sbr import commands
+
+        getattr(commands, words[0])(words[1:])
+        return 0
+    print(f"llm4sbr: there is no command {words[0]!r}\n\n{USAGE}", end="", file=sys.stderr)
+    return 2

@@ -1,0 +1,89 @@
+"""Fusion of interests and views into one session vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from llm4sbr.batch import Interests
+
+Merge = Callable[[Interests], Tensor]
+
+
+class Fused(NamedTuple):
+    """What a fusion returns."""
+
+    session: Tensor  # (B, d)
+    gates: Tensor | None  # (B, K); None for a fusion without gates
+
+
+class GateFusion(nn.Module):
+    r"""Gates from both modalities weigh the interests (Eq. 10-12, arXiv:2402.13840). The default.
+
+    .. math:: \alpha_k = Q_k^T \sigma(h_k + z_k), \quad h = W [\alpha_1 h_1 ; \dots ; \alpha_K h_K]
+
+    with no squashing of the gates. An unknown view enters as ``z_k = 0``: its gate then rests on behaviour
+    alone. Gates start near one, so that training begins from a plain linear read-out of the interests.
+
+    Args:
+        dim: ``d``.
+        interest_of_view: For each view the interest it reads, ``"long_term"`` or ``"short_term"``.
+
+    Shapes:
+        - h, z: ``(B, K, d)``, mask: ``(B, K)`` bool
+        - output: session ``(B, d)``, gates ``(B, K)``
+    """
+
+    def __init__(self, dim: int, interest_of_view: tuple[str, ...]) -> None:
+        super().__init__()
+        num_views = len(interest_of_view)
+        self.gate = nn.Parameter(torch.full((num_views, dim), 2.0 / dim))  # sigmoid(0) = 1/2: d/2 * 2/d = 1
+        self.readout = nn.Linear(num_views * dim, dim, bias=False)
+
+    def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
+        """Weigh each view's interest by its gate and read out."""
+        z = z * mask.unsqueeze(-1)
+        gates = torch.einsum("bkd,kd->bk", torch.sigmoid(h + z), self.gate)
+        return Fused(self.readout((gates.unsqueeze(-1) * h).flatten(1)), gates)
+
+
+class AverageFusion(nn.Module):
+    r"""The paper's first version (arXiv:2402.13840v1): each interest averaged with its view, then merged.
+
+    .. math:: h_k' = (h_k + z_k) / 2
+
+    The backbone's own read-out merges the averages, so with every view unknown the wrapped model scores
+    exactly as the bare backbone.
+
+    Args:
+        dim: ``d``.
+        interest_of_view: For each view the interest it reads, ``"long_term"`` or ``"short_term"``.
+
+    Shapes:
+        - h, z: ``(B, K, d)``, mask: ``(B, K)`` bool
+        - output: session ``(B, d)``, no gates
+    """
+
+    def __init__(self, dim: int, interest_of_view: tuple[str, ...]) -> None:
+        super().__init__()
+        self.interest_of_view = interest_of_view
+        missing = {"long_term", "short_term"} - set(interest_of_view)
+        if missing:
+            raise ValueError(f"average fusion needs a view of every interest; none reads {sorted(missing)}")
+
+    def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
+        """Average each interest with its known views and merge as the backbone does."""
+        known = mask.unsqueeze(-1).to(h.dtype)  # (B, K, 1)
+
+        def averaged(interest: str) -> Tensor:
+            views = [k for k, name in enumerate(self.interest_of_view) if name == interest]
+            total = h[:, views[0]] + (z[:, views] * known[:, views]).sum(1)  # (B, d)
+            return total / (1 + known[:, views].sum(1))
+
+        return Fused(merge(Interests(averaged("long_term"), averaged("short_term"))), None)
+
+
+FUSIONS: dict[str, type[GateFusion] | type[AverageFusion]] = {"gate": GateFusion, "average": AverageFusion}

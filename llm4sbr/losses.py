@@ -1,0 +1,26 @@
+"""Recommendation losses over the catalogue."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def catalogue_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the next item over the whole catalogue (Eq. 14, arXiv:2402.13840).
+
+    The paper prints a binary cross-entropy per column but calls it cross-entropy; this is the latter.
+
+    Args:
+        scores: Column ``k - 1`` scores item ``k``.
+        target: Next items, 1..V.
+
+    Shapes:
+        - scores: ``(B, V)``, target: ``(B,)`` long
+        - output: scalar
+
+    >>> round(catalogue_cross_entropy(torch.zeros(1, 4), torch.tensor([4])).item(), 4)  # log 4
+    1.3863
+    """
+    return F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, target - 1)

@@ -1,0 +1,149 @@
+"""SBRModule: trains and evaluates any bare backbone. The fair baseline of every comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.batch import SessionBatch
+from llm4sbr.errors import InputError
+from llm4sbr.losses import catalogue_cross_entropy
+from llm4sbr.metrics import SessionRanking
+
+
+class Recommendations(NamedTuple):
+    """The best items of each session."""
+
+    example_index: Tensor  # (B,) long
+    items: Tensor  # (B, k) long in 1..V, best first
+    scores: Tensor  # (B, k) float
+
+
+class ViewTable(Protocol):
+    """Fills a batch's views; see `llm4sbr.views.tables`."""
+
+    def __call__(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Views ``(B, K, d_t)`` and their mask ``(B, K)``."""
+        ...
+
+
+class SBRModule(LightningModule):
+    """A bare session-based recommender under Lightning.
+
+    Adam with the paper's settings by default (learning rate 1e-3, times 0.1 every 3 epochs, L2 1e-5). Logs
+    ``train/loss``, and ``val/`` and ``test/`` Recall, MRR and NDCG at every K as ``val/recall@20``.
+
+    Args:
+        backbone: The model.
+        lr: Learning rate.
+        weight_decay: L2 on all parameters.
+        lr_step: Epochs between decays; 0 keeps the rate.
+        lr_gamma: Factor of a decay.
+        ks: Cut-offs of the metrics.
+        top_k: Items that a prediction lists (fewer if the catalogue is smaller).
+
+    Shapes:
+        - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
+    """
+
+    uses_views = False  # a view cache skips the work where nobody reads it
+
+    def __init__(
+        self,
+        backbone: SessionBackbone,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-5,
+        lr_step: int = 3,
+        lr_gamma: float = 0.1,
+        ks: Sequence[int] = (5, 10, 20),
+        top_k: int = 20,
+    ) -> None:
+        super().__init__()
+        if not isinstance(backbone, SessionBackbone):
+            raise InputError(
+                "backbone must be a SessionBackbone",
+                value=type(backbone).__name__,
+                hint="Subclass llm4sbr.SessionBackbone; it asks for encode, merge and item_embeddings",
+            )
+        self.save_hyperparameters(ignore=["backbone"])
+        self.backbone = backbone
+        self.lr, self.weight_decay = lr, weight_decay
+        self.lr_step, self.lr_gamma = lr_step, lr_gamma
+        self.top_k = top_k
+        self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
+        self.view_table: ViewTable | None = None  # set by the view cache callback
+
+    def session_vector(self, batch: SessionBatch) -> Tensor:
+        """One vector per session, ``(B, d)``: the backbone's own read-out."""
+        return self.backbone.merge(self.backbone.encode(batch))
+
+    def scores(self, session: Tensor) -> Tensor:
+        """Scores over all real items, ``(B, V)`` (Eq. 13, arXiv:2402.13840)."""
+        return session @ self.backbone.item_embeddings().T
+
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Scores over the catalogue."""
+        return self.scores(self.session_vector(batch))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Fill the views on the device, if a view cache is at hand."""
+        if self.view_table is None or not isinstance(batch, SessionBatch) or not self.uses_views:
+            return batch
+        views, mask = self.view_table(batch)
+        return batch._replace(views=views, view_mask=mask)
+
+    def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
+        """Named losses of a batch; ``loss`` is what is minimised."""
+        return {"loss": catalogue_cross_entropy(self(batch), batch.target)}
+
+    def training_step(self, batch: SessionBatch, batch_idx: int) -> Tensor:
+        """One step."""
+        losses = self.losses(batch)
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in losses.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch.lengths),
+        )
+        return losses["loss"]
+
+    def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
+        """Add a batch to the validation metrics."""
+        self.val_ranking.update(self(batch), batch.target)
+
+    def test_step(self, batch: SessionBatch, batch_idx: int) -> None:
+        """Add a batch to the test metrics."""
+        self.test_ranking.update(self(batch), batch.target)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_ranking("val", self.val_ranking)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_ranking("test", self.test_ranking)
+
+    def predict_step(self, batch: SessionBatch, batch_idx: int) -> Recommendations:
+        """The ``top_k`` items of each session, best first."""
+        scores = self(batch)
+        best, columns = scores.topk(min(self.top_k, scores.size(1)), dim=1)
+        return Recommendations(batch.example_index, columns + 1, best)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam and the step schedule; the CLI's --optimizer and --lr_scheduler replace both."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        if self.lr_step == 0:
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step, self.lr_gamma)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def _log_ranking(self, stage: str, metric: SessionRanking) -> None:
+        for name, value in metric.compute().items():
+            self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and name in ("recall@20", "mrr@20"))
+        metric.reset()

@@ -1,0 +1,127 @@
+"""Checks for plug-ins, public: test a backbone of your own with the checks that ours pass."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.batch import Interests, SessionBatch, build_session_graph
+
+
+def make_batch(
+    sessions: list[list[int]],
+    target: list[int] | None = None,
+    *,
+    padding: int = 0,
+    graph: bool = True,
+) -> SessionBatch:
+    """Build a batch from lists of items.
+
+    Args:
+        sessions: Clicks of each session, items 1..V.
+        target: Next items; 1 everywhere if not given.
+        padding: Extra columns of padding on the right.
+        graph: Whether to build the batch's graph.
+
+    Shapes:
+        - item_ids: ``(B, longest + padding)``
+
+    >>> make_batch([[3, 4], [5]]).item_ids.tolist()
+    [[3, 4], [5, 0]]
+    """
+    lengths = torch.tensor([len(session) for session in sessions])
+    item_ids = torch.zeros(len(sessions), int(lengths.max()) + padding, dtype=torch.long)
+    for row, session in enumerate(sessions):
+        item_ids[row, : len(session)] = torch.tensor(session)
+    return SessionBatch(
+        item_ids=item_ids,
+        lengths=lengths,
+        target=torch.tensor(target if target is not None else [1] * len(sessions)),
+        example_index=torch.arange(len(sessions)),
+        graph=build_session_graph(item_ids, lengths) if graph else None,
+    )
+
+
+def assert_backbone(
+    make: Callable[[int], SessionBackbone], num_items: int = 13, tolerance: float = 1e-5
+) -> None:
+    """Assert that a backbone keeps the contract of `SessionBackbone`.
+
+    Checked, in evaluation mode where randomness would interfere: shapes; finite scores for one-click sessions
+    and a session of one repeated item; extra padding changes nothing; a session scores the same alone as in a
+    batch; permuting the batch permutes the result; a batch without a graph scores as one with it; gradients
+    reach every parameter; a state dict makes the same model again.
+
+    Args:
+        make: Builds the backbone for a number of items, e.g. ``SRGNN``.
+        num_items: Catalogue size of the check, at least 10.
+        tolerance: Allowed absolute difference.
+
+    Raises:
+        AssertionError: Names the first promise that is broken.
+    """
+    torch.manual_seed(0)
+    backbone = make(num_items)
+    assert isinstance(backbone, SessionBackbone), "make(num_items) must return a SessionBackbone"
+    sessions = [[1, 2, 3, 2], [num_items], [5, 5, 5], [9, 8, 7, 6, 1], [4, 2]]
+    backbone.eval()
+    _check_shapes(backbone, make_batch(sessions), num_items)
+
+    scores = backbone(make_batch(sessions)).detach()
+    _same(backbone(make_batch(sessions, padding=3)), scores, "extra padding changes the scores", tolerance)
+    _same(backbone(make_batch(sessions, graph=False)), scores, "a batch without a graph differs", tolerance)
+    order = [3, 1, 4, 0, 2]
+    permuted = backbone(make_batch([sessions[row] for row in order]))
+    _same(permuted, scores[order], "permuting the batch does not permute the scores", tolerance)
+    for row, session in enumerate(sessions):
+        alone = backbone(make_batch([session]))[0]
+        _same(alone, scores[row], f"session {session} scores differently alone", tolerance)
+
+    _check_gradients(backbone, make_batch(sessions))
+
+    stream = io.BytesIO()
+    torch.save(backbone.state_dict(), stream)
+    stream.seek(0)
+    torch.manual_seed(1)
+    twin = make(num_items).eval()
+    twin.load_state_dict(torch.load(stream, weights_only=True))
+    _same(twin(make_batch(sessions)), scores, "a state dict does not make the same model again", tolerance)
+
+
+def _check_shapes(backbone: SessionBackbone, batch: SessionBatch, num_items: int) -> None:
+    interests = backbone.encode(batch)
+    expected = (len(batch.lengths), backbone.embedding_dim)
+    assert isinstance(interests, Interests), "encode must return Interests"
+    for name, vector in interests._asdict().items():
+        assert vector.shape == expected, f"{name} is {tuple(vector.shape)}, expected {expected}"
+    session = backbone.merge(interests)
+    assert session.shape == expected, f"merge gives {tuple(session.shape)}, expected {expected}"
+    items = backbone.item_embeddings()
+    assert items.shape == (num_items, backbone.embedding_dim), (
+        f"item_embeddings is {tuple(items.shape)}, expected {(num_items, backbone.embedding_dim)}: "
+        "one row per real item and none for padding"
+    )
+    assert backbone(batch).isfinite().all(), "scores are not finite"
+
+
+def _check_gradients(backbone: SessionBackbone, batch: SessionBatch) -> None:
+    interests = backbone.encode(batch)
+    # Both interests and the scores: what the wrapper aligns must be trained too.
+    total = sum(vector.square().sum() for vector in interests) + backbone(batch).square().sum()
+    assert isinstance(total, Tensor)
+    backbone.zero_grad()
+    total.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"no gradient reaches {name}"
+            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+            assert parameter.grad.abs().sum() > 0, f"the gradient of {name} is zero everywhere"
+
+
+def _same(got: Tensor, expected: Tensor, problem: str, tolerance: float) -> None:
+    difference = (got.detach() - expected).abs().max().item()
+    assert difference <= tolerance, f"{problem}: largest difference {difference:.2e} > {tolerance:.0e}"

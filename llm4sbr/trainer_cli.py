@@ -1,0 +1,103 @@
+"""The LightningCLI behind ``fit``, ``validate``, ``test`` and ``predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
+
+from llm4sbr.callbacks import RecommendationWriter
+from llm4sbr.errors import InputError
+from llm4sbr.module import SBRModule
+from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
+
+
+class SBRCLI(LightningCLI):
+    """LightningCLI whose backbone learns ``num_items`` from the data and whose checkpoints are found again."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Tie the catalogue's size to the backbone and add where predictions go."""
+        parser.link_arguments(
+            "data.num_items", "model.init_args.backbone.init_args.num_items", apply_on="instantiate"
+        )
+        parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
+
+    def before_instantiate_classes(self) -> None:
+        """Evaluation without --ckpt_path uses the last run of the same model and data, never raw weights."""
+        config = self.config[self.subcommand]
+        if self.subcommand != "fit" and config.get("ckpt_path") is None:
+            config.ckpt_path = str(self._trained_checkpoint())
+            rank_zero_info(f"Checkpoint: {config.ckpt_path}")
+
+    def before_predict(self) -> None:
+        """Write what `predict` finds."""
+        self.trainer.callbacks.append(RecommendationWriter(self.config.predict.output))  # type: ignore[attr-defined]
+
+    def after_fit(self) -> None:
+        """Tell where the run is and how to evaluate it."""
+        checkpoint = self.trainer.checkpoint_callback
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+            rank_zero_info(
+                f"Best epoch by {checkpoint.monitor}: {checkpoint.best_model_score:.4f}. Evaluate it with\n"
+                f"  llm4sbr test --config {self.trainer.log_dir}/config.yaml "
+                f"--ckpt_path {checkpoint.best_model_path}"
+            )
+
+    def _trained_checkpoint(self) -> Path:
+        """The best checkpoint of the newest run whose saved configuration has this model and data."""
+        import yaml
+
+        wanted = yaml.safe_load(self._dump(self.config[self.subcommand]))
+        root = Path(wanted["trainer"].get("default_root_dir") or ".")
+        saved = sorted(root.rglob("config.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in saved:
+            run = yaml.safe_load(path.read_text()) or {}
+            if any(_significant(run.get(part)) != _significant(wanted[part]) for part in ("model", "data")):
+                continue
+            checkpoints = sorted(path.parent.glob("checkpoints/best*.ckpt"), key=lambda p: p.stat().st_mtime)
+            if checkpoints:
+                return checkpoints[-1]
+        raise InputError(
+            f"no trained checkpoint of this model and data below {root.resolve()}",
+            hint="Run `llm4sbr fit` with the same options first, or pass --ckpt_path",
+        )
+
+    def _dump(self, config: Any) -> str:
+        text = self._parser(self.subcommand).dump(config, skip_link_targets=True, skip_none=False)
+        return str(text)
+
+
+def _significant(part: Any) -> Any:
+    """A configuration without what does not change the numbers: evaluation may use other workers."""
+    if isinstance(part, dict):
+        idle = ("num_workers", "eval_batch_size", "cache_dir", "top_k", "predict_events", "num_items")
+        return {key: _significant(value) for key, value in part.items() if key not in idle}
+    return part
+
+
+def run(words: list[str]) -> SBRCLI:
+    """Load the plug-ins, parse and run one trainer command.
+
+    Args:
+        words: The command and its options.
+    """
+    # Before parsing: classes are named on the command line by their class name.
+    load_plugins(BACKBONES)
+    load_plugins(DATAMODULES)
+    torch.set_float32_matmul_precision("high")
+    return SBRCLI(
+        SBRModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        args=words,
+        trainer_class=Trainer,
+        seed_everything_default=0,
+        parser_kwargs={"prog": "llm4sbr"},
+        save_config_kwargs={"overwrite": True},
+    )

@@ -1,0 +1,134 @@
+"""LLM4SBRWrapper: any backbone, with LLM views aligned and fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.errors import InputError
+from llm4sbr.heads import FUSIONS, alignment_loss, uniformity_loss
+from llm4sbr.losses import catalogue_cross_entropy
+from llm4sbr.module import SBRModule
+
+Interest = Literal["long_term", "short_term"]
+
+
+class Enhanced(NamedTuple):
+    """A session seen from both sides."""
+
+    session: Tensor  # (B, d) fused vector
+    gates: Tensor | None  # (B, K); None where the fusion has no gates
+    h: Tensor  # (B, K, d) interest that each view is aligned with
+    z: Tensor  # (B, K, d) projected views; 0 where unknown
+    mask: Tensor  # (B, K) bool: which views are known
+
+
+class LLM4SBRWrapper(SBRModule):
+    r"""Wraps a session-based recommender with what an LLM understands of its items (arXiv:2402.13840).
+
+    Long- and short-term interest of the backbone (Eq. 6) are aligned with the projected views (Eq. 7-9),
+    gated and fused (Eq. 10-12) and scored against the tied item embeddings (Eq. 13). The loss is
+
+    .. math:: L = L_{rec} + \tau (L_a + L_u)
+
+    (Eq. 15), both averaged over views, over the sessions whose view is known. Views reach the model as
+    `SessionBatch.views`; a batch without them, or with every view masked, is recommended for all the same.
+    The backbone is not edited.
+
+    Logs ``train/loss`` and its parts ``train/rec_loss``, ``train/alignment``, ``train/uniformity``.
+
+    Args:
+        backbone: Any `SessionBackbone`.
+        text_dim: ``d_t``, size of the text vectors (384 for MiniLM).
+        fusion: ``"gate"`` (the paper's second version) or ``"average"`` (its first).
+        tau: Weight of alignment and uniformity, the paper's τ.
+        interest_of_view: For each view the interest it reads. A third view is a third entry.
+        lr: Learning rate.
+        weight_decay: L2 on all parameters.
+        lr_step: Epochs between decays; 0 keeps the rate.
+        lr_gamma: Factor of a decay.
+        ks: Cut-offs of the metrics.
+        top_k: Items that a prediction lists.
+
+    Shapes:
+        - forward: `SessionBatch` -> scores ``(B, V)``
+    """
+
+    uses_views = True
+
+    def __init__(
+        self,
+        backbone: SessionBackbone,
+        text_dim: int = 384,
+        fusion: Literal["gate", "average"] = "gate",
+        tau: float = 0.1,
+        interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
+        lr: float = 1e-3,
+        weight_decay: float = 1e-5,
+        lr_step: int = 3,
+        lr_gamma: float = 0.1,
+        ks: Sequence[int] = (5, 10, 20),
+        top_k: int = 20,
+    ) -> None:
+        super().__init__(backbone, lr, weight_decay, lr_step, lr_gamma, ks, top_k)
+        if fusion not in FUSIONS:
+            raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
+        if not interest_of_view or any(name not in Interests._fields for name in interest_of_view):
+            raise InputError(f"each view reads one of {Interests._fields}", value=list(interest_of_view))
+        self.save_hyperparameters(ignore=["backbone"])
+        self.tau = tau
+        self.text_dim = text_dim
+        self.interest_of_view = tuple(interest_of_view)
+        # Eq. 7: linear and shared by all views, so a catalogue's titles can be projected once.
+        self.projection = nn.Linear(text_dim, backbone.embedding_dim, bias=False)
+        self.fusion = FUSIONS[fusion](backbone.embedding_dim, self.interest_of_view)
+
+    def enhance(self, batch: SessionBatch) -> Enhanced:
+        """Interests, views, gates and the fused vector of every session."""
+        interests = self.backbone.encode(batch)
+        h = torch.stack([getattr(interests, name) for name in self.interest_of_view], dim=1)  # (B, K, d)
+        if batch.views is None:
+            z = torch.zeros_like(h)
+            mask = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device)
+        else:
+            self._check_views(batch.views)
+            mask = batch.view_mask if batch.view_mask is not None else h.new_ones(h.shape[:2]).bool()
+            z = self.projection(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
+        fused = self.fusion(h, z, mask, self.backbone.merge)
+        return Enhanced(fused.session, fused.gates, h, z, mask)
+
+    def session_vector(self, batch: SessionBatch) -> Tensor:
+        """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840)."""
+        return self.enhance(batch).session
+
+    def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
+        """Recommendation, alignment and uniformity, and their sum ``loss`` (Eq. 15, arXiv:2402.13840)."""
+        enhanced = self.enhance(batch)
+        rec_loss = catalogue_cross_entropy(self.scores(enhanced.session), batch.target)
+        aligned, uniform = [], []
+        for view in range(len(self.interest_of_view)):
+            known = enhanced.mask[:, view]
+            z, h = enhanced.z[known, view], enhanced.h[known, view]  # (B', d): sessions with this view
+            aligned.append(alignment_loss(z, h))
+            uniform.append((uniformity_loss(z) + uniformity_loss(h)) / 2)
+        alignment, uniformity = torch.stack(aligned).mean(), torch.stack(uniform).mean()
+        return {
+            "loss": rec_loss + self.tau * (alignment + uniformity),
+            "rec_loss": rec_loss,
+            "alignment": alignment,
+            "uniformity": uniformity,
+        }
+
+    def _check_views(self, views: Tensor) -> None:
+        expected = (len(self.interest_of_view), self.text_dim)
+        if tuple(views.shape[1:]) != expected:
+            raise InputError(
+                f"views must be (B, {expected[0]}, {expected[1]})",
+                value=tuple(views.shape),
+                hint="Give the wrapper the text_dim of the encoder and one interest_of_view per view",
+            )

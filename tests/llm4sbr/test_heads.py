@@ -1,0 +1,107 @@
+"""Alignment, uniformity and fusion against references written out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from llm4sbr.batch import Interests
+from llm4sbr.heads import AverageFusion, GateFusion, alignment_loss, uniformity_loss
+
+
+def by_hand_alignment(z, h):
+    total = 0.0
+    for a, b in zip(z.tolist(), h.tolist(), strict=True):
+        norm_a, norm_b = math.hypot(*a), math.hypot(*b)
+        total += sum((x / norm_a - y / norm_b) ** 2 for x, y in zip(a, b, strict=True))
+    return total / len(z)
+
+
+def by_hand_uniformity(x):
+    unit = [[v / math.hypot(*row) for v in row] for row in x.tolist()]
+    values = [
+        math.exp(-2 * sum((p - q) ** 2 for p, q in zip(unit[a], unit[b], strict=True)))
+        for a in range(len(unit))
+        for b in range(len(unit))
+        if a != b
+    ]
+    return math.log(sum(values) / len(values))
+
+
+def test_alignment_is_eq_8():
+    torch.manual_seed(0)
+    z, h = torch.randn(7, 5), torch.randn(7, 5)
+    assert alignment_loss(z, h).item() == pytest.approx(by_hand_alignment(z, h), rel=1e-5)
+    assert alignment_loss(z, 3 * z).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_uniformity_is_eq_9():
+    torch.manual_seed(0)
+    x = torch.randn(9, 4)
+    assert uniformity_loss(x).item() == pytest.approx(by_hand_uniformity(x), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.randn(0, 4), torch.randn(1, 4), torch.ones(5, 4), torch.zeros(3, 4)], ids=str
+)
+def test_degenerate_batches_stay_finite_with_finite_gradients(x):
+    x = x.clone().requires_grad_()
+    loss = uniformity_loss(x) + alignment_loss(x, x * 2)
+    loss.backward()
+    assert loss.isfinite()
+    assert x.grad.isfinite().all()
+
+
+def test_uniformity_of_identical_vectors_is_the_worst_value():
+    assert uniformity_loss(torch.ones(5, 4)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_gate_fusion_is_eq_10_to_12():
+    torch.manual_seed(0)
+    fusion = GateFusion(3, ("long_term", "short_term"))
+    torch.nn.init.normal_(fusion.gate)
+    h, z = torch.randn(4, 2, 3), torch.randn(4, 2, 3)
+    mask = torch.tensor([[True, True], [True, False], [False, True], [False, False]])
+    fused = fusion(h, z, mask, lambda _: pytest.fail("the gate has a read-out of its own"))
+    for b in range(4):
+        weighed = []
+        for k in range(2):
+            known = z[b, k] if mask[b, k] else torch.zeros(3)
+            alpha = sum(fusion.gate[k, d] * torch.sigmoid(h[b, k, d] + known[d]) for d in range(3))
+            assert torch.allclose(fused.gates[b, k], alpha, atol=1e-6)
+            weighed.append(alpha * h[b, k])
+        assert torch.allclose(fused.session[b], fusion.readout.weight @ torch.cat(weighed), atol=1e-6)
+
+
+def test_gates_start_near_one():
+    fusion = GateFusion(100, ("long_term", "short_term"))
+    fused = fusion(
+        torch.zeros(2, 2, 100), torch.zeros(2, 2, 100), torch.ones(2, 2).bool(), lambda i: i.long_term
+    )
+    assert torch.allclose(fused.gates, torch.ones(2, 2))
+
+
+def test_average_fusion_is_version_one_of_the_paper():
+    h, z = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    mask = torch.tensor([[True, True], [False, True], [False, False]])
+    fused = AverageFusion(4, ("long_term", "short_term"))(
+        h, z, mask, lambda i: i.long_term + 10 * i.short_term
+    )
+    assert fused.gates is None
+    assert torch.allclose(fused.session[0], (h[0, 0] + z[0, 0]) / 2 + 10 * (h[0, 1] + z[0, 1]) / 2)
+    assert torch.allclose(fused.session[1], h[1, 0] + 10 * (h[1, 1] + z[1, 1]) / 2)
+    assert torch.allclose(fused.session[2], h[2, 0] + 10 * h[2, 1])
+
+
+def test_average_fusion_needs_a_view_of_each_interest():
+    with pytest.raises(ValueError, match="short_term"):
+        AverageFusion(4, ("long_term", "long_term"))
+
+
+def test_a_third_view_joins_its_interest():
+    h, z = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    h[:, 2] = h[:, 0]
+    fusion = AverageFusion(4, ("long_term", "short_term", "long_term"))
+    fused = fusion(h, z, torch.ones(1, 3).bool(), lambda i: i.long_term)
+    assert torch.allclose(fused.session, (h[:, 0] + z[:, 0] + z[:, 2]) / 3)
+    assert isinstance(Interests(h[:, 0], h[:, 1]), tuple)

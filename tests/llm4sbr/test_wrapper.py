@@ -1,0 +1,136 @@
+"""The wrapper: losses, masks, and a script of one's own with a plain Trainer."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr.backbones import SRGNN, GRU4Rec
+from llm4sbr.heads import alignment_loss, uniformity_loss
+from llm4sbr.testing import make_batch
+
+SESSIONS = [[1, 2, 3], [4], [5, 5, 6], [7, 8]]
+
+
+def with_views(batch, mask=None, text_dim=6):
+    torch.manual_seed(0)
+    size = len(batch.lengths)
+    views = torch.randn(size, 2, text_dim)
+    return batch._replace(views=views, view_mask=torch.ones(size, 2).bool() if mask is None else mask)
+
+
+def small(**settings):
+    torch.manual_seed(0)
+    return LLM4SBRWrapper(SRGNN(10, 8), text_dim=6, **settings)
+
+
+def test_loss_is_eq_15():
+    model, batch = small(tau=0.3), with_views(make_batch(SESSIONS, [2, 3, 4, 5]))
+    losses = model.losses(batch)
+    enhanced = model.enhance(batch)
+    alignment = sum(alignment_loss(enhanced.z[:, k], enhanced.h[:, k]) for k in range(2)) / 2
+    uniformity = (
+        sum((uniformity_loss(enhanced.z[:, k]) + uniformity_loss(enhanced.h[:, k])) / 2 for k in range(2)) / 2
+    )
+    rec = torch.nn.functional.cross_entropy(model(batch), batch.target - 1)
+    assert torch.allclose(losses["loss"], rec + 0.3 * (alignment + uniformity), atol=1e-6)
+
+
+@pytest.mark.parametrize("fusion", ["gate", "average"])
+def test_views_change_the_scores_and_masked_ones_do_not(fusion):
+    model, batch = small(fusion=fusion).eval(), make_batch(SESSIONS)
+    mask = torch.tensor([[True, True], [False, False], [True, False], [False, False]])
+    seen = model(with_views(batch, mask))
+    blind = model(batch)
+    assert not torch.allclose(seen[0], blind[0])
+    assert torch.equal(seen[1], blind[1])
+    assert not torch.allclose(seen[2], blind[2])
+    garbage = with_views(batch, mask)
+    garbage = garbage._replace(views=garbage.views.where(mask.unsqueeze(-1), torch.tensor(1e6)))
+    assert torch.allclose(model(garbage), seen)
+
+
+@pytest.mark.parametrize("fusion", ["gate", "average"])
+def test_every_view_masked_still_trains_and_recommends(fusion):
+    model = small(fusion=fusion)
+    batch = with_views(make_batch(SESSIONS, [2, 3, 4, 5]), torch.zeros(4, 2).bool())
+    losses = model.losses(batch)
+    losses["loss"].backward()
+    assert losses["loss"].isfinite()
+    assert losses["alignment"] == losses["uniformity"] == 0
+    assert model.predict_step(batch, 0).items.shape == (4, 10)
+
+
+def test_average_with_no_view_is_the_bare_backbone():
+    model = small(fusion="average").eval()
+    batch = make_batch(SESSIONS)
+    assert torch.equal(model(batch), model.backbone(batch))
+
+
+@pytest.mark.parametrize("sessions", [[[3]], [[2, 2, 2]], [[1, 2], [1, 2]]])
+def test_batches_of_one_and_of_identical_sessions_have_finite_gradients(sessions):
+    model = small()
+    model.losses(with_views(make_batch(sessions)))["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_padding_is_never_recommended():
+    items = small(top_k=50).predict_step(make_batch(SESSIONS), 0).items
+    assert sorted(items[0].tolist()) == list(range(1, 11))
+
+
+def test_wrong_views_and_settings_are_refused():
+    with pytest.raises(InputError, match="text_dim"):
+        small()(with_views(make_batch(SESSIONS), text_dim=7))
+    with pytest.raises(InputError, match="fusion"):
+        LLM4SBRWrapper(SRGNN(10), fusion="concat")
+    with pytest.raises(InputError, match="reads one of"):
+        LLM4SBRWrapper(SRGNN(10), interest_of_view=["mid_term"])
+    with pytest.raises(InputError, match="SessionBackbone"):
+        LLM4SBRWrapper(torch.nn.Linear(2, 2))
+
+
+def fit(model, tmp_path, sessions=SESSIONS * 5):
+    batches = [with_views(make_batch(sessions, [s[-1] % 10 + 1 for s in sessions]))] * 20
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    trainer = Trainer(
+        max_epochs=5, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(model, loader, loader)
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+@pytest.mark.parametrize("backbone", [SRGNN, GRU4Rec])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_plain_trainer_learns(tmp_path, backbone, wrapped):
+    seed_everything(0)
+    core = backbone(10, 16)
+    model = LLM4SBRWrapper(core, text_dim=6, lr=0.02) if wrapped else SBRModule(core, lr=0.02)
+    logged = fit(model, tmp_path)
+    assert logged["val/recall@5"] == 1
+    assert logged["val/mrr@20"] > 0.95
+    assert wrapped == ("train/alignment" in logged)
+
+
+def test_same_seed_same_numbers(tmp_path):
+    runs = []
+    for _ in range(2):
+        seed_everything(3)
+        runs.append(fit(LLM4SBRWrapper(SRGNN(10, 8), text_dim=6), tmp_path))
+    assert runs[0] == runs[1]
+
+
+def test_a_checkpoint_loads_with_weights_only(tmp_path):
+    model = small(tau=0.2)
+    trainer = Trainer(accelerator="cpu", logger=False, max_epochs=1, enable_progress_bar=False,
+                      default_root_dir=tmp_path, enable_model_summary=False)  # fmt: skip
+    loader = torch.utils.data.DataLoader([with_views(make_batch(SESSIONS))], batch_size=None)
+    trainer.fit(model, loader)
+    path = tmp_path / "model.ckpt"
+    trainer.save_checkpoint(path)
+    torch.load(path, weights_only=True)
+    twin = LLM4SBRWrapper.load_from_checkpoint(path, backbone=SRGNN(10, 8), weights_only=True)
+    assert twin.tau == 0.2
+    batch = with_views(make_batch(SESSIONS))
+    assert torch.equal(twin.eval()(batch), model.eval()(batch))
