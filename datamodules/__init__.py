@@ -2,3 +2,23 @@
 
 if __name__ != "llm4sbr.datamodules":  # a second copy of every class would fail isinstance silently
     raise ImportError("import llm4sbr.datamodules, not the bare folder 'datamodules'")
+
+from .amazon_beauty import AmazonBeauty
+from .author_pickles import AuthorPickles
+from .base import SessionDataModule
+from .movielens import MovieLens1M, MovieLens100K
+from .recbole_atomic import RecBoleAtomic
+from .rules import Columns, KCore, Sessions, SplitBy
+
+__all__ = [
+    "AmazonBeauty",
+    "AuthorPickles",
+    "Columns",
+    "KCore",
+    "MovieLens1M",
+    "MovieLens100K",
+    "RecBoleAtomic",
+    "SessionDataModule",
+    "Sessions",
+    "SplitBy",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -25,14 +25,6 @@ class Recommendations(NamedTuple):
     scores: Tensor  # (B, k) float
 
 
-class ViewTable(Protocol):
-    """Fills a batch's views; see `llm4sbr.views.tables`."""
-
-    def __call__(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
-        """Views ``(B, K, d_t)`` and their mask ``(B, K)``."""
-        ...
-
-
 class SBRModule(LightningModule):
     """A bare session-based recommender under Lightning.
 
@@ -51,8 +43,6 @@ class SBRModule(LightningModule):
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
     """
-
-    uses_views = False  # a view cache skips the work where nobody reads it
 
     def __init__(
         self,
@@ -77,7 +67,6 @@ class SBRModule(LightningModule):
         self.lr_step, self.lr_gamma = lr_step, lr_gamma
         self.top_k = top_k
         self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
-        self.view_table: ViewTable | None = None  # set by the view cache callback
 
     def session_vector(self, batch: SessionBatch) -> Tensor:
         """One vector per session, ``(B, d)``: the backbone's own read-out."""
@@ -90,13 +79,6 @@ class SBRModule(LightningModule):
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue."""
         return self.scores(self.session_vector(batch))
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Fill the views on the device, if a view cache is at hand."""
-        if self.view_table is None or not isinstance(batch, SessionBatch) or not self.uses_views:
-            return batch
-        views, mask = self.view_table(batch)
-        return batch._replace(views=views, view_mask=mask)
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Named losses of a batch; ``loss`` is what is minimised."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,21 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from llm4sbr.callbacks import RecommendationWriter
+from llm4sbr.callbacks import RecommendationWriter, ViewCache
 from llm4sbr.errors import InputError
 from llm4sbr.module import SBRModule
 from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
 
 
 class SBRCLI(LightningCLI):
-    """LightningCLI whose backbone learns ``num_items`` from the data and whose checkpoints are found again."""
+    """LightningCLI that links the catalogue's size to the backbone and finds checkpoints again."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Tie the catalogue's size to the backbone and add where predictions go."""
         parser.link_arguments(
             "data.num_items", "model.init_args.backbone.init_args.num_items", apply_on="instantiate"
         )
+        parser.add_lightning_class_args(ViewCache, "views")
         parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
 
     def before_instantiate_classes(self) -> None:
@@ -90,6 +92,9 @@ def run(words: list[str]) -> SBRCLI:
     load_plugins(BACKBONES)
     load_plugins(DATAMODULES)
     torch.set_float32_matmul_precision("high")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
+    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # theirs to mend
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches are made in bulk
     return SBRCLI(
         SBRModule,
         LightningDataModule,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,14 @@ from llm4sbr.losses import catalogue_cross_entropy
 from llm4sbr.module import SBRModule
 
 Interest = Literal["long_term", "short_term"]
+
+
+class ViewTable(Protocol):
+    """Fills a batch's views; the view cache provides one (see `llm4sbr.views.tables`)."""
+
+    def __call__(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Views ``(B, K, d_t)`` and their mask ``(B, K)``."""
+        ...
 
 
 class Enhanced(NamedTuple):
@@ -36,9 +44,9 @@ class LLM4SBRWrapper(SBRModule):
 
     .. math:: L = L_{rec} + \tau (L_a + L_u)
 
-    (Eq. 15), both averaged over views, over the sessions whose view is known. Views reach the model as
-    `SessionBatch.views`; a batch without them, or with every view masked, is recommended for all the same.
-    The backbone is not edited.
+    (Eq. 15), both averaged over views, over the sessions whose view is known. Views come as
+    `SessionBatch.views`, or from the `ViewCache` callback where a batch has none; without either, or with
+    every view masked, a session is recommended for all the same. The backbone is not edited.
 
     Logs ``train/loss`` and its parts ``train/rec_loss``, ``train/alignment``, ``train/uniformity``.
 
@@ -58,8 +66,6 @@ class LLM4SBRWrapper(SBRModule):
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
     """
-
-    uses_views = True
 
     def __init__(
         self,
@@ -87,9 +93,13 @@ class LLM4SBRWrapper(SBRModule):
         # Eq. 7: linear and shared by all views, so a catalogue's titles can be projected once.
         self.projection = nn.Linear(text_dim, backbone.embedding_dim, bias=False)
         self.fusion = FUSIONS[fusion](backbone.embedding_dim, self.interest_of_view)
+        self.view_table: ViewTable | None = None  # set by the view cache callback
 
     def enhance(self, batch: SessionBatch) -> Enhanced:
         """Interests, views, gates and the fused vector of every session."""
+        if batch.views is None and self.view_table is not None:
+            views, known = self.view_table(batch)
+            batch = batch._replace(views=views, view_mask=known)
         interests = self.backbone.encode(batch)
         h = torch.stack([getattr(interests, name) for name in self.interest_of_view], dim=1)  # (B, K, d)
         if batch.views is None:

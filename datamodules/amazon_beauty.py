@@ -1,0 +1,160 @@
+"""Amazon Beauty 2014, 5-core: a user's history is a session."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from llm4sbr.errors import InputError
+
+from .base import SessionDataModule
+from .download import fetch
+from .pipeline import Recipe
+from .prepared import cache_root
+from .rules import Columns, KCore, Protocol, Sessions, SplitBy
+from .tables import read_bytes, read_events, read_items
+
+URL = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"
+_ASIN = re.compile(rb"""['"]asin['"]\s*:\s*['"]([^'"]+)['"]""")
+
+
+class AmazonBeauty(SessionDataModule):
+    """Amazon Beauty, from ``events.csv`` and ``items.csv`` with a split column, or from the raw 2014 dumps.
+
+    The dumps have no published split: the `paper` protocol divides them at random. No checksum of them is
+    published either, so they are downloaded only where the user gives one for each.
+
+    Args:
+        data_dir: Folder of either form; by default a folder of the cache.
+        protocol: `paper`: the published split, every item and session. `temporal`: leak-free; split by the
+            clock, filtered on training only, unseen items dropped. It needs the raw dumps, since the prepared
+            tables hold positions in place of times.
+        checksums: File name to ``md5:...`` or ``sha256:...``, for downloading the dumps.
+        url: Folder on the net in which the dumps lie.
+        sessions: Replaces the protocol's.
+        kcore: Replaces the protocol's.
+        split: Replaces the protocol's.
+        **kwargs: As of `SessionDataModule`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        protocol: Protocol = "paper",
+        checksums: dict[str, str] | None = None,
+        url: str = URL,
+        *,
+        sessions: Sessions | None = None,
+        kcore: KCore | None = None,
+        split: SplitBy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        paper = protocol == "paper"
+        super().__init__(
+            data_dir,
+            sessions=sessions or Sessions(by="column"),
+            kcore=kcore
+            or (KCore(on="all") if paper else KCore("train", min_item_clicks=5, min_session_length=2)),
+            split=split or (SplitBy(by="column") if paper else SplitBy(by="temporal", unseen_items="drop")),
+            **kwargs,
+        )
+        self.checksums, self.url = checksums or {}, url
+
+    def fetch(self) -> None:
+        """Use the tables or the dumps at hand, else download the dumps.
+
+        Raises:
+            InputError: Neither is at hand and a checksum is not given; says where to get the files.
+        """
+        if all(file.is_file() for file in self.source_files()):
+            return
+        for name in (REVIEWS, META):
+            if name not in self.checksums:
+                raise InputError(
+                    f"neither {self.events} and {self.items} nor {REVIEWS} and {META} are here",
+                    path=self._folder,
+                    hint=f"Get the last two from {self.url}, or pass a checksum for each to download them",
+                )
+        for name in (REVIEWS, META):
+            fetch(self.url + name, self._folder / name, self.checksums[name])
+
+    def source_files(self) -> list[Path]:
+        """The two tables where they are at hand, else the two dumps."""
+        tables = [self._folder / name for name in (self.events, self.items) if name is not None]
+        return tables if tables[0].is_file() else [self._folder / REVIEWS, self._folder / META]
+
+    def recipe(self) -> Recipe:
+        """The dumps have no split column and no session column but the user's."""
+        recipe = super().recipe()
+        if not self._raw or recipe.split.by != "column":
+            return recipe
+        split = SplitBy("ratio", val_ratio=recipe.split.val_ratio, unseen_items=recipe.split.unseen_items)
+        return Recipe(**{**vars(recipe), "split": split})
+
+    def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        """Clicks and titles of either form.
+
+        Raises:
+            InputError: A split by time of a table without times, or a line of a dump that can't be read.
+        """
+        if self._raw:
+            reviews, meta = self.source_files()
+            events = read_reviews(reviews)
+            return events, read_meta(meta, set(events["item_id"].to_list()))
+        events, items = super().load_tables()
+        position = pl.col("timestamp").rank("ordinal").over("key") - 1
+        if self.split.by == "temporal" and bool(
+            events.select((position == pl.col("timestamp")).all()).item()
+        ):
+            raise InputError(
+                "the timestamps are positions in the session, so it can't be split by time",
+                path=self.source_files()[0],
+                hint=f"Put {REVIEWS} and {META} in a folder of their own and use that",
+            )
+        return events, items
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.data_dir) if self.data_dir else cache_root(self.cache_dir) / "raw" / "amazon-beauty"
+
+    @property
+    def _raw(self) -> bool:
+        return self.source_files()[0].name == REVIEWS
+
+
+def read_reviews(path: Path) -> pl.DataFrame:
+    """Clicks of a review dump: one JSON object a line."""
+    rows = []
+    for number, line in enumerate(read_bytes(path).splitlines(), start=1):
+        try:
+            review = json.loads(line)
+            rows.append((review["reviewerID"], review["asin"], review["unixReviewTime"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"the review can't be read ({error!r})", path=path, row=number) from error
+    schema = ["user_id", "item_id", "timestamp"]
+    table = pl.DataFrame(rows, schema=schema, orient="row", strict=False)
+    return read_events(path, Columns(), key="user_id", table=table)
+
+
+def read_meta(path: Path, wanted: set[str]) -> pl.DataFrame:
+    """Titles of `wanted` items of a metadata dump: a Python literal a line, parsed and never run."""
+    rows = []
+    for number, line in enumerate(read_bytes(path).splitlines(), start=1):
+        name = _ASIN.search(line)
+        if name is not None and name[1].decode("utf-8", "replace") not in wanted:
+            continue  # parsing is slow, and most products have no review here
+        try:
+            product = ast.literal_eval(line.decode("utf-8"))
+            rows.append((product["asin"], product.get("title", "")))
+        except (ValueError, SyntaxError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"the product can't be read ({error!r})", path=path, row=number) from error
+    table = pl.DataFrame(
+        rows, schema=["item_id", "title"], orient="row", schema_overrides={"title": pl.String}
+    )
+    return read_items(path, Columns(), table)

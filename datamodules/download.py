@@ -1,0 +1,117 @@
+"""Files from the net: whole, checked, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llm4sbr.errors import InputError
+
+_CHUNK = 1 << 16
+
+
+def fetch(url: str, destination: str | Path, checksum: str, *, timeout: float = 30.0) -> Path:
+    """Download a file and check it; nothing is left behind where that fails.
+
+    Args:
+        url: ``http`` or ``https``.
+        destination: Where the file goes. A file there that has the checksum is kept as it is.
+        checksum: ``md5:...`` or ``sha256:...``.
+        timeout: Seconds without an answer or a byte.
+
+    Raises:
+        InputError: Net, address, length or checksum fails; says where to put the file by hand.
+    """
+    destination = Path(destination)
+    algorithm, _, expected = checksum.partition(":")
+    if algorithm not in ("md5", "sha256") or not expected:
+        raise InputError("a checksum is md5:... or sha256:...", value=checksum)
+    if not url.startswith(("http://", "https://")):
+        raise InputError("only http and https addresses are fetched", value=url)
+    if destination.is_file():
+        with destination.open("rb") as stream:
+            if hashlib.file_digest(stream, algorithm).hexdigest() == expected.lower():
+                return destination
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            found = _stream(url, file, algorithm, destination.name, timeout)
+        if found != expected.lower():
+            raise InputError(
+                f"what {url} sent has another checksum than published",
+                path=destination,
+                value=f"{algorithm}:{found}",
+            )
+        os.replace(name, destination)
+    except (OSError, http.client.HTTPException) as error:
+        hint = f"Download it elsewhere and put it at {destination}"
+        raise InputError(f"{url} could not be fetched ({error})", path=destination, hint=hint) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return destination
+
+
+def _stream(url: str, file: BinaryIO, algorithm: str, title: str, timeout: float) -> str:
+    """Write the body to `file` and return its digest."""
+    digest = hashlib.new(algorithm)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with (
+        urllib.request.urlopen(url, timeout=timeout) as response,
+        Progress(*columns, transient=True) as progress,
+    ):
+        length = response.headers.get("Content-Length")
+        total = int(length) if length is not None else None
+        task = progress.add_task(title, total=total)
+        received = 0
+        while chunk := response.read(_CHUNK):
+            digest.update(chunk)
+            file.write(chunk)
+            received += len(chunk)
+            progress.update(task, completed=received)
+    if total is not None and received != total:
+        raise OSError(f"only {received} of {total} bytes came")
+    return digest.hexdigest()
+
+
+def unpack(archive: str | Path, destination: str | Path, members: Sequence[str]) -> list[Path]:
+    """Take named files out of a zip archive, flat, into a folder.
+
+    Args:
+        archive: Zip file.
+        destination: Folder; each member goes there under its last name.
+        members: Names inside the archive.
+
+    Raises:
+        InputError: The archive is damaged, lacks a member, or holds a name that leads out of the folder.
+    """
+    destination = Path(destination)
+    try:
+        with zipfile.ZipFile(archive) as content:
+            for name in content.namelist():
+                inside = PurePosixPath(name.replace("\\", "/"))
+                if inside.is_absolute() or ".." in inside.parts:
+                    raise InputError(
+                        "the archive holds a name that leads out of it", path=archive, value=name
+                    )
+            taken = {member: content.read(member) for member in members}
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise InputError(f"the archive is damaged or incomplete ({error})", path=archive) from error
+    files = []
+    for member, data in taken.items():
+        file = destination / PurePosixPath(member).name
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=destination)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.replace(name, file)
+        files.append(file)
+    return files

@@ -1,0 +1,76 @@
+"""RecBole's atomic files: ``NAME.inter`` and ``NAME.item``, tab-separated, a type behind each column name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from llm4sbr.errors import InputError
+
+from .base import SessionDataModule
+from .rules import Columns, KCore, Sessions, SplitBy
+from .tables import parse_delimited, read_bytes, read_events, read_items
+
+
+def read_atomic(path: str | Path) -> pl.DataFrame:
+    """Read one atomic file as strings; ``item_id:token`` in the header becomes ``item_id``.
+
+    Raises:
+        InputError: The file is missing, empty, ragged or not UTF-8.
+    """
+    table = parse_delimited(read_bytes(path), path, separator="\t", quoted=False)
+    return table.rename({name: name.partition(":")[0] for name in table.columns})
+
+
+class RecBoleAtomic(SessionDataModule):
+    """Any data set in RecBole's format.
+
+    Args:
+        data_dir: Folder of the atomic files.
+        name: Their name without suffix; by default that of the only ``.inter`` file. The ``.item`` file may
+            be missing; titles are then empty.
+        columns: What the columns are called, without types; name the title column of the ``.item`` file here.
+        sessions: How clicks become sessions; by default a gap of 10 minutes of one user.
+        kcore: Which rare items and short sessions are dropped.
+        split: How sessions are divided.
+        **kwargs: As of `SessionDataModule`.
+
+    Raises:
+        InputError: No ``.inter`` file, or several and no `name`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        name: str | None = None,
+        *,
+        columns: Columns = Columns(),  # noqa: B008 (frozen)
+        sessions: Sessions = Sessions(by="gap"),  # noqa: B008
+        kcore: KCore = KCore(on="all"),  # noqa: B008
+        split: SplitBy = SplitBy(by="temporal"),  # noqa: B008
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_dir, columns=columns, sessions=sessions, kcore=kcore, split=split, **kwargs)
+        self.name = name
+
+    def source_files(self) -> list[Path]:
+        """The ``.inter`` file and, where there is one, the ``.item`` file."""
+        folder = Path(self.data_dir or ".")
+        name = self.name
+        if name is None:
+            found = sorted(folder.glob("*.inter"))
+            if len(found) != 1:
+                problem = f"the folder holds {len(found)} .inter files"
+                raise InputError(problem, path=folder, hint="Check data_dir, or give `name`")
+            name = found[0].stem
+        item = folder / f"{name}.item"
+        return [folder / f"{name}.inter", *([item] if item.is_file() else [])]
+
+    def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        """Clicks and titles of the atomic files."""
+        files = self.source_files()
+        split = self.split.by == "column"
+        events = read_events(files[0], self.columns, key=self._key, split=split, table=read_atomic(files[0]))
+        return events, read_items(files[1], self.columns, read_atomic(files[1])) if len(files) > 1 else None

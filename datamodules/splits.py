@@ -1,0 +1,97 @@
+"""Whole sessions to train, validate and test. Validation is always cut from training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import polars as pl
+
+from llm4sbr.errors import InputError
+
+from .rules import SplitBy
+
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "valid": "validate",
+    "validation": "validate",
+    "val": "validate",
+    "validate": "validate",
+    "test": "test",
+}
+
+
+def split_sessions(clicks: pl.DataFrame, rules: SplitBy, seed: int) -> pl.DataFrame:
+    """Add the column ``part``: train, validate or test, one value per session.
+
+    Random cuts rank sessions by a hash of seed and session id, so they don't depend on the order of rows.
+
+    Args:
+        clicks: ``session_id, item_id, timestamp`` and, for `column`, ``split``; sessions stand together.
+        rules: How.
+        seed: Of the random cuts.
+
+    Raises:
+        InputError: A session in two splits, or an unknown split name.
+    """
+    sessions = clicks.group_by("session_id", maintain_order=True).agg(
+        pl.col("timestamp").max(), *([pl.col("split")] if rules.by == "column" else [])
+    )
+    ids = sessions["session_id"].to_list()
+    if rules.by == "column":
+        parts = _from_column(sessions)
+    else:
+        order = _latest_last(sessions) if rules.by == "temporal" else _shuffled(ids, seed, "test")
+        parts = _cut(["train"] * len(ids), order, "test", rules.test_ratio)
+    if "validate" not in parts:
+        order = _latest_last(sessions) if rules.by == "temporal" else _shuffled(ids, seed, "validate")
+        training = [row for row in order if parts[row] == "train"]
+        parts = _cut(parts, training, "validate", rules.val_ratio)
+    labels = pl.DataFrame(
+        {"session_id": ids, "part": parts}, schema={"session_id": pl.String, "part": pl.String}
+    )
+    return clicks.join(labels, on="session_id", how="left", maintain_order="left")
+
+
+def cut_at_random(ids: Sequence[str], seed: int, share: float) -> set[int]:
+    """Positions of the sessions that go to validation: `share` of them, at least one, never all."""
+    parts = _cut(["train"] * len(ids), _shuffled(ids, seed, "validate"), "validate", share)
+    return {row for row, part in enumerate(parts) if part == "validate"}
+
+
+def _cut(parts: Sequence[str], order: Sequence[int], name: str, share: float) -> list[str]:
+    """Give the last `share` of `order` the part `name`: at least one session, never all of them."""
+    parts = list(parts)
+    count = min(max(1, round(share * len(order))), len(order) - 1) if share > 0 else 0
+    for row in order[len(order) - count :] if count > 0 else ():
+        parts[row] = name
+    return parts
+
+
+def _latest_last(sessions: pl.DataFrame) -> list[int]:
+    """Rows by the session's last click; ties by session order."""
+    rows: list[int] = sessions.with_row_index("_row").sort("timestamp", "_row")["_row"].to_list()
+    return rows
+
+
+def _shuffled(ids: Sequence[str], seed: int, purpose: str) -> list[int]:
+    salt = f"{seed}:{purpose}:".encode()
+    ranks = [hashlib.blake2b(salt + name.encode(), digest_size=16).digest() for name in ids]
+    return sorted(range(len(ids)), key=ranks.__getitem__)
+
+
+def _from_column(sessions: pl.DataFrame) -> list[str]:
+    parts = []
+    for session, values in sessions.select("session_id", pl.col("split").list.unique()).iter_rows():
+        if len(values) > 1:
+            named = ", ".join(sorted(map(str, values)))
+            raise InputError(
+                f"session {session!r} is in two splits: {named}", hint="Give all its rows one split"
+            )
+        part = _PARTS.get(str(values[0]).strip().lower())
+        if part is None:
+            hint = "Use train, validate and test"
+            raise InputError(f"session {session!r} has an unknown split", value=values[0], hint=hint)
+        parts.append(part)
+    return parts

@@ -1,0 +1,237 @@
+"""Tables of clicks and items, read as strings first so that an id stays what the shop wrote."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from llm4sbr.errors import InputError
+
+from .rules import Columns
+from .timestamps import parse_timestamps
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
+_PARQUET = (".parquet", ".pq")
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Content of a file, unpacked where its name ends in ``.gz``.
+
+    Raises:
+        InputError: The file is missing, empty, or damaged gzip.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("there is no such file", path=path, hint="Check the data folder and the file name")
+    data = path.read_bytes()
+    if path.suffix.lower() == ".gz" and data:
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            hint = "Fetch the file again"
+            raise InputError(f"the gzip file is damaged ({error})", path=path, hint=hint) from error
+    if not data.strip():
+        raise InputError("the file is empty", path=path)
+    return data
+
+
+def read_table(path: str | Path) -> pl.DataFrame:
+    """Read CSV, TSV or Parquet, also gzipped; the suffix tells which. Text tables come as strings.
+
+    Raises:
+        InputError: An unknown suffix, or what `read_bytes` and `parse_delimited` refuse.
+    """
+    path = Path(path)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    kind = next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
+    if kind in _PARQUET:
+        try:
+            return pl.read_parquet(io.BytesIO(read_bytes(path)))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"the Parquet file can't be read ({error})", path=path) from error
+    if kind not in _SEPARATORS:
+        known = ", ".join((*_SEPARATORS, *_PARQUET))
+        raise InputError(
+            "the kind of table is unknown", path=path, value=kind, hint=f"Known: {known}, and .gz"
+        )
+    return parse_delimited(read_bytes(path), path, separator=_SEPARATORS[kind])
+
+
+def parse_delimited(
+    data: bytes, path: str | Path, *, separator: str, names: Sequence[str] | None = None, quoted: bool = True
+) -> pl.DataFrame:
+    """Parse delimited UTF-8 text; every value is a string, a missing one is null, blank lines are skipped.
+
+    Args:
+        data: The text.
+        path: File to name in an error.
+        separator: One character.
+        names: Names of the first columns, where the text has no header.
+        quoted: Whether ``"`` quotes a value.
+
+    Raises:
+        InputError: A byte that is not UTF-8 or is NUL, a row with too many values.
+    """
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    _refuse_bad_bytes(data, path)
+    try:
+        table = pl.read_csv(
+            io.BytesIO(data),
+            separator=separator,
+            has_header=names is None,
+            quote_char='"' if quoted else None,
+            infer_schema=False,
+        )
+    except pl.exceptions.PolarsError as error:
+        row, values = _ragged_row(data, separator, header=names is None)
+        raise InputError(
+            "the row does not have the header's columns", path=path, row=row, value=values
+        ) from error
+    table = table.rename(dict(zip(table.columns, names or (), strict=False)))
+    return table.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def require_columns(table: pl.DataFrame, columns: Sequence[str], path: str | Path) -> None:
+    """Refuse a table that lacks one of the columns, listing those it has."""
+    for column in columns:
+        if column not in table.columns:
+            hint = f"It has the columns {', '.join(table.columns)}; name yours in `columns`"
+            raise InputError("a column is missing", path=path, value=column, hint=hint)
+
+
+def read_events(
+    path: str | Path, columns: Columns, *, key: str, split: bool = False, table: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """Read clicks.
+
+    Args:
+        path: Events table.
+        columns: What its columns are called.
+        key: Column of the session or user id.
+        split: Whether to read the split column.
+        table: The table itself, where it was read by other means; `path` then only names it.
+
+    Returns:
+        A row per click in file order: ``key``, ``item_id`` (String), ``timestamp`` (Float64) and, if asked
+        for, ``split`` (String).
+
+    Raises:
+        InputError: A missing column, id or timestamp, with its data row (1 = first below the header).
+    """
+    table = read_table(path) if table is None else table
+    wanted = (key, columns.item, columns.time, columns.split if split else None)
+    require_columns(table, [name for name in wanted if name is not None], path)
+    if table.is_empty():
+        raise InputError("the table has no rows", path=path)
+    if columns.time is None:
+        time = pl.Series(range(table.height), dtype=pl.Float64)
+    else:
+        time = parse_timestamps(table[columns.time], path=path, time_unit=columns.time_unit)
+    events = pl.DataFrame(
+        {
+            "key": _ids(table[key], path),
+            "item_id": _ids(table[columns.item], path),
+            "timestamp": time,
+        }
+    )
+    return events.with_columns(split=table[columns.split].cast(pl.String)) if split else events
+
+
+def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Read item titles.
+
+    Args:
+        path: Items table.
+        columns: What its columns are called; `columns.text` is joined to the title with ", ".
+        table: The table itself, where it was read by other means; `path` then only names it.
+
+    Returns:
+        A row per item in file order: ``item_id``, ``title`` (String, never null).
+
+    Raises:
+        InputError: A missing column or id, or one id in two rows that differ.
+    """
+    table = read_table(path) if table is None else table
+    texts = [columns.title, *columns.text]
+    require_columns(table, [columns.item, *texts], path)
+    ids = _ids(table[columns.item], path)
+    everything = table.select(pl.struct(pl.all().cast(pl.String)).alias("all"))["all"]
+    differing = ids.is_duplicated() & ~everything.is_duplicated()
+    if differing.any():
+        first = int(differing.arg_true()[0])
+        raise InputError(
+            "the item id stands in two rows that differ",
+            path=path,
+            row=first + 1,
+            value=ids[first],
+            hint="Keep one row per item",
+        )
+    filled = [pl.col(text).cast(pl.String).replace("", None) for text in texts]
+    title = table.select(pl.concat_str(filled, separator=", ", ignore_nulls=True).fill_null(""))
+    return pl.DataFrame({"item_id": ids, "title": title.to_series()}).unique(
+        "item_id", keep="first", maintain_order=True
+    )
+
+
+def warn_missing(missing: Sequence[str], *, error: bool, path: str | Path | None) -> None:
+    """Tell of clicked items without a row in the items table, by an error or by one warning."""
+    if not missing:
+        return
+    problem = f"{len(missing)} clicked items have no row in the items table: {', '.join(missing[:5])}" + (
+        ", ..." if len(missing) > 5 else ""
+    )
+    if error:
+        raise InputError(
+            problem, path=path, value=missing[0], hint="Add them, or set missing_titles to empty"
+        )
+    warnings.warn(f"{problem}; their titles are left empty", UserWarning, stacklevel=2)
+
+
+def _ids(column: pl.Series, path: str | Path) -> pl.Series:
+    if column.dtype.is_float():
+        hint = "Store ids as strings or integers (a missing value makes pandas write floats)"
+        raise InputError(f"the ids in column {column.name!r} are floats", path=path, hint=hint)
+    if column.dtype.is_nested() or column.dtype == pl.Binary:
+        raise InputError(f"column {column.name!r} holds {column.dtype}, not ids", path=path)
+    ids = column.cast(pl.String)
+    bad = ids.is_null() | (ids == "")
+    if bad.any():
+        row = int(bad.arg_true()[0]) + 1
+        raise InputError(
+            f"the {column.name} is missing", path=path, row=row, hint="Remove the row or fill it in"
+        )
+    return ids
+
+
+def _refuse_bad_bytes(data: bytes, path: str | Path) -> None:
+    position = data.find(b"\0")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        position = error.start
+    if position >= 0:
+        line = data.count(b"\n", 0, position) + 1
+        raise InputError(
+            f"line {line} holds a byte that is not UTF-8 text",
+            path=path,
+            value=data[max(0, position - 10) : position + 10],
+            hint="Save the file as UTF-8",
+        )
+
+
+def _ragged_row(data: bytes, separator: str, *, header: bool) -> tuple[int | None, str | None]:
+    """First row with another number of values than the first line; None where there is none."""
+    csv.field_size_limit(1 << 30)
+    rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=separator)
+    width = len(next(rows, []))
+    for number, row in enumerate(rows, start=1 if header else 2):
+        if row and len(row) != width:
+            return number, separator.join(row)
+    return None, None

@@ -1,0 +1,138 @@
+"""Train and test backbones bare and wrapped, over seeds, and keep one JSON a run.
+
+    python experiments/compare.py --data experiments/data/beauty.yaml --data_dir ../shared/data/beauty \
+        --backbones srgnn --variants bare titles llm --seeds 0 1 2 \
+        --titles_store views/beauty --llm_store views/beauty --out experiments/results/beauty
+
+Each run is ``llm4sbr fit`` with experiments/base.yaml, its best epoch by validation tested once. A run whose
+JSON exists is not repeated, so the command resumes and can be run in pieces. The rank of every test example
+goes to ``runs/``: experiments/table.py reads them for paired intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from llm4sbr.batch import SessionBatch
+from llm4sbr.metrics import target_ranks
+from llm4sbr.trainer_cli import run
+
+HERE = Path(__file__).parent
+MODULES = {"bare": "llm4sbr.SBRModule", "titles": "llm4sbr.LLM4SBRWrapper", "llm": "llm4sbr.LLM4SBRWrapper"}
+
+
+class RankRecorder(Callback):
+    """Keeps the rank of every test example, in example order, for paired comparisons."""
+
+    def __init__(self) -> None:
+        self.ranks: list[np.ndarray] = []
+
+    def on_test_batch_end(
+        self, trainer: Trainer, model: LightningModule, outputs: object, batch: SessionBatch, *_: object
+    ) -> None:
+        """Rank a batch."""
+        self.ranks.append(target_ranks(model(batch), batch.target).cpu().numpy())
+
+
+def fit_options(args: argparse.Namespace, backbone: str, variant: str, seed: int) -> list[str]:
+    """The ``llm4sbr`` words of one run."""
+    words = ["fit", "--config", str(HERE / "base.yaml"), "--model", MODULES[variant]]
+    words += ["--data", args.data, "--model.backbone", str(HERE / "backbone" / f"{backbone}.yaml")]
+    words += [
+        "--seed_everything",
+        str(seed),
+        "--trainer.logger.init_args.name",
+        f"{args.out.name}-{backbone}-{variant}",
+    ]
+    if args.data_dir:
+        words += ["--data.data_dir", args.data_dir]
+    if variant != "bare":
+        words += ["--views.store", args.titles_store if variant == "titles" else args.llm_store]
+        words += [
+            "--views.spec",
+            variant,
+            "--views.fallback",
+            "mask" if variant == "titles" else args.fallback,
+        ]
+    if args.quiet:
+        words += ["--trainer.enable_progress_bar", "false"]
+    return words + shlex.split(args.options)
+
+
+def one_run(args: argparse.Namespace, backbone: str, variant: str, seed: int) -> None:
+    """Fit, test the chosen epoch, write the JSON."""
+    target = args.out / f"{backbone}-{variant}-{seed}.json"
+    if target.exists():
+        print(f"{target} is there already")
+        return
+    words = fit_options(args, backbone, variant, seed)
+    began = time.perf_counter()
+    cli = run(words)
+    seconds = time.perf_counter() - began
+    recorder, checkpoint = RankRecorder(), cli.trainer.checkpoint_callback
+    cli.trainer.callbacks.append(recorder)
+    with torch.random.fork_rng():
+        (tested,) = cli.trainer.test(
+            cli.model, cli.datamodule, ckpt_path=checkpoint.best_model_path, verbose=False, weights_only=True
+        )
+    log_dir = Path(cli.trainer.log_dir)
+    np.save(log_dir / "test-ranks.npy", np.concatenate(recorder.ranks))
+    result = {
+        "backbone": backbone,
+        "variant": variant,
+        "seed": seed,
+        "command": "llm4sbr " + shlex.join(words),
+        "date": date.today().isoformat(),
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "device": str(cli.trainer.strategy.root_device),
+        "versions": {name: version(name) for name in ("llm4sbr", "torch", "lightning", "torch-geometric")},
+        "epochs": cli.trainer.current_epoch,
+        "best_epoch": int(Path(checkpoint.best_model_path).stem.split("-")[1]),
+        "best_validation": round(float(checkpoint.best_model_score), 5),
+        "fit_seconds": round(seconds, 1),
+        "test": {name: round(value, 5) for name, value in tested.items()},
+        "ranks": str(log_dir / "test-ranks.npy"),
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=1) + "\n")
+    print(target, json.dumps(result["test"]), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="data module YAML")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--backbones", nargs="+", default=["srgnn"])
+    parser.add_argument("--variants", nargs="+", default=["bare", "titles"], choices=sorted(MODULES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--titles_store", default="views/titles")
+    parser.add_argument("--llm_store", default="views/llm")
+    parser.add_argument(
+        "--fallback", default="titles", choices=["mask", "titles"], help="of sessions without LLM views"
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "beauty")
+    parser.add_argument("--options", default="", help="further words for `llm4sbr fit`")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args()
+    for seed in args.seeds:
+        for backbone in args.backbones:
+            for variant in args.variants:
+                one_run(args, backbone, variant, seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

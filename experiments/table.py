@@ -1,0 +1,115 @@
+"""Print the table of a folder of results: means over seeds, lifts and paired bootstrap intervals.
+
+    python experiments/table.py experiments/results/beauty --json experiments/results/beauty.json
+
+The difference of a wrapped model and its bare backbone is taken example by example and averaged over the
+seeds that both have (same test examples, same order), then resampled 2,000 times: a 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+METRICS = ("recall@5", "recall@20", "mrr@20", "ndcg@20")
+
+
+def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
+    """What each example earns."""
+    name, k = metric.split("@")
+    worth = {"recall": np.ones_like(ranks), "mrr": 1 / ranks, "ndcg": 1 / np.log2(1 + ranks)}[name]
+    return np.where(ranks <= int(k), worth, 0.0)
+
+
+def interval(difference: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """Bootstrap 95 % interval of the mean."""
+    generator = np.random.default_rng(0)
+    size = len(difference)
+    means = [difference[generator.integers(0, size, size)].mean() for _ in range(draws)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    runs = [json.loads(path.read_text()) for path in sorted(args.folder.glob("*.json"))]
+    if not runs:
+        print(f"{args.folder}: no results; run experiments/compare.py first", file=sys.stderr)
+        return 1
+    groups: dict[tuple[str, str], dict[int, dict]] = defaultdict(dict)
+    for run in runs:
+        groups[run["backbone"], run["variant"]][run["seed"]] = run
+    rows = []
+    print(
+        "| backbone | variant | seeds | "
+        + " | ".join(METRICS)
+        + " | lift of recall@20 | lift of mrr@20 | epochs |"
+    )
+    print("|---|---|---|" + "---|" * len(METRICS) + "---|---|---|")
+    for (backbone, variant), by_seed in groups.items():
+        values = {m: np.array([100 * run["test"][f"test/{m}"] for run in by_seed.values()]) for m in METRICS}
+        row = {"backbone": backbone, "variant": variant, "seeds": sorted(by_seed)}
+        row |= {
+            m: {"mean": round(v.mean(), 3), "std": round(v.std(ddof=1), 3) if len(v) > 1 else None}
+            for m, v in values.items()
+        }
+        bare = groups.get((backbone, "bare"), {})
+        lifts = {}
+        for metric in ("recall@20", "mrr@20") if variant != "bare" else ():
+            lifts[metric] = lift(bare, by_seed, metric)
+        row["lift"] = lifts
+        rows.append(row)
+        cells = [
+            f"{row[m]['mean']:.2f}" + (f" ± {row[m]['std']:.2f}" if row[m]["std"] is not None else "")
+            for m in METRICS
+        ]
+        told = [tell(lifts.get(m)) for m in ("recall@20", "mrr@20")]
+        epochs = ", ".join(str(run["best_epoch"] + 1) for run in by_seed.values())
+        print("| " + " | ".join([backbone, variant, str(len(by_seed)), *cells, *told, epochs]) + " |")
+    if args.json:
+        args.json.write_text(json.dumps({"benchmark": args.folder.name, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+def lift(bare: dict[int, dict], wrapped: dict[int, dict], metric: str) -> dict | None:
+    """Relative lift over the shared seeds; with an interval where the ranks are at hand."""
+    seeds = sorted(set(bare) & set(wrapped))
+    if not seeds:
+        return None
+    base = np.mean([bare[s]["test"][f"test/{metric}"] for s in seeds])
+    ours = np.mean([wrapped[s]["test"][f"test/{metric}"] for s in seeds])
+    result = {"relative": round(float(ours / base - 1), 4), "seeds": seeds, "interval": None}
+    if all(Path(run[s]["ranks"]).exists() for run in (bare, wrapped) for s in seeds):
+        difference = np.mean(
+            [
+                gains(np.load(wrapped[s]["ranks"]), metric) - gains(np.load(bare[s]["ranks"]), metric)
+                for s in seeds
+            ],
+            axis=0,
+        )
+        result["interval"] = [round(edge / float(base), 4) for edge in interval(difference)]
+    return result
+
+
+def tell(found: dict | None) -> str:
+    """A lift in words."""
+    if found is None:
+        return "–"
+    text = f"{found['relative']:+.1%}"
+    return text + (
+        f" [{found['interval'][0]:+.1%}, {found['interval'][1]:+.1%}]" if found["interval"] else ""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The command line, run as a person runs it: fit, test, predict, and what goes wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from llm4sbr.cli import main
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+
+
+@pytest.fixture(autouse=True)
+def _quiet_folder(tmp_path, monkeypatch):
+    """Runs land in the test's own folder, as they would in a person's."""
+    monkeypatch.chdir(tmp_path)
+
+
+def words(command, ring_shop, *more, backbone="srgnn"):
+    return [
+        command,
+        *("--config", str(EXPERIMENTS / "base.yaml")),
+        *("--data", "SessionDataModule", "--data.data_dir", str(ring_shop), "--data.split.by", "column"),
+        *("--model.backbone", str(EXPERIMENTS / "backbone" / f"{backbone}.yaml")),
+        *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+        *more,
+    ]
+
+
+FAST = ("--model.init_args.lr", "0.01", "--model.init_args.lr_step", "0", "--trainer.max_epochs", "6")
+
+
+def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):
+    assert main(words("fit", ring_shop, *FAST)) == 0
+    (saved,) = tmp_path.glob("runs/*/version_0/config.yaml")
+    assert yaml.safe_load(saved.read_text())["model"]["class_path"] == "llm4sbr.LLM4SBRWrapper"
+    assert main(words("test", ring_shop, *FAST)) == 0  # same words: the run is found again
+    shown = capsys.readouterr()
+    assert "best-" in shown.out + shown.err
+    assert "test/mrr@20" in shown.out
+
+    assert main(words("predict", ring_shop, *FAST, "--output", "out/next.parquet")) == 0
+    table = pl.read_parquet("out/next.parquet")
+    assert table.columns == ["session_id", "item_ids", "titles", "scores"]
+    assert table["session_id"].to_list() == [f"s{s:03d}" for s in range(40) if s % 5 == 4]
+    row = table.row(0, named=True)
+    assert len(row["item_ids"]) == len(row["titles"]) == 12
+    assert row["titles"][0].startswith("Bead ")
+    assert row["scores"] == sorted(row["scores"], reverse=True)
+
+
+@pytest.mark.parametrize("backbone", ["srgnn", "gru4rec", "sasrec"])
+@pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
+def test_every_backbone_trains_by_name(ring_shop, backbone, module):
+    short = ("--model", module, "--trainer.fast_dev_run", "true")
+    assert main(words("fit", ring_shop, *short, backbone=backbone)) == 0
+
+
+def test_evaluation_without_a_trained_checkpoint_is_refused(ring_shop, capsys):
+    assert main(words("test", ring_shop)) == 1
+    assert "no trained checkpoint" in capsys.readouterr().err
+
+
+def test_evaluation_does_not_take_another_models_checkpoint(ring_shop, capsys):
+    assert main(words("fit", ring_shop, *FAST)) == 0
+    assert main(words("test", ring_shop, *FAST, "--model.init_args.tau", "0.5")) == 1
+    assert "no trained checkpoint" in capsys.readouterr().err
+
+
+def test_bad_data_is_one_clear_line(ring_shop, capsys):
+    (ring_shop / "events.csv").write_text("session_id,item,timestamp,split\ns1,a,0,train\n")
+    assert main(words("fit", ring_shop, *FAST)) == 1
+    error = capsys.readouterr().err
+    assert "events.csv" in error
+    assert "item_id" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "told"),
+    [([], 2, "usage"), (["--help"], 0, "views"), (["--version"], 0, "llm4sbr 0."), (["fot"], 2, "fot")],
+)
+def test_the_front_door(given, status, told, capsys):
+    assert main(given) == status
+    shown = capsys.readouterr()
+    assert told in shown.out + shown.err
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("backbone/*.yaml")), ids=lambda p: p.stem)
+def test_backbone_configs_run(path, ring_shop):
+    assert main(words("fit", ring_shop, "--trainer.fast_dev_run", "true", backbone=path.stem)) == 0
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("data/*.yaml")), ids=lambda p: p.stem)
+def test_data_configs_parse(path):
+    run = subprocess.run(
+        [sys.executable, "-m", "llm4sbr", "fit", "--config", str(EXPERIMENTS / "base.yaml"), "--data", str(path),
+         "--model.backbone", str(EXPERIMENTS / "backbone" / "srgnn.yaml"), "--print_config"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert yaml.safe_load(run.stdout)["data"]["class_path"].startswith("llm4sbr.datamodules.")
+
+
+def test_an_unknown_key_is_an_error(ring_shop, capsys):
+    with pytest.raises(SystemExit):
+        main(words("fit", ring_shop, "--model.init_args.taw", "0.5"))
+    assert "taw" in capsys.readouterr().err
+
+
+def test_importing_llm4sbr_pulls_in_nothing_heavy():
+    heavy = "transformers sentence_transformers torch_geometric wandb matplotlib polars peft"
+    code = (
+        "import sys, lightning; before = set(sys.modules); import llm4sbr; "
+        f"print([m for m in {heavy.split()!r} if m in set(sys.modules) - before])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
