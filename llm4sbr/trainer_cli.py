@@ -10,12 +10,14 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 
 from llm4sbr.callbacks import RecommendationWriter, ViewCache
 from llm4sbr.errors import InputError
 from llm4sbr.module import SBRModule
 from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
+
+say = rank_zero_only(print)  # for the person at the terminal, once however many processes
 
 
 class SBRCLI(LightningCLI):
@@ -34,7 +36,7 @@ class SBRCLI(LightningCLI):
         config = self.config[self.subcommand]
         if self.subcommand != "fit" and config.get("ckpt_path") is None:
             config.ckpt_path = str(self._trained_checkpoint())
-            rank_zero_info(f"Checkpoint: {config.ckpt_path}")
+            say(f"Checkpoint: {config.ckpt_path}")
 
     def before_predict(self) -> None:
         """Write what `predict` finds."""
@@ -44,7 +46,7 @@ class SBRCLI(LightningCLI):
         """Tell where the run is and how to evaluate it."""
         checkpoint = self.trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-            rank_zero_info(
+            say(
                 f"Best epoch by {checkpoint.monitor}: {checkpoint.best_model_score:.4f}. Evaluate it with\n"
                 f"  llm4sbr test --config {self.trainer.log_dir}/config.yaml "
                 f"--ckpt_path {checkpoint.best_model_path}"
