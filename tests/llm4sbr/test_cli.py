@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+
 from llm4sbr.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -96,11 +97,19 @@ def test_backbone_configs_run(path, ring_shop):
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("data/*.yaml")), ids=lambda p: p.stem)
 def test_data_configs_parse(path):
+    base, backbone = EXPERIMENTS / "base.yaml", EXPERIMENTS / "backbone" / "srgnn.yaml"
+    options = [
+        "--config",
+        str(base),
+        "--data",
+        str(path),
+        "--model.backbone",
+        str(backbone),
+        "--print_config",
+    ]
     run = subprocess.run(
-        [sys.executable, "-m", "llm4sbr", "fit", "--config", str(EXPERIMENTS / "base.yaml"), "--data", str(path),
-         "--model.backbone", str(EXPERIMENTS / "backbone" / "srgnn.yaml"), "--print_config"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "llm4sbr", "fit", *options], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     assert yaml.safe_load(run.stdout)["data"]["class_path"].startswith("llm4sbr.datamodules.")
 

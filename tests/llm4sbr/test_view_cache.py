@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import SRGNN
 from llm4sbr.callbacks import ViewCache

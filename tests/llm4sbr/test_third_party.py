@@ -1,0 +1,45 @@
+"""A third party's backbone, installed by pip as its own distribution, is found by its entry point."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("third-party")
+    source, site = folder / "source", folder / "site"
+    shutil.copytree(ROOT / "tests" / "conf" / "third_party", source)  # pip leaves build files behind
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation",
+         "--target", str(site), str(source)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return site
+
+
+@pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
+def test_it_trains_by_name_bare_and_wrapped(installed, ring_shop, tmp_path, module):
+    run = subprocess.run(
+        [sys.executable, "-m", "llm4sbr", "fit", "--model", module, "--model.backbone", "MeanOfClicks",
+         "--data", "SessionDataModule", "--data.data_dir", str(ring_shop), "--data.split.by", "column",
+         "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+
+
+def test_it_keeps_the_contract(installed, monkeypatch):
+    monkeypatch.syspath_prepend(installed)
+    from their_popular_clicks import MeanOfClicks
+
+    from llm4sbr.testing import assert_backbone
+
+    assert_backbone(MeanOfClicks)
