@@ -108,7 +108,10 @@ def test_data_configs_parse(path):
         "--print_config",
     ]
     run = subprocess.run(
-        [sys.executable, "-m", "llm4sbr", "fit", *options], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "llm4sbr", "fit", *options, "--print_config"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     assert yaml.safe_load(run.stdout)["data"]["class_path"].startswith("llm4sbr.datamodules.")

@@ -1,0 +1,169 @@
+"""Stand-ins for a data module, an engine and an encoder; also run as a process that tests kill."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llm4sbr.catalogue import Catalogue
+from llm4sbr.examples import Examples, Split
+from llm4sbr.views.engines import Answer
+from llm4sbr.views.spec import EngineIdentity, ModelIdentity
+from llm4sbr.views.store import ViewStore
+
+WORDS = [
+    "rose",
+    "soap",
+    "lemon",
+    "shampoo",
+    "night",
+    "cream",
+    "nail",
+    "polish",
+    "eye",
+    "liner",
+    "silk",
+    "powder",
+    "hair",
+    "brush",
+    "argan",
+    "oil",
+]
+
+
+def make_examples(sessions: list[list[int]], first_index: int = 0) -> Examples:
+    """Every prefix of every session."""
+    clicks, start, end, target, session = [], [], [], [], []
+    for number, items in enumerate(sessions):
+        for cut in range(1, len(items)):
+            start.append(len(clicks))
+            end.append(len(clicks) + cut)
+            target.append(items[cut])
+            session.append(number)
+        clicks += items
+    arrays = [np.array(part, dtype=np.int64) for part in (clicks, start, end, target, session)]
+    return Examples(*arrays, tuple(str(n) for n in range(len(sessions))), first_index)
+
+
+class FakeSource:
+    """Random sessions over a small catalogue."""
+
+    def __init__(
+        self, num_items: int = 30, num_sessions: int = 40, titles: Sequence[str] | None = None
+    ) -> None:
+        draw = random.Random(7)
+        titles = titles or [f"{' '.join(draw.sample(WORDS, 3))} {n}" for n in range(num_items)]
+        self.catalogue = Catalogue(tuple(f"i{n}" for n in range(len(titles))), tuple(titles))
+        self.parts: dict[Split, Examples] = {}
+        begin = 0
+        for split, count in (
+            ("train", num_sessions),
+            ("validate", num_sessions // 4),
+            ("test", num_sessions // 4),
+        ):
+            sessions = [draw.choices(range(1, len(titles) + 1), k=draw.randint(2, 6)) for _ in range(count)]
+            self.parts[split] = make_examples(sessions, begin)
+            begin += len(self.parts[split])
+        self.parts["predict"] = make_examples([], begin)
+
+    def examples(self, split: Split) -> Examples:
+        return self.parts[split]
+
+    def keys(self, split: Split) -> list[bytes]:
+        return [self.catalogue.session_key(prefix) for prefix in self.parts[split].prefixes()]
+
+
+def last_title(prompt: str) -> str:
+    """Repeats the last listed title, as a small model often does."""
+    return re.findall(r"^\d+\. (.*)$", prompt, flags=re.MULTILINE)[-1]
+
+
+class StubEngine:
+    """Answers by a function of the prompt and remembers what it was asked."""
+
+    def __init__(
+        self,
+        reply: Callable[[str], str] = last_title,
+        batch_size: int = 8,
+        name: str = "stub",
+        delay: float = 0.0,
+        log: Path | None = None,
+    ) -> None:
+        self.reply, self._batch_size, self.delay, self.log = reply, batch_size, delay, log
+        self._identity = EngineIdentity(ModelIdentity(name, name), {"strategy": "greedy"}, "")
+        self.asked: list[str] = []
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return self._identity
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
+
+    def generate(self, prompts: Sequence[str]) -> list[Answer]:
+        assert len(prompts) <= self._batch_size
+        if self.log:
+            with self.log.open("a") as file:
+                file.writelines(hashlib.md5(prompt.encode()).hexdigest() + "\n" for prompt in prompts)
+        time.sleep(self.delay)
+        self.asked += prompts
+        return [Answer(self.reply(prompt), len(prompt.split()), 3, True) for prompt in prompts]
+
+
+class StubEncoder:
+    """A bag of hashed words, normalised."""
+
+    def __init__(self, name: str = "bag", dim: int = 64) -> None:
+        self._identity, self.dim = ModelIdentity(name, name), dim
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._identity
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        vectors = torch.zeros(len(texts), self.dim)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=7).digest(), "big")
+                vectors[row] += torch.randn(self.dim, generator=torch.Generator().manual_seed(seed))
+        return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+class LoggingStore(ViewStore):
+    """Writes down, after `add_answers` returned, what it was told is safe."""
+
+    def add_answers(self, rows: object) -> None:
+        rows = list(rows)  # type: ignore[call-overload]
+        super().add_answers(rows)
+        with (self.path / "reported.log").open("a") as file:
+            file.writelines(f"{spec.view} {key.hex()} {answer.text}\n" for spec, key, answer in rows)
+
+
+def main() -> None:
+    """Run stage 1 slowly, for a test to kill."""
+    from llm4sbr.views.pipeline import infer_views
+
+    folder = Path(sys.argv[1])
+    with LoggingStore(folder) as store:
+        store.lock()
+        (folder / "ready").write_text(str(os.getpid()))
+        engine = StubEngine(delay=0.02, log=folder / "asked.log")
+        summary = infer_views(FakeSource(), store, engine=engine, encoder=StubEncoder(), progress=False)
+    print(summary)
+    sys.exit(3 if summary.interrupted else 0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
