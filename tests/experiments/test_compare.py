@@ -1,0 +1,62 @@
+"""The experiment scripts, run tiny, so that none rots."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def run(script, *words, cwd):
+    done = subprocess.run(
+        [sys.executable, str(EXPERIMENTS / script), *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_compare_resumes_and_the_table_reads_its_results(tmp_path):
+    events = ["session_id,item_id,timestamp,split"]
+    for session in range(30):
+        part = "test" if session % 5 == 4 else "train"
+        events += [f"s{session},i{(session + click) % 9},{click},{part}" for click in range(3)]
+    (tmp_path / "events.csv").write_text("\n".join(events) + "\n")
+    (tmp_path / "items.csv").write_text(
+        "item_id,title\n" + "\n".join(f"i{k},Bead {k}" for k in range(9)) + "\n"
+    )
+    (tmp_path / "data.yaml").write_text(
+        "class_path: SessionDataModule\n"
+        f"init_args: {{data_dir: {tmp_path}, split: {{by: column}}, cache_dir: {tmp_path / 'cache'}}}\n"
+    )
+    words = ["--data", "data.yaml", "--variants", "bare", "--seeds", "0", "1", "--out", "results", "--quiet"]
+    words += ["--options", "--trainer.max_epochs 1 --trainer.accelerator cpu"]
+    run("compare.py", *words, cwd=tmp_path)
+    result = json.loads((tmp_path / "results" / "srgnn-bare-0.json").read_text())
+    assert result["command"].startswith("llm4sbr fit")
+    ranks = np.load(tmp_path / result["ranks"])
+    assert len(ranks) == 12
+    assert (
+        abs((ranks <= 5).mean() - result["test"]["test/recall@5"]) < 1e-4
+    )  # the same test, example by example
+    assert "is there already" in run("compare.py", *words, cwd=tmp_path)
+
+    # A wrapped run that ranks every target first: the lift and its interval must say so.
+    wrapped = {**result, "variant": "titles", "ranks": "perfect.npy"}
+    wrapped["test"] = dict.fromkeys(result["test"], 1.0)
+    np.save(tmp_path / "perfect.npy", np.ones(12))
+    (tmp_path / "results" / "srgnn-titles-0.json").write_text(json.dumps(wrapped))
+    table = run("table.py", "results", "--json", "table.json", cwd=tmp_path)
+    assert "| srgnn | bare | 2 |" in table
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    lift = next(row["lift"]["mrr@20"] for row in rows if row["variant"] == "titles")
+    bare = result["test"]["test/mrr@20"]
+    assert abs(lift["relative"] - (1 / bare - 1)) < 1e-3
+    assert lift["interval"][0] <= lift["relative"] <= lift["interval"][1]
+    assert lift["seeds"] == [0]
