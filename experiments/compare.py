@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shlex
 import sys
@@ -29,7 +30,7 @@ from llm4sbr.batch import SessionBatch
 from llm4sbr.metrics import target_ranks
 from llm4sbr.trainer_cli import run
 
-HERE = Path(__file__).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))  # short in the commands that results carry
 MODULES = {"bare": "llm4sbr.SBRModule", "titles": "llm4sbr.LLM4SBRWrapper", "llm": "llm4sbr.LLM4SBRWrapper"}
 
 

@@ -32,8 +32,9 @@ class SBRCLI(LightningCLI):
         parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
 
     def before_instantiate_classes(self) -> None:
-        """Evaluation without --ckpt_path uses the last run of the same model and data, never raw weights."""
+        """Evaluation without --ckpt_path uses the last run of this model and data, never raw weights."""
         config = self.config[self.subcommand]
+        config.weights_only = True  # a checkpoint from elsewhere must not run code
         if self.subcommand != "fit" and config.get("ckpt_path") is None:
             config.ckpt_path = str(self._trained_checkpoint())
             say(f"Checkpoint: {config.ckpt_path}")

@@ -1,11 +1,13 @@
 """The command line, run as a person runs it: fit, test, predict, and what goes wrong."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 import yaml
 
 from llm4sbr.cli import main
@@ -131,3 +133,15 @@ def test_importing_llm4sbr_pulls_in_nothing_heavy():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+class RunsCode:
+    def __reduce__(self):
+        return (Path.touch, (Path("was-run"),))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(ring_shop, tmp_path):
+    torch.save({"state_dict": RunsCode()}, tmp_path / "evil.ckpt")
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        main(words("test", ring_shop, "--ckpt_path", str(tmp_path / "evil.ckpt")))
+    assert not Path("was-run").exists()
