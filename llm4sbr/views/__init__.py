@@ -1,1 +1,52 @@
-""" """
+"""Stage 1: what a language model makes of each session, inferred once, kept on disk, found by content.
+
+Prompts (`prompts`) go to an engine (`engines`), answers to the store (`store`), their embeddings (`encoder`)
+to the nearest titles (`localization`); `pipeline` drives it, and `tables` hands the views to stage 2.
+Names load on first use, so that `import llm4sbr` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llm4sbr.views.encoder import SentenceEncoder
+    from llm4sbr.views.engines.transformers_engine import TransformersEngine
+    from llm4sbr.views.loading import load_view_table
+    from llm4sbr.views.pipeline import infer_views
+    from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate, load_templates
+    from llm4sbr.views.store import StoreError, ViewStore
+    from llm4sbr.views.summary import ViewSummary
+
+_HOME = {
+    "DEFAULT_TEMPLATES": "prompts",
+    "SentenceEncoder": "encoder",
+    "StoreError": "store",
+    "TransformersEngine": "engines.transformers_engine",
+    "ViewStore": "store",
+    "ViewSummary": "summary",
+    "ViewTemplate": "prompts",
+    "infer_views": "pipeline",
+    "load_templates": "prompts",
+    "load_view_table": "loading",
+}
+
+__all__ = [
+    "DEFAULT_TEMPLATES",
+    "SentenceEncoder",
+    "StoreError",
+    "TransformersEngine",
+    "ViewStore",
+    "ViewSummary",
+    "ViewTemplate",
+    "infer_views",
+    "load_templates",
+    "load_view_table",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

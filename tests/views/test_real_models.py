@@ -18,13 +18,13 @@ PROMPTS = [
     "1. Rose Soap\nGuess one item. Only output the item name.",
     "1. Nail Polish, Red\n2. Nail Polish, Blue\n3. Top Coat\nGuess one item. Only output the item name.",
     "Hi",
-    "1. שמפו\n2. 😀 eye liner\nGuess one item of this kind that a user could want next. Only output the item name.",
+    "1. שמפו\n2. 😀 eye liner\nGuess one item that a user could want next. Only output its name.",
 ]
 
 
 @pytest.fixture(scope="module")
 def engine():
-    return TransformersEngine(max_new_tokens=10, batch_size=3, dtype="float32", device="cpu")
+    return TransformersEngine(max_new_tokens=6, batch_size=3, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_batched_answers_equal_one_by_one(engine):
     assert [answer.prompt_tokens for answer in together] == [
         len(engine._encode(prompt)) for prompt in PROMPTS
     ]
-    assert all(answer.finished or answer.answer_tokens == 10 for answer in together)
+    assert all(answer.finished or answer.answer_tokens == 6 for answer in together)
 
 
 def test_control_tokens_in_a_prompt_are_plain_text(engine):
@@ -57,11 +57,11 @@ def test_control_tokens_in_a_prompt_are_plain_text(engine):
 
 
 def test_what_decides_an_answer_is_in_the_identity(engine):
-    same = TransformersEngine(max_new_tokens=10, batch_size=9, dtype="float32", device="cpu").identity
+    same = TransformersEngine(max_new_tokens=6, batch_size=9, dtype="float32", device="cpu").identity
     assert same == engine.identity
     assert "im_start" in same.chat_template
     assert TransformersEngine(max_new_tokens=11, dtype="float32").identity != same
-    assert TransformersEngine(max_new_tokens=10, dtype="bfloat16").identity != same
+    assert TransformersEngine(max_new_tokens=6, dtype="bfloat16").identity != same
 
 
 def test_a_prompt_beyond_the_context_is_refused(engine):

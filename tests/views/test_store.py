@@ -60,9 +60,12 @@ def test_reads_back_by_content_in_the_order_asked(tmp_path):
     with ViewStore(tmp_path) as store:
         assert dict(store.answers(LONG)) == {key: answer(n) for n, key in enumerate(KEYS)}
         asked = [KEYS[7], b"?" * 16, KEYS[0], KEYS[7]]
-        for keys in (asked, asked * 100):  # one by one, and in one sweep
-            found = store.lookup_localised(VIEW, keys)
-            assert found.mask[:4].tolist() == [[True] * 2, [False] * 2, [True, False], [True] * 2]
+        for sweep in (True, False):
+            found = store.lookup_localised(VIEW, asked)
+            if not sweep:  # one by one
+                parts = [store.lookup_localised(VIEW, [key])[:3] for key in asked]
+                found = LocalisedRows(*map(np.concatenate, zip(*parts, strict=True)))
+            assert found.mask.tolist() == [[True] * 2, [False] * 2, [True, False], [True] * 2]
             assert (found.ids[[0, 3]] == written.ids[7]).all()
             assert (found.weights[2] == written.weights[0]).all()
             assert found.ids[1].sum() == found.weights[1].sum() == 0
@@ -101,14 +104,14 @@ def test_intents_for_people(tmp_path):
 
 
 def test_a_flipped_byte_is_never_used_silently(tmp_path):
-    """Seen to fail with the checksums and quick_check taken out."""
+    """Seen to fail with the checksums or integrity_check taken out."""
     path = tmp_path / "store"
     fill(path)
     expected = everything(path)
     draw, caught = random.Random(0), 0
     for file in (path / "views.sqlite", *path.glob("titles-*")):
         content = file.read_bytes()
-        for _ in range(80):
+        for _ in range(200):
             place = draw.randrange(len(content))
             file.write_bytes(
                 content[:place] + bytes([content[place] ^ (1 << draw.randrange(8))]) + content[place + 1 :]
@@ -118,7 +121,7 @@ def test_a_flipped_byte_is_never_used_silently(tmp_path):
             except StoreError:
                 caught += 1
         file.write_bytes(content)
-    assert caught > 100
+    assert caught > 200
     assert everything(path) == expected
 
 

@@ -61,8 +61,8 @@ class FakeSource:
     def __init__(
         self, num_items: int = 30, num_sessions: int = 40, titles: Sequence[str] | None = None
     ) -> None:
-        draw = random.Random(7)
-        titles = titles or [f"{' '.join(draw.sample(WORDS, 3))} {n}" for n in range(num_items)]
+        name, draw = random.Random(1), random.Random(7)
+        titles = titles or [f"{' '.join(name.sample(WORDS, 3))} {n}" for n in range(num_items)]
         self.catalogue = Catalogue(tuple(f"i{n}" for n in range(len(titles))), tuple(titles))
         self.parts: dict[Split, Examples] = {}
         begin = 0

@@ -1,0 +1,119 @@
+"""Line charts as inline SVG: deterministic, without outside resources, in the page's own colours."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+# Colours stand in the drawing as these and become the page's, so that one drawing serves light and dark.
+_INK, _GRID = "#010203", "#040506"
+_SERIES = ("#070809", "#0a0b0c", "#0d0e0f", "#101112")
+_MARKERS, _DASHES = ("o", "s", "^", "D"), ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart: a value per epoch; a value that is not finite leaves a gap."""
+
+    name: str
+    values: tuple[float, ...]
+    colour: int = 0  # which of the page's series colours
+
+
+def line_chart(key: str, title: str, y_label: str, lines: Sequence[Line], digits: int = 2) -> str | None:
+    """Draw values by epoch.
+
+    Args:
+        key: Distinguishes this chart's ids from those of the page's other charts.
+        title: Heading, also read out to who cannot see the chart.
+        y_label: What is shown, with its unit.
+        lines: What to draw.
+        digits: Decimals in the description that is read out.
+
+    Returns:
+        An ``<svg>`` element, or None where there is nothing finite to draw.
+    """
+    drawn = [line for line in lines if any(math.isfinite(value) for value in line.values)]
+    if not drawn:
+        return None
+    described = "; ".join(
+        f"{line.name}: "
+        + ", ".join(f"{value:.{digits}f}" if math.isfinite(value) else "none" for value in line.values)
+        for line in drawn
+    )
+    return _inline(_draw(key, title, y_label, drawn), key, title, f"{y_label} by epoch. {described}.")
+
+
+def _draw(key: str, title: str, y_label: str, lines: Sequence[Line]) -> str:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    style: dict[Any, object] = {
+        "svg.fonttype": "none",  # text stays text, in the page's font
+        "svg.hashsalt": key,  # the same data give the same bytes
+        "text.parse_math": False,
+        "font.size": 9,
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "axes.edgecolor": _GRID,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for line in lines:
+            shape = line.colour % len(_SERIES)
+            axes.plot(
+                range(1, len(line.values) + 1),
+                line.values,
+                color=_SERIES[shape],
+                marker=_MARKERS[shape],
+                linestyle=_DASHES[shape],
+                linewidth=1.8,
+                markersize=4.5,
+                label=line.name,
+            )
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color=_GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.margins(y=0.12)
+        axes.legend(frameon=False, handlelength=2.6, labelcolor=_INK)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _inline(svg: str, key: str, title: str, description: str) -> str:
+    """Make an element of an HTML page out of an SVG file."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    box = re.search(r'viewBox="([^"]+)"', body)
+    assert box is not None
+    body = body[body.index(">") + 1 :]
+    # Ids are unique in a page, and the charts of one page share matplotlib's names for theirs.
+    body = re.sub(r'(?<= )id="', f'id="{key}-', body)
+    body = body.replace("url(#", f"url(#{key}-").replace('xlink:href="#', f'href="#{key}-')
+    body = re.sub(r"font-family: [^;\"]*; ", "", body)  # the page's font instead
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)  # it styles all charts
+    body = body.replace(_INK, "currentColor").replace(_GRID, "var(--rule)")
+    for place, colour in enumerate(_SERIES, start=1):
+        body = body.replace(colour, f"var(--series-{place})")
+    return (
+        f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{key}-title {key}-desc">'
+        f'<title id="{key}-title">{escape(title)}</title>'
+        f'<desc id="{key}-desc">{escape(description)}</desc>{body}'
+    )

@@ -1,0 +1,68 @@
+"""What a training run leaves for the report: its curves, and how long an epoch took."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+
+class EpochLog(Callback):
+    """Tells of every epoch in one line and keeps its time.
+
+    Args:
+        tell: Called with the line.
+    """
+
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        self.tell = tell
+        self.seconds: list[float] = []
+        self._began = 0.0
+
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """Mean over the epochs, validation included."""
+        return mean(self.seconds) if self.seconds else None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time."""
+        self._began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell."""
+        self.seconds.append(time.perf_counter() - self._began)
+        metrics = trainer.callback_metrics
+        shown = ", ".join(
+            f"{name} {100 * float(metrics[name]):.2f} %"
+            for name in ("val/recall@20", "val/mrr@20")
+            if name in metrics
+        )
+        if self.tell is not None:
+            epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            self.tell(f"{epoch}: {shown} ({self.seconds[-1]:.0f} s)")
+
+
+def read_history(path: str | Path) -> tuple[dict[str, float], ...]:
+    """One record per epoch of a CSVLogger's ``metrics.csv``; empty where nothing was logged."""
+    path = Path(path)
+    if not path.is_file():
+        return ()
+    epochs: dict[int, dict[str, float]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            known = {name: float(value) for name, value in row.items() if value and "/" in name}
+            known = {name: value for name, value in known.items() if not name.startswith("test/")}
+            if known and row.get("epoch"):
+                epochs.setdefault(int(row["epoch"]), {}).update(known)
+    return tuple(epochs[epoch] for epoch in sorted(epochs))
+
+
+def best_epoch(history: tuple[dict[str, float], ...], monitor: str = "val/mrr@20") -> int | None:
+    """The epoch with the highest value, counted from 1; the first of equals."""
+    known = [(record[monitor], -epoch) for epoch, record in enumerate(history, 1) if monitor in record]
+    return -max(known)[1] if known else None

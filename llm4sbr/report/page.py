@@ -1,0 +1,199 @@
+"""The page: one self-contained HTML file that asks nothing of the network."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llm4sbr.errors import InputError
+from llm4sbr.report.charts import Line, line_chart
+from llm4sbr.report.model import DemoReport, RunResult
+
+_MINUS, _NONE = "\u2212", "\u2013"
+_METRICS = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG"}
+_VIEWS = {"long_term": "Long-term intent", "short_term": "Short-term intent"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of the comparison table."""
+
+    metric: str
+    values: tuple[float | None, ...]
+    lifts: tuple[float | None, ...]  # of every model but the first, relative to the first
+    best: int | None  # None where models tie or nothing is known
+
+
+def write_page(report: DemoReport, path: str | Path) -> Path:
+    """Render and write the page, whole or not at all.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(render(report), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError("the report cannot be written", path=path, hint=str(error)) from error
+    return path
+
+
+def render(report: DemoReport) -> str:
+    """The page as a string. Everything that came with the data is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent, signed=signed, number=number, rank=rank, duration=duration, share=bar_share
+    )
+    rows = comparison(report.runs)
+    page = environment.get_template("page.html").render(
+        report=report,
+        rows=rows,
+        verdict=verdict(report.runs, rows),
+        charts=[Markup(chart) for chart in charts(report.runs)],
+        view_title=lambda name: _VIEWS.get(name, name),
+        total=sum(seconds for _, seconds in report.timings),
+    )
+    # A stranger's title may hold what no HTML page may: control characters, half an emoji.
+    page = "".join(char for char in page if char in "\n\t" or unicodedata.category(char) != "Cc")
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def comparison(runs: Sequence[RunResult]) -> list[Row]:
+    """The rows of the table: every ``test/`` metric, as percentages of 1, by kind and K."""
+    names = dict.fromkeys(name for run in runs for name in run.metrics if name.startswith("test/"))
+    return [_row(name, runs) for name in sorted(names, key=_order)]
+
+
+def verdict(runs: Sequence[RunResult], rows: Sequence[Row]) -> str:
+    """One sentence: where the last model stands against the first."""
+    if len(runs) < 2 or not rows:
+        return ""
+    lifts = [row.lifts[-1] for row in rows if row.lifts[-1] is not None]
+    ahead = sum(lift > 0 for lift in lifts)
+    return f"{runs[-1].name} is ahead of {runs[0].name} in {ahead} of {len(lifts)} test metrics."
+
+
+def charts(runs: Sequence[RunResult]) -> list[str]:
+    """Training curves: validation metrics of every model, then the losses."""
+    drawn = [
+        line_chart(f"chart-{key}", title, f"{title}, %", _lines(runs, f"val/{key}@20", 100))
+        for key, title in (("recall", "Validation Recall@20"), ("mrr", "Validation MRR@20"))
+    ]
+    loss = [
+        # The wrapped model's own loss has alignment and uniformity in it; cross-entropy compares.
+        Line(run.name, _series(run, "train/rec_loss", "train/loss"), colour)
+        for colour, run in enumerate(runs)
+    ]
+    drawn.append(line_chart("chart-loss", "Training loss", "cross-entropy, nats", loss))
+    heads = [
+        Line(name if len(runs) < 3 else f"{name}, {run.name}", _series(run, f"train/{name}"), colour)
+        for run in runs
+        for colour, name in enumerate(("alignment", "uniformity"), start=2)
+    ]
+    drawn.append(line_chart("chart-heads", "Alignment and uniformity loss", "loss, no unit", heads))
+    return [chart for chart in drawn if chart is not None]
+
+
+def to_json(report: DemoReport) -> dict[str, Any]:
+    """The report for a machine; what is not finite becomes null."""
+    cleaned = _finite(asdict(report))
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """``0.1234`` as ``12.34``; a dash where nothing is known."""
+    return f"{100 * value:.{digits}f}" if value is not None and math.isfinite(value) else _NONE
+
+
+def signed(lift: float | None) -> str:
+    """A relative change as ``+12.3 %``, with a true minus sign."""
+    if lift is None or not math.isfinite(lift):
+        return _NONE
+    text = f"{abs(100 * lift):.1f}"
+    return "0.0\u202f%" if float(text) == 0 else f"{'+' if lift > 0 else _MINUS}{text}\u202f%"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A plain number with a true minus sign; a dash where nothing is known."""
+    if value is None or not math.isfinite(value):
+        return _NONE
+    return f"{value:,.{digits}f}".replace("-", _MINUS)
+
+
+def rank(value: float) -> str:
+    """A rank without ``.0``; halves stay."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def duration(seconds: float) -> str:
+    """``74`` as ``1 min 14 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def bar_share(weight: float) -> str:
+    """Width of a bar for a weight, in percent of its track: 0..100."""
+    return f"{100 * min(max(weight, 0.0), 1.0):.1f}" if math.isfinite(weight) else "0"
+
+
+def _row(name: str, runs: Sequence[RunResult]) -> Row:
+    values = tuple(_known(run.metrics.get(name)) for run in runs)
+    base = values[0]
+    lifts = tuple(value / base - 1 if value is not None and base else None for value in values[1:])
+    top = max((value for value in values if value is not None), default=None)
+    leaders = [place for place, value in enumerate(values) if value is not None and value == top]
+    kind, _, k = name.removeprefix("test/").partition("@")
+    label = _METRICS.get(kind, kind) + (f"@{k}" if k else "")
+    return Row(label, values, lifts, leaders[0] if len(leaders) == 1 and len(runs) > 1 else None)
+
+
+def _order(name: str) -> tuple[int, str, int]:
+    kind, _, k = name.removeprefix("test/").partition("@")
+    known = list(_METRICS)
+    return (known.index(kind) if kind in known else len(known), kind, int(k) if k.isdigit() else 0)
+
+
+def _lines(runs: Sequence[RunResult], metric: str, factor: float) -> list[Line]:
+    return [
+        Line(run.name, tuple(factor * value for value in _series(run, metric)), colour)
+        for colour, run in enumerate(runs)
+    ]
+
+
+def _series(run: RunResult, *metrics: str) -> tuple[float, ...]:
+    """Values by epoch of the first of the metrics that the run has."""
+    known = next((name for name in metrics if any(name in epoch for epoch in run.history)), metrics[0])
+    return tuple(float(epoch.get(known, math.nan)) for epoch in run.history)
+
+
+def _known(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value

@@ -1,0 +1,92 @@
+"""The frozen text encoder that embeds answers and titles (Eq. 2-3, arXiv:2402.13840)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llm4sbr.errors import InputError
+from llm4sbr.views.quiet import quiet_transformers
+from llm4sbr.views.spec import ModelIdentity
+from llm4sbr.views.weights import resolve
+
+
+class TextEncoder(Protocol):
+    """What the pipeline asks of an encoder."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which encoder, for the keys."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts as ``(n, d_t)`` float32 unit rows; zeros for a text without a word."""
+        ...
+
+
+class SentenceEncoder:
+    """A sentence-transformers model, float32, loaded on first use.
+
+    A plain transformer is mean-pooled over its real tokens; a model that brings its own pooling keeps it.
+    Rows are L2-normalised. A text longer than the model reads (256 tokens for MiniLM) is cut by its
+    tokenizer. Nothing is trained or drawn at random here.
+
+    Args:
+        model: Local folder, installed weights package (``all-MiniLM-L6-v2``) or hub name.
+        batch_size: Texts per forward pass; texts are sorted by length first.
+        device: ``auto`` takes a GPU where there is one.
+
+    Raises:
+        InputError: The model is nowhere to be found or cannot be loaded.
+    """
+
+    def __init__(self, model: str = "all-MiniLM-L6-v2", batch_size: int = 64, device: str = "auto") -> None:
+        self.batch_size, self.device = batch_size, device
+        self._weights = resolve(model)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Name and content hash of the encoder."""
+        return self._weights.identity
+
+    @cached_property
+    def _model(self) -> Any:
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            with quiet_transformers():
+                from sentence_transformers import SentenceTransformer
+
+                model = SentenceTransformer(str(self._weights.path), device=device, local_files_only=True)
+        except Exception as error:
+            raise InputError(
+                f"the text encoder cannot be loaded: {type(error).__name__}: {error}", path=self._weights.path
+            ) from error
+        return model.float().eval()
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts; equal texts are embedded once.
+
+        Shapes:
+            - output: ``(n, d_t)`` float32, unit rows, zeros where the text is empty or white space
+        """
+        place = {text: row for row, text in enumerate(dict.fromkeys(text for text in texts if text.strip()))}
+        dim = int(self._model.get_embedding_dimension())
+        distinct = torch.zeros(len(place) + 1, dim)  # the last row stays zero, for empty texts
+        if place:
+            encoded = self._model.encode(
+                list(place),
+                batch_size=self.batch_size,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+                normalize_embeddings=True,
+            )
+            distinct[:-1] = torch.from_numpy(np.asarray(encoded, dtype=np.float32))
+        rows = torch.tensor([place.get(text, len(place)) for text in texts], dtype=torch.long)
+        return distinct[rows]

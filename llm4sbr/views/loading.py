@@ -1,0 +1,92 @@
+"""Build the view table of a data module from a store, joined by content."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+
+from llm4sbr.errors import InputError
+from llm4sbr.examples import SPLITS, ExampleSource, Split
+from llm4sbr.views.spec import ViewSpec
+from llm4sbr.views.store import ViewStore
+from llm4sbr.views.tables import DenseViews, LocalisedViews, TitleTable, TitleViews, ViewTable
+
+
+class LoadedViews(NamedTuple):
+    """A view table and what it covers."""
+
+    table: ViewTable
+    spec: ViewSpec
+    coverage: dict[Split, float]  # share of a split's examples with every view known, before any fallback
+
+
+def load_view_table(
+    store: ViewStore,
+    source: ExampleSource,
+    spec: str | None = None,
+    fallback: Literal["mask", "titles"] = "mask",
+) -> LoadedViews:
+    """Build the table of all examples of a data module, joined by content.
+
+    Args:
+        store: Where stage 1 wrote.
+        source: The data module.
+        spec: Which views, where the store has more than one: a fingerprint or its beginning, or a source
+            (``llm``, ``titles``).
+        fallback: What stands where no view is known: nothing (``mask``) or the title views (``titles``).
+
+    Raises:
+        InputError: No spec or more than one fits the catalogue and ``spec``.
+        StoreError: The store is missing or damaged.
+    """
+    chosen = _choose(store, source.catalogue.fingerprint, spec)
+    table = TitleTable(*store.titles(chosen))
+    title_views = TitleViews(table, chosen.views)
+    parts = {split: source.examples(split) for split in SPLITS}
+    if chosen.source == "titles":
+        return LoadedViews(title_views, chosen, {split: 1.0 for split, part in parts.items() if len(part)})
+    total = max((part.first_index + len(part) for part in parts.values()), default=0)
+    keys = [b""] * total  # no session has an empty key
+    session_key = source.catalogue.session_key
+    for split, part in parts.items():
+        here = slice(part.first_index, part.first_index + len(part))
+        if any(keys[here]):
+            raise InputError(f"the examples of split {split!r} share an example_index with another split")
+        keys[here] = [session_key(prefix) for prefix in part.prefixes()]
+    rows = store.lookup_localised(chosen, keys, dim=table.titles.size(1))
+    mask = torch.from_numpy(rows.mask)
+    coverage = {
+        split: float(mask[part.first_index : part.first_index + len(part)].all(1).float().mean())
+        for split, part in parts.items()
+        if len(part)
+    }
+    rest = title_views if fallback == "titles" else None
+    if rows.vectors is not None:
+        dense = torch.from_numpy(rows.vectors)
+        return LoadedViews(DenseViews(table, chosen.views, dense, mask, rest), chosen, coverage)
+    ids, weights = torch.from_numpy(rows.ids), torch.from_numpy(rows.weights)
+    return LoadedViews(LocalisedViews(table, chosen.views, ids, weights, mask, rest), chosen, coverage)
+
+
+def _choose(store: ViewStore, catalogue: str, wanted: str | None) -> ViewSpec:
+    every = store.view_specs()
+    here = [spec for spec in every if spec.catalogue == catalogue]
+    if every and not here:
+        others = ", ".join(sorted({spec.catalogue[:12] for spec in every}))
+        raise InputError(
+            f"the store's views are of another catalogue ({others})",
+            path=store.path,
+            value=catalogue[:12],
+            hint="Its items or titles differ from this data's: run `llm4sbr views` on this data",
+        )
+    fitting = [s for s in here if not wanted or wanted == s.source or s.fingerprint.startswith(wanted)]
+    if len(fitting) != 1:
+        listed = "; ".join(spec.describe() for spec in (fitting or here)) or "none"
+        raise InputError(
+            f"{'no' if not fitting else 'more than one'} set of views in the store fits. There are: {listed}",
+            path=store.path,
+            value=wanted,
+            hint="Name one by the beginning of its fingerprint" if here else "Run `llm4sbr views` first",
+        )
+    return fitting[0]

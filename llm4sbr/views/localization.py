@@ -1,0 +1,82 @@
+"""Intent localisation: ground an answer in real titles (Eq. 4-5, arXiv:2402.13840)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from llm4sbr.errors import InputError
+
+_STEPS = 1 << 20  # similarities closer than one part in a million are a tie
+
+
+def localize(
+    answers: Tensor, titles: Tensor, title_mask: Tensor, r: int = 5, chunk_size: int = 512
+) -> tuple[Tensor, Tensor]:
+    """Find the ``r`` titles nearest to each answer by cosine.
+
+    A tie (to one part in a million, so that one title on two items ties on every machine) goes to the lower
+    id. Similarities are kept as they come, negative ones too, as the paper has them. Fewer titled items than
+    ``r`` leave id 0 with weight 0 at the end; so does an answer whose embedding is zero, everywhere.
+
+    Args:
+        answers: Embedded answers.
+        titles: Embedded titles, row ``k`` is item ``k + 1``.
+        title_mask: False at items without a title; they are never chosen.
+        r: How many titles to keep, at least 1.
+        chunk_size: Answers compared at a time, which bounds memory to ``chunk_size × V``.
+
+    Returns:
+        Item ids by falling similarity, and the similarities.
+
+    Raises:
+        InputError: ``r`` is below 1, or an embedding is not finite.
+
+    Shapes:
+        - answers: ``(n, d_t)``, titles: ``(V, d_t)``, title_mask: ``(V,)`` bool
+        - output: ids ``(n, r)`` int32 in 1..V or 0, weights ``(n, r)`` float32
+    """
+    if r < 1:
+        raise InputError(
+            "localisation needs r of at least 1", value=r, hint="r = 0 keeps the answer's embedding"
+        )
+    if not (torch.isfinite(answers).all() and torch.isfinite(titles).all()):
+        raise InputError(
+            "an embedding is not finite", hint="The text encoder is broken, or overflows in its dtype"
+        )
+    num_answers, num_items = len(answers), len(titles)
+    ids = torch.zeros(num_answers, r, dtype=torch.int32, device=answers.device)
+    weights = torch.zeros(num_answers, r, device=answers.device)
+    candidates = title_mask.nonzero().squeeze(1)  # (V',) rows of titled items, ascending
+    kept = min(r, len(candidates))
+    if kept == 0:
+        return ids, weights
+    unit_titles = normalize(titles[candidates].float(), dim=-1)  # (V', d_t)
+    rank = num_items - candidates  # (V',): larger for the lower id
+    for begin in range(0, num_answers, chunk_size):
+        rows = slice(begin, begin + chunk_size)
+        similarity = normalize(answers[rows].float(), dim=-1) @ unit_titles.T  # (c, V'), Eq. 4
+        # One integer per pair, similarity above id: topk alone leaves the order of ties open.
+        order = (similarity * _STEPS).round().long() * (num_items + 1) + rank
+        best = order.topk(kept, dim=-1).indices  # (c, kept)
+        known = answers[rows].any(dim=-1, keepdim=True)  # (c, 1)
+        ids[rows, :kept] = torch.where(known, candidates[best] + 1, 0).int()
+        weights[rows, :kept] = torch.where(known, similarity.gather(-1, best), 0.0)
+    return ids, weights
+
+
+def view_from_titles(ids: Tensor, weights: Tensor, titles: Tensor) -> Tensor:
+    """Eq. 5: a view is the similarity-weighted sum of its titles, each weighted by its own similarity.
+
+    Shapes:
+        - ids: ``(n, r)`` in 0..V, weights: ``(n, r)``, titles: ``(V + 1, d_t)`` with zeros in row 0
+        - output: ``(n, d_t)``
+
+    >>> titles = torch.tensor([[0., 0.], [1., 0.], [0., 1.]])
+    >>> view_from_titles(torch.tensor([[2, 1]]), torch.tensor([[0.9, 0.5]]), titles)
+    tensor([[0.5000, 0.9000]])
+    """
+    return torch.nn.functional.embedding_bag(
+        ids.long(), titles, per_sample_weights=weights.to(titles.dtype), mode="sum"
+    )

@@ -1,0 +1,98 @@
+"""A long run's manners: how far it is, and a clean stop when asked."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_LINE_EVERY = 30.0  # seconds between lines where no bar can be drawn
+
+
+class Meter:
+    """A bar with rate and time left on a terminal, a line every half minute elsewhere, or nothing.
+
+    Args:
+        what: What is counted.
+        total: How many there are.
+        shown: False keeps quiet.
+    """
+
+    def __init__(self, what: str, total: int, *, shown: bool = True) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self._start = self._last_line = time.monotonic()
+        self._console = Console(stderr=True, quiet=not shown)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not (shown and self._console.is_terminal),
+        )
+        self._task = self._bar.add_task(what, total=total, rate="")
+
+    def __enter__(self) -> Meter:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the meter was made."""
+        return time.monotonic() - self._start
+
+    def advance(self, count: int) -> None:
+        """Count further."""
+        self.done += count
+        rate = self.done / max(self.seconds, 1e-9)
+        self._bar.update(self._task, advance=count, rate=f"{rate:.1f}/s")
+        if self._bar.disable and time.monotonic() - self._last_line > _LINE_EVERY:
+            self._last_line = time.monotonic()
+            left = (self.total - self.done) / rate if rate else float("inf")
+            self._console.print(
+                f"{self.what}: {self.done}/{self.total}, {rate:.1f}/s, {left / 60:.0f} min left",
+                highlight=False,
+            )
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a request to stop after the batch; the second one acts at once.
+
+    Only the main thread may handle signals; elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+        Console(stderr=True).print(
+            f"{signal.Signals(number).name}: stopping after this batch; run the same command to go on",
+            highlight=False,
+        )
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}

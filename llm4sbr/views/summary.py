@@ -1,0 +1,100 @@
+"""What a run of stage 1 did, and what its answers look like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from llm4sbr.catalogue import Catalogue
+from llm4sbr.examples import Split
+from llm4sbr.views.engines import Answer
+from llm4sbr.views.prompts import sanitize_title
+
+_NUMBERING = re.compile(r"^\s*\d+[.)]\s+")
+
+
+@dataclass
+class ViewSummary:
+    """Counts of one run; the answers are those of all selected sessions, asked now or before.
+
+    Args:
+        spec: Fingerprint of the views.
+        source: ``llm`` or ``titles``.
+        sessions: Distinct session prefixes in the chosen splits.
+        selected: How many of them ``limit`` allows.
+        reused: Their answers that were in the store before.
+        asked: Prompts that went to the LLM in this run; equal prompts go once.
+        answers: Answers of the selected sessions, over all views.
+        empty: Answers without a word; their view is masked.
+        unfinished: Answers cut at the token limit.
+        off_catalogue: Answers that are no title of the catalogue (case, quotes and numbering aside).
+        prompt_tokens: Tokens sent in this run.
+        answer_tokens: Tokens received in this run.
+        seconds: Wall-clock time spent asking in this run.
+        coverage: Share of each split's examples whose session has its views in the store.
+        interrupted: The run was stopped and can be resumed.
+    """
+
+    spec: str
+    source: str
+    sessions: int = 0
+    selected: int = 0
+    reused: int = 0
+    asked: int = 0
+    answers: int = 0
+    empty: int = 0
+    unfinished: int = 0
+    off_catalogue: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+    coverage: dict[Split, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def prompts_per_second(self) -> float:
+        """Prompts asked per second of this run."""
+        return self.asked / self.seconds if self.seconds else 0.0
+
+    def count(self, answers: Iterable[Answer], titles: frozenset[str]) -> None:
+        """Take answers into the counts; `titles` come from `normal_titles`."""
+        for answer in answers:
+            self.answers += 1
+            self.empty += not answer.text
+            self.unfinished += not answer.finished
+            self.off_catalogue += bool(answer.text) and normal_title(answer.text) not in titles
+
+    def __str__(self) -> str:
+        covered = ", ".join(f"{split} {share:.1%}" for split, share in self.coverage.items())
+        lines = [f"views {self.spec[:12]} ({self.source}); coverage: {covered or 'none'}"]
+        if self.source == "llm":
+            share = 100 / max(self.answers, 1)
+            lines += [
+                f"{self.selected} of {self.sessions} distinct sessions selected; "
+                f"{self.asked} prompts asked, {self.reused} answers reused",
+                f"{self.answers} answers: {self.empty * share:.1f}% empty, "
+                f"{self.unfinished * share:.1f}% cut, {self.off_catalogue * share:.1f}% off-catalogue",
+                f"{self.prompt_tokens} prompt tokens, {self.answer_tokens} answer tokens, "
+                f"{self.seconds:.1f} s, {self.prompts_per_second:.1f} prompts/s",
+            ]
+        if self.interrupted:
+            lines.append("stopped early: what was answered is kept; run the same command to go on")
+        return "\n".join(lines)
+
+
+def normal_title(text: str) -> str:
+    """A title or answer without case, quotes, numbering and closing dot.
+
+    >>> normal_title('2. "Rose  Soap."') == normal_title("rose soap")
+    True
+    """
+    text = " ".join(_NUMBERING.sub("", text).split()).casefold()
+    return text.strip("\"'`“”‘’«».… ")
+
+
+def normal_titles(catalogue: Catalogue, max_title_chars: int) -> frozenset[str]:
+    """The titles an answer may match: as they are, and as prompts show them."""
+    shown = (sanitize_title(title, max_title_chars) for title in catalogue.titles if title.strip())
+    whole = (title for title in catalogue.titles if title.strip())
+    return frozenset(normal_title(title) for title in (*whole, *shown))

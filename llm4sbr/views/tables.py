@@ -1,0 +1,183 @@
+"""View tables: what stage 2 reads. A view is ``r`` ids and ``r`` weights until the moment it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
+
+from llm4sbr.batch import SessionBatch
+from llm4sbr.errors import InputError
+from llm4sbr.views.localization import view_from_titles
+
+LONG_TERM, SHORT_TERM = "long_term", "short_term"
+
+
+class TitleTable(nn.Module):
+    """Title embeddings with a row of zeros for padding in front; buffers, so `to(device)` moves them.
+
+    Shapes:
+        - titles: ``(V, d_t)``, mask: ``(V,)`` bool, True where the item has a title
+        - buffers: ``titles (V + 1, d_t)``, ``mask (V + 1,)``
+    """
+
+    titles: Tensor
+    mask: Tensor
+
+    def __init__(self, titles: Tensor, mask: Tensor) -> None:
+        super().__init__()
+        mask = torch.cat((mask.new_zeros(1), mask))  # (V + 1,)
+        titles = torch.cat((titles.new_zeros(1, titles.size(1)), titles))  # (V + 1, d_t)
+        self.register_buffer("titles", titles * mask.unsqueeze(1), persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
+
+
+class ViewTable(nn.Module):
+    """Gives a batch its views, on the batch's device.
+
+    Shapes:
+        - output: views ``(B, K, d_t)`` float32, view_mask ``(B, K)`` bool; masked rows are zero
+    """
+
+    def __init__(self, table: TitleTable, views: Sequence[str]) -> None:
+        super().__init__()
+        self.table, self.views = table, tuple(views)
+
+    @property
+    def text_dim(self) -> int:
+        """``d_t``."""
+        return self.table.titles.size(1)
+
+    def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Views and their mask."""
+        raise NotImplementedError
+
+
+class TitleViews(ViewTable):
+    """Views without an LLM, from the titles alone: the baseline, and the fallback.
+
+    ``short_term`` is the last click's title; every other view is the mean over the session's titled clicks.
+    """
+
+    def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Views and their mask; masked where no title is known."""
+        titles, items = self.table.titles, batch.item_ids
+        titled = self.table.mask[items]  # (B, L): padding is item 0, which has no title
+        count = titled.sum(1, keepdim=True)  # (B, 1)
+        mean = embedding_bag(items, titles, per_sample_weights=titled.to(titles.dtype), mode="sum")
+        mean = mean / count.clamp(min=1)  # (B, d_t)
+        last = items.gather(1, batch.lengths.unsqueeze(1) - 1).squeeze(1)  # (B,)
+        latest, latest_mask = titles[last], self.table.mask[last]
+        views = torch.stack([latest if view == SHORT_TERM else mean for view in self.views], dim=1)
+        mask = [latest_mask if view == SHORT_TERM else count.squeeze(1) > 0 for view in self.views]
+        return views, torch.stack(mask, dim=1)
+
+
+class StoredViews(ViewTable):
+    """Views of known examples, found by `SessionBatch.example_index`.
+
+    Args:
+        table: Title embeddings.
+        views: Names of the ``K`` views.
+        mask: ``(E, K)`` bool, False where an example's view is not known.
+        fallback: Fills what is not known.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self, table: TitleTable, views: Sequence[str], mask: Tensor, fallback: TitleViews | None = None
+    ) -> None:
+        super().__init__(table, views)
+        if fallback is not None and fallback.views != self.views:
+            raise InputError(f"the fallback gives the views {fallback.views}, not {self.views}")
+        self.fallback = fallback
+        self.register_buffer("mask", mask, persistent=False)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The dense views of some examples: ``(B,)`` to ``(B, K, d_t)``."""
+        raise NotImplementedError
+
+    def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Views and their mask.
+
+        Raises:
+            InputError: An ``example_index`` lies outside the table: the table is of other data.
+        """
+        rows = batch.example_index
+        # On a GPU this look would wait for the device; there index_select itself stops the run.
+        if (
+            rows.device.type == "cpu"
+            and rows.numel()
+            and not 0 <= int(rows.min()) <= int(rows.max()) < len(self.mask)
+        ):
+            raise InputError(
+                f"an example_index lies outside the view table of {len(self.mask)} examples",
+                value=(int(rows.min()), int(rows.max())),
+                hint="Load the view table from the same data module that makes the batches",
+            )
+        mask = self.mask.index_select(0, rows)  # (B, K)
+        views = self.gather(rows) * mask.unsqueeze(-1)  # (B, K, d_t)
+        if self.fallback is not None:
+            other, other_mask = self.fallback(batch)
+            views = torch.where(mask.unsqueeze(-1), views, other * other_mask.unsqueeze(-1))
+            mask = mask | other_mask
+        return views, mask
+
+
+class LocalisedViews(StoredViews):
+    """Localised views, 30 bytes each: ids and weights of ``r`` titles (Eq. 5, arXiv:2402.13840).
+
+    Shapes:
+        - ids: ``(E, K, r)`` int32, weights: ``(E, K, r)`` float16, mask: ``(E, K)`` bool
+    """
+
+    ids: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        table: TitleTable,
+        views: Sequence[str],
+        ids: Tensor,
+        weights: Tensor,
+        mask: Tensor,
+        fallback: TitleViews | None = None,
+    ) -> None:
+        super().__init__(table, views, mask, fallback)
+        self.register_buffer("ids", ids, persistent=False)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Weighted sums of title rows."""
+        ids = self.ids.index_select(0, rows)  # (B, K, r)
+        weights = self.weights.index_select(0, rows)
+        flat = view_from_titles(ids.flatten(0, 1), weights.flatten(0, 1), self.table.titles)  # (B * K, d_t)
+        return flat.view(*ids.shape[:2], -1)  # (B, K, d_t)
+
+
+class DenseViews(StoredViews):
+    """Views kept as vectors, where ``r = 0`` skips localisation.
+
+    Shapes:
+        - vectors: ``(E, K, d_t)`` float32, mask: ``(E, K)`` bool
+    """
+
+    vectors: Tensor
+
+    def __init__(
+        self,
+        table: TitleTable,
+        views: Sequence[str],
+        vectors: Tensor,
+        mask: Tensor,
+        fallback: TitleViews | None = None,
+    ) -> None:
+        super().__init__(table, views, mask, fallback)
+        self.register_buffer("vectors", vectors, persistent=False)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows of the table."""
+        return self.vectors.index_select(0, rows)

