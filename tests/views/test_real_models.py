@@ -16,7 +16,6 @@ pytestmark = [
 ]
 PROMPTS = [
     "1. Rose Soap\nGuess one item. Only output the item name.",
-    "1. Nail Polish, Red\n2. Nail Polish, Blue\n3. Top Coat\nGuess one item. Only output the item name.",
     "Hi",
     "1. שמפו\n2. 😀 eye liner\nGuess one item that a user could want next. Only output its name.",
 ]
@@ -33,7 +32,7 @@ def encoder():
 
 
 def test_batched_answers_equal_one_by_one(engine):
-    """Seen to fail with right padding, and with the attention mask left out."""
+    """Seen to fail with the attention mask left out."""
     together = engine.generate(PROMPTS)
     assert together == [engine.generate([prompt])[0] for prompt in PROMPTS]
     assert all(answer.text for answer in together)
