@@ -20,7 +20,7 @@ from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
 from llm4sbr.report.intents import ask, pick_sample, pick_stories
 from llm4sbr.report.model import DataFacts, DemoReport, SplitFacts
 from llm4sbr.report.page import duration, to_json, write_page
-from llm4sbr.report.runs import Steps, train
+from llm4sbr.report.runs import Steps, cpu_threads, train
 from llm4sbr.report.stories import tell_stories
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
@@ -36,13 +36,14 @@ _VERSIONS = ("llm4sbr", "torch", "lightning", "torch-geometric", "transformers",
 def demo(
     out: str = "demo",
     data_dir: str | None = None,
-    sessions: int = 300,
-    llm_seconds: float = 120.0,
+    sessions: int = 200,
+    llm_seconds: float = 150.0,
     epochs: int = 6,
     stories: int = 5,
     seed: int = 0,
     max_length: int = 20,
     max_items: int = 10,
+    threads: int = 1,
     model: str = "SmolLM2-135M",
     encoder: str = "all-MiniLM-L6-v2",
 ) -> Path:
@@ -61,6 +62,8 @@ def demo(
         seed: Of the sample of sessions, of weights and of batches.
         max_length: Latest clicks of a session that the models read.
         max_items: Latest clicks of a session that the LLM reads.
+        threads: CPU threads. One gives the same numbers whatever the machine has, and is not slowed down by other
+            work on it, where two threads wait for each other; more are faster on an idle machine.
         model: Language model: a folder, a .gguf file, an installed weights package, or a hub name.
         encoder: Text encoder: a folder, an installed weights package, or a hub name.
 
@@ -68,7 +71,12 @@ def demo(
         Path of the page.
     """
     options = dict(locals())
-    for name, value, least in (("sessions", sessions, 1), ("epochs", epochs, 1), ("stories", stories, 0)):
+    for name, value, least in (
+        ("sessions", sessions, 1),
+        ("epochs", epochs, 1),
+        ("stories", stories, 0),
+        ("threads", threads, 1),
+    ):
         if value < least:
             raise InputError(f"{name} must be at least {least}", value=value)
     root = Path(out)
@@ -84,7 +92,7 @@ def demo(
         for split in facts.splits:
             steps.tell(f"{split.name}: {split.sessions:,} sessions, {split.examples:,} examples")
 
-    with ViewStore(root / "views") as store:
+    with cpu_threads(threads), ViewStore(root / "views") as store:
         with steps(f"Stage 1: {model} infers intents of {sessions} sessions"):
             shown = pick_stories(data, stories, seed, _STORY_CLICKS)
             spec, intents = ask(
@@ -101,7 +109,7 @@ def demo(
             )
         store.close()  # training only reads
 
-        with steps(f"Stage 2: {BARE}, bare and wrapped, {epochs} epochs each"):
+        with steps(f"Stage 2: {BARE}, bare and wrapped, {epochs} epochs of training"):
             backbone = _plugin(BACKBONES, "SRGNN")
             trained: dict[str, SBRModule] = {}
             runs = []

@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -41,6 +41,8 @@ def line_chart(key: str, title: str, y_label: str, lines: Sequence[Line], digits
     drawn = [line for line in lines if any(math.isfinite(value) for value in line.values)]
     if not drawn:
         return None
+    # No font draws a control character or half an emoji.
+    drawn = [replace(line, name="".join(filter(str.isprintable, line.name))) for line in drawn]
     described = "; ".join(
         f"{line.name}: "
         + ", ".join(f"{value:.{digits}f}" if math.isfinite(value) else "none" for value in line.values)

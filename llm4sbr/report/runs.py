@@ -112,6 +112,19 @@ class Steps:
 
 
 @contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use so many CPU threads inside the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence Lightning's remarks on devices, loggers and workers inside the block; errors come through."""
     logger = logging.getLogger("lightning.pytorch")
