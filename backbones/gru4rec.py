@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from llm4sbr.backbone import SessionBackbone
-from llm4sbr.backbones.readout import last_click, masked_mean
-from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.backbones.sequence import SequenceBackbone
+from llm4sbr.batch import SessionBatch
 
 
-class GRU4Rec(SessionBackbone):
+class GRU4Rec(SequenceBackbone):
     """Session-based recommendations with recurrent neural networks (Hidasi et al., arXiv:1511.06939).
 
     The last hidden state is the short-term interest and, as in the paper, the model's own read-out; the mean
@@ -30,26 +31,13 @@ class GRU4Rec(SessionBackbone):
         self, num_items: int, embedding_dim: int = 100, num_layers: int = 1, dropout: float = 0.25
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.dropout = nn.Dropout(dropout)
         self.gru = nn.GRU(embedding_dim, embedding_dim, num_layers, batch_first=True)
         self.readout = nn.Linear(embedding_dim, embedding_dim)
         nn.init.xavier_normal_(self.embedding.weight[1:].data)
 
-    def encode(self, batch: SessionBatch) -> Interests:
-        """Mean of the hidden states (long term) and the last of them (short term)."""
+    def states(self, batch: SessionBatch) -> Tensor:
+        """Hidden states through the output layer, ``(B, L, d)``."""
         # Right padding needs no packing: a state never sees what stands after it.
-        states, _ = self.gru(self.dropout(self.embedding(batch.item_ids)))  # (B, L, d)
-        states = self.readout(states)
-        return Interests(
-            long_term=masked_mean(states, batch.padding_mask()),
-            short_term=last_click(states, batch.lengths),
-        )
-
-    def merge(self, interests: Interests) -> Tensor:
-        """The last hidden state, ``(B, d)``."""
-        return interests.short_term
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]
+        states, _ = self.gru(self.dropout(self.embedding(batch.item_ids)))
+        return cast(Tensor, self.readout(states))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from llm4sbr.backbone import SessionBackbone
-from llm4sbr.backbones.readout import last_click, masked_mean
-from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.backbones.sequence import SequenceBackbone
+from llm4sbr.batch import SessionBatch
 from llm4sbr.errors import InputError
 
 
-class SASRec(SessionBackbone):
+class SASRec(SequenceBackbone):
     """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018, arXiv:1808.09781).
 
     Learned positions, causal self-attention blocks, a final layer norm. The last position is the short-term
@@ -46,7 +47,6 @@ class SASRec(SessionBackbone):
                 hint="Choose a divisor of embedding_dim",
             )
         self.max_length = max_length
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.position = nn.Embedding(max_length, embedding_dim)
         self.dropout = nn.Dropout(dropout)
         block = nn.TransformerEncoderLayer(
@@ -60,8 +60,8 @@ class SASRec(SessionBackbone):
         with torch.no_grad():
             self.embedding.weight[0].zero_()
 
-    def encode(self, batch: SessionBatch) -> Interests:
-        """Mean over positions (long term) and the last position (short term)."""
+    def states(self, batch: SessionBatch) -> Tensor:
+        """Normalised outputs of the last block, ``(B, L, d)``."""
         width = batch.item_ids.size(1)
         if width > self.max_length:
             raise InputError(
@@ -73,16 +73,4 @@ class SASRec(SessionBackbone):
         embedded = self.embedding(batch.item_ids) * self.embedding_dim**0.5 + self.position(positions)
         causal = nn.Transformer.generate_square_subsequent_mask(width, device=batch.item_ids.device)
         # The causal mask alone keeps right padding from real clicks: it stands after all of them.
-        states = self.blocks(self.dropout(embedded), mask=causal, is_causal=True)  # (B, L, d)
-        return Interests(
-            long_term=masked_mean(states, batch.padding_mask()),
-            short_term=last_click(states, batch.lengths),
-        )
-
-    def merge(self, interests: Interests) -> Tensor:
-        """The last position's state, ``(B, d)``."""
-        return interests.short_term
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]
+        return cast(Tensor, self.blocks(self.dropout(embedded), mask=causal, is_causal=True))
