@@ -2,7 +2,7 @@
 
     python experiments/compare.py --data experiments/data/beauty.yaml --data_dir ../shared/data/beauty \
         --backbones srgnn --variants bare titles llm --seeds 0 1 2 \
-        --titles_store views/beauty --llm_store views/beauty --out experiments/results/beauty
+        --store views/beauty --out experiments/results/beauty
 
 Each run is ``llm4sbr fit`` with experiments/base.yaml, its best epoch by validation tested once. A run whose
 JSON exists is not repeated, so the command resumes and can be run in pieces. The rank of every test example
@@ -31,7 +31,12 @@ from llm4sbr.metrics import target_ranks
 from llm4sbr.trainer_cli import run
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # short in the commands that results carry
-MODULES = {"bare": "llm4sbr.SBRModule", "titles": "llm4sbr.LLM4SBRWrapper", "llm": "llm4sbr.LLM4SBRWrapper"}
+VARIANTS = {  # which views a run reads, and what stands where there are none
+    "bare": None,
+    "titles": ("titles", "mask"),
+    "llm": ("llm", "mask"),
+    "llm+titles": ("llm", "titles"),
+}
 
 
 class RankRecorder(Callback):
@@ -49,7 +54,9 @@ class RankRecorder(Callback):
 
 def fit_options(args: argparse.Namespace, backbone: str, variant: str, seed: int) -> list[str]:
     """The ``llm4sbr`` words of one run."""
-    words = ["fit", "--config", str(HERE / "base.yaml"), "--model", MODULES[variant]]
+    views = VARIANTS[variant]
+    module = "llm4sbr.SBRModule" if views is None else "llm4sbr.LLM4SBRWrapper"
+    words = ["fit", "--config", str(HERE / "base.yaml"), "--model", module]
     words += ["--data", args.data, "--model.backbone", str(HERE / "backbone" / f"{backbone}.yaml")]
     words += [
         "--seed_everything",
@@ -59,14 +66,8 @@ def fit_options(args: argparse.Namespace, backbone: str, variant: str, seed: int
     ]
     if args.data_dir:
         words += ["--data.data_dir", args.data_dir]
-    if variant != "bare":
-        words += ["--views.store", args.titles_store if variant == "titles" else args.llm_store]
-        words += [
-            "--views.spec",
-            variant,
-            "--views.fallback",
-            "mask" if variant == "titles" else args.fallback,
-        ]
+    if views is not None:
+        words += ["--views.store", args.store, "--views.spec", views[0], "--views.fallback", views[1]]
     if args.quiet:
         words += ["--trainer.enable_progress_bar", "false"]
     return words + shlex.split(args.options)
@@ -118,13 +119,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="data module YAML")
     parser.add_argument("--data_dir")
     parser.add_argument("--backbones", nargs="+", default=["srgnn"])
-    parser.add_argument("--variants", nargs="+", default=["bare", "titles"], choices=sorted(MODULES))
+    parser.add_argument("--variants", nargs="+", default=["bare", "titles"], choices=sorted(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--titles_store", default="views/titles")
-    parser.add_argument("--llm_store", default="views/llm")
-    parser.add_argument(
-        "--fallback", default="titles", choices=["mask", "titles"], help="of sessions without LLM views"
-    )
+    parser.add_argument("--store", default="views/beauty", help="folder that `llm4sbr views` wrote")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "beauty")
     parser.add_argument("--options", default="", help="further words for `llm4sbr fit`")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
