@@ -27,7 +27,14 @@ from llm4sbr.views.engines.transformers_engine import TransformersEngine
 from llm4sbr.views.store import ViewStore
 from llm4sbr.wrapper import LLM4SBRWrapper
 
-BARE, WRAPPED = "SR-GNN", "SR-GNN + LLM4SBR"
+MODELS = (
+    ("SR-GNN", "bare", "The bare backbone under SBRModule."),
+    (
+        "SR-GNN + LLM4SBR",
+        "wrapped",
+        "The same backbone, settings and seed, in LLM4SBRWrapper. LLM views where known, else title views.",
+    ),
+)
 _STORY_CLICKS = (4, 10)
 _EVALUATED: tuple[Split, ...] = ("train", "validate", "test")
 _VERSIONS = ("llm4sbr", "torch", "lightning", "torch-geometric", "transformers", "sentence-transformers")
@@ -62,8 +69,8 @@ def demo(
         seed: Of the sample of sessions, of weights and of batches.
         max_length: Latest clicks of a session that the models read.
         max_items: Latest clicks of a session that the LLM reads.
-        threads: CPU threads. One gives the same numbers whatever the machine has, and is not slowed down by other
-            work on it, where two threads wait for each other; more are faster on an idle machine.
+        threads: CPU threads. One gives the same numbers on any number of cores and is not slowed by other
+            work; more are faster on an idle machine.
         model: Language model: a folder, a .gguf file, an installed weights package, or a hub name.
         encoder: Text encoder: a folder, an installed weights package, or a hub name.
 
@@ -82,7 +89,7 @@ def demo(
     root = Path(out)
     if root.exists() and not root.is_dir():
         raise InputError("out is a file, not a folder", path=root)
-    steps = Steps(4)
+    steps = Steps(5)
 
     with steps("Data: sessions of MovieLens 100K"):
         data = _plugin(DATAMODULES, "MovieLens100K")(
@@ -109,23 +116,19 @@ def demo(
             )
         store.close()  # training only reads
 
-        with steps(f"Stage 2: {BARE}, bare and wrapped, {epochs} epochs of training"):
-            backbone = _plugin(BACKBONES, "SRGNN")
-            trained: dict[str, SBRModule] = {}
-            runs = []
-            for name, folder in ((BARE, "bare"), (WRAPPED, "wrapped")):
-                steps.tell(name)
+        trained: dict[str, SBRModule] = {}
+        runs = []
+        for name, folder, note in MODELS:
+            with steps(f"Stage 2: {name}, {epochs} epochs"):
                 seed_everything(seed, verbose=False)
-                module: SBRModule = SBRModule(backbone(data.num_items))
+                backbone = _plugin(BACKBONES, "SRGNN")(data.num_items)
                 cache: list[Callback] = []
-                note = "The bare backbone under SBRModule."
                 if folder == "wrapped":
-                    seed_everything(seed, verbose=False)
-                    module = LLM4SBRWrapper(backbone(data.num_items))
+                    trained[name] = LLM4SBRWrapper(backbone)
                     cache = [ViewCache(str(store.path), spec=spec.fingerprint, fallback="titles")]
-                    note = "The same backbone, settings and seed, in LLM4SBRWrapper with the gate fusion."
-                trained[name] = module
-                runs.append(train(module, data, root, folder, name, note, epochs, cache, steps))
+                else:
+                    trained[name] = SBRModule(backbone)
+                runs.append(train(trained[name], data, root, folder, name, note, epochs, cache, steps))
 
         with steps("Report"):
             told = tell_stories(data, shown, trained, store, spec)

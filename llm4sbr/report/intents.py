@@ -146,7 +146,8 @@ def ask(
     timed = TimedEngine(engine)
     todo = _distinct(source, chosen)[: max(limit, first)]
     step = max(1, engine.batch_size // len(templates))
-    parts = [todo[:first], *(todo[begin : begin + step] for begin in range(first, len(todo), step))]
+    parts = [todo[:first]] if first else []
+    parts += [todo[begin : begin + step] for begin in range(first, len(todo), step)]
     done, summaries = 0, []
     with Meter("asking", len(todo) * len(templates)) as meter:
         for part in parts:
@@ -172,6 +173,7 @@ def ask(
         llm=engine.identity.model.name,
         encoder=encoder.identity.name,
         sessions=done,
+        wanted=len(todo),
         asked=sum(summary.asked for summary in summaries),
         reused=sum(summary.reused for summary in summaries),
         answers=sum(summary.answers for summary in summaries),

@@ -134,6 +134,7 @@ class IntentFacts:
         llm: Name of the language model.
         encoder: Name of the text encoder.
         sessions: Distinct session prefixes that have an LLM answer for every view.
+        wanted: How many it was to be asked about; more than ``sessions`` where the time was up before.
         asked: Prompts sent in this run.
         reused: Answers that were in the store before.
         answers: Answers in use, over all views.
@@ -147,6 +148,7 @@ class IntentFacts:
     llm: str
     encoder: str
     sessions: int = 0
+    wanted: int = 0
     asked: int = 0
     reused: int = 0
     answers: int = 0

@@ -85,7 +85,7 @@ def report(**changes):
         "title": "LLM4SBR on a test",
         "data": DataFacts("Test data", 1345, (SplitFacts("train", 10, 100, 90),), "How it was split."),
         "intents": IntentFacts(
-            "SmolLM2", "MiniLM", 300, 590, 10, 600, 3, 333, 80.0, {"train": 0.004, "test": 0.01}
+            "SmolLM2", "MiniLM", 300, 400, 590, 10, 600, 3, 333, 80.0, {"train": 0.004, "test": 0.01}
         ),
         "runs": (run("SR-GNN"), run("Wrapped", 0.01)),
         "stories": (story(),),
@@ -174,6 +174,7 @@ def test_the_target_is_marked_and_its_rank_stated():
     assert "rank 1,344.5 of 1,345" in page
     assert "Heat (1995) (the true next click)" in page
     assert "A scary film" in page
+    assert "after 300 of 400 sessions" in page
     assert "gate 1.23" in page
     assert "gate –" in page  # NaN
     assert "(untitled item)" in page
