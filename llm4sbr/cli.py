@@ -56,7 +56,6 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("views", "demo"):
         from llm4sbr import commands
 
-        getattr(commands, words[0])(words[1:])
-        return 0
+        return int(getattr(commands, words[0])(words[1:]))
     print(f"llm4sbr: there is no command {words[0]!r}\n\n{USAGE}", end="", file=sys.stderr)
     return 2

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from llm4sbr.batch import SessionBatch
@@ -51,7 +51,13 @@ class ViewCache(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look up the views of every example of the data module, once."""
-        if self.store is None or self.table is not None or not isinstance(pl_module, LLM4SBRWrapper):
+        if self.table is not None or not isinstance(pl_module, LLM4SBRWrapper):
+            return
+        if self.store is None:
+            rank_zero_warn(
+                "The wrapped model gets no views: it learns from behaviour alone. Make some with "
+                "`llm4sbr views` and name their folder (--views.store)."
+            )
             return
         source = getattr(trainer, "datamodule", None)
         if source is None or not hasattr(source, "examples"):

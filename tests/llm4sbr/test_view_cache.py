@@ -63,9 +63,10 @@ def test_a_bare_model_does_not_pay_for_views(shop, titles_store, tmp_path):
     assert cache.table is None
 
 
-def test_without_a_store_it_is_idle(shop, tmp_path):
+def test_without_a_store_it_says_so_and_is_idle(shop, tmp_path):
     model = LLM4SBRWrapper(SRGNN(shop.num_items, 8), text_dim=8)
-    fit(shop, model, ViewCache(), tmp_path)
+    with pytest.warns(UserWarning, match="no views"):
+        fit(shop, model, ViewCache(), tmp_path)
     assert model.view_table is None
 
 
