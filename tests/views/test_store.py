@@ -3,7 +3,6 @@ import random
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
