@@ -17,6 +17,7 @@ from llm4sbr.errors import InputError
 from llm4sbr.module import SBRModule
 from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
 
+_PARTS = ("model", "data", "views")  # what makes a run the one that is meant
 say = rank_zero_only(print)  # for the person at the terminal, once however many processes
 
 
@@ -32,7 +33,7 @@ class SBRCLI(LightningCLI):
         parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
 
     def before_instantiate_classes(self) -> None:
-        """Evaluation without --ckpt_path uses the last run of this model and data, never raw weights."""
+        """Evaluation without --ckpt_path uses the last run of the same parts, never raw weights."""
         config = self.config[self.subcommand]
         config.weights_only = True  # a checkpoint from elsewhere must not run code
         if self.subcommand != "fit" and config.get("ckpt_path") is None:
@@ -54,7 +55,7 @@ class SBRCLI(LightningCLI):
             )
 
     def _trained_checkpoint(self) -> Path:
-        """The best checkpoint of the newest run whose saved configuration has this model and data."""
+        """The best checkpoint of the newest run whose saved configuration has this model, data and views."""
         import yaml
 
         wanted = yaml.safe_load(self._dump(self.config[self.subcommand]))
@@ -62,13 +63,13 @@ class SBRCLI(LightningCLI):
         saved = sorted(root.rglob("config.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in saved:
             run = yaml.safe_load(path.read_text()) or {}
-            if any(_significant(run.get(part)) != _significant(wanted[part]) for part in ("model", "data")):
+            if any(_significant(run.get(part)) != _significant(wanted[part]) for part in _PARTS):
                 continue
             checkpoints = sorted(path.parent.glob("checkpoints/best*.ckpt"), key=lambda p: p.stat().st_mtime)
             if checkpoints:
                 return checkpoints[-1]
         raise InputError(
-            f"no trained checkpoint of this model and data below {root.resolve()}",
+            f"no trained checkpoint of this model, data and views below {root.resolve()}",
             hint="Run `llm4sbr fit` with the same options first, or pass --ckpt_path",
         )
 
@@ -97,6 +98,7 @@ def run(words: list[str]) -> SBRCLI:
     torch.set_float32_matmul_precision("high")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # theirs to mend
+    warnings.filterwarnings("ignore", message="The dirpath has changed")  # evaluation saves nothing
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches are made in bulk
     return SBRCLI(
         SBRModule,

@@ -67,9 +67,10 @@ def test_evaluation_without_a_trained_checkpoint_is_refused(ring_shop, capsys):
     assert "no trained checkpoint" in capsys.readouterr().err
 
 
-def test_evaluation_does_not_take_another_models_checkpoint(ring_shop, capsys):
+@pytest.mark.parametrize("other", [("--model.init_args.tau", "0.5"), ("--views.store", "views/beauty")])
+def test_evaluation_does_not_take_another_runs_checkpoint(ring_shop, capsys, other):
     assert main(words("fit", ring_shop, *FAST)) == 0
-    assert main(words("test", ring_shop, *FAST, "--model.init_args.tau", "0.5")) == 1
+    assert main(words("test", ring_shop, *FAST, *other)) == 1
     assert "no trained checkpoint" in capsys.readouterr().err
 
 
