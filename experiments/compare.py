@@ -91,6 +91,7 @@ def one_run(args: argparse.Namespace, backbone: str, variant: str, seed: int) ->
         )
     log_dir = Path(cli.trainer.log_dir)
     np.save(log_dir / "test-ranks.npy", np.concatenate(recorder.ranks))
+    np.save(log_dir / "test-sessions.npy", cli.datamodule.examples("test").session)
     result = {
         "backbone": backbone,
         "variant": variant,

@@ -3,7 +3,8 @@
     python experiments/table.py experiments/results/beauty --json experiments/results/beauty.json
 
 The difference of a wrapped model and its bare backbone is taken example by example and averaged over the
-seeds that both have (same test examples, same order), then resampled 2,000 times: a 95 % interval.
+seeds that both have (same test examples, same order); sessions are then resampled 2,000 times for a 95 %
+interval.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
     return np.where(ranks <= int(k), worth, 0.0)
 
 
-def interval(difference: np.ndarray, draws: int = 2000) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the mean."""
+def interval(difference: np.ndarray, session: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """Bootstrap 95 % interval of the mean; whole sessions are drawn: their examples hang together."""
     generator = np.random.default_rng(0)
-    size = len(difference)
-    means = [difference[generator.integers(0, size, size)].mean() for _ in range(draws)]
+    total, count = np.bincount(session, difference), np.bincount(session)
+    means = []
+    for _ in range(draws):
+        drawn = generator.integers(0, len(count), len(count))
+        means.append(total[drawn].sum() / max(count[drawn].sum(), 1))
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
@@ -77,8 +81,43 @@ def main() -> int:
         epochs = ", ".join(str(run["best_epoch"] + 1) for run in by_seed.values())
         print("| " + " | ".join([backbone, variant, str(len(by_seed)), *cells, *told, epochs]) + " |")
     if args.json:
-        args.json.write_text(json.dumps({"benchmark": args.folder.name, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps(report(args, runs, rows), indent=1) + "\n")
     return 0
+
+
+def report(args: argparse.Namespace, runs: list[dict], rows: list[dict]) -> dict:
+    """The rows in the form that all our benchmarks share."""
+    flat = []
+    for row in rows:
+        name, seeds = f"{row['backbone']} {row['variant']}", f"seeds {row['seeds']}"
+        for metric in METRICS:
+            note = (
+                seeds if row[metric]["std"] is None else f"{seeds}, standard deviation {row[metric]['std']}"
+            )
+            flat.append(
+                {"what": f"{name}: {metric}", "value": row[metric]["mean"], "unit": "%", "note": note}
+            )
+        for metric, found in row["lift"].items():
+            if found is not None:
+                low = found["interval"][0] if found["interval"] else None
+                flat.append(
+                    {
+                        "what": f"{name}: lift of {metric} over bare",
+                        "value": found["relative"],
+                        "unit": "relative",
+                        "target": 0.187 if metric == "recall@20" else 0.0,
+                        "better": "higher",
+                        "met": found["relative"] >= 0.187 if metric == "recall@20" else (low or 0) > 0,
+                        "note": f"seeds {found['seeds']}, 95 % interval {found['interval']}",
+                    }
+                )
+    first = runs[0]
+    return {
+        "benchmark": args.folder.name,
+        "command": f"python experiments/table.py {args.folder} --json {args.json}",
+        **{key: first[key] for key in ("date", "machine", "device", "versions")},
+        "rows": flat,
+    }
 
 
 def lift(bare: dict[int, dict], wrapped: dict[int, dict], metric: str) -> dict | None:
@@ -97,7 +136,8 @@ def lift(bare: dict[int, dict], wrapped: dict[int, dict], metric: str) -> dict |
             ],
             axis=0,
         )
-        result["interval"] = [round(edge / float(base), 4) for edge in interval(difference)]
+        sessions = np.load(Path(bare[seeds[0]]["ranks"]).with_name("test-sessions.npy"))
+        result["interval"] = [round(edge / float(base), 4) for edge in interval(difference, sessions)]
     return result
 
 

@@ -55,8 +55,10 @@ def test_compare_resumes_and_the_table_reads_its_results(tmp_path):
     table = run("table.py", "results", "--json", "table.json", cwd=tmp_path)
     assert "| srgnn | bare | 2 |" in table
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    lift = next(row["lift"]["mrr@20"] for row in rows if row["variant"] == "titles")
+    lift = next(row for row in rows if row["what"] == "srgnn titles: lift of mrr@20 over bare")
     bare = result["test"]["test/mrr@20"]
-    assert abs(lift["relative"] - (1 / bare - 1)) < 1e-3
-    assert lift["interval"][0] <= lift["relative"] <= lift["interval"][1]
-    assert lift["seeds"] == [0]
+    assert abs(lift["value"] - (1 / bare - 1)) < 1e-3
+    low, high = json.loads(lift["note"].split("interval ")[1])
+    assert low <= lift["value"] <= high
+    assert lift["met"] == (low > 0)
+    assert "seeds [0]" in lift["note"]
