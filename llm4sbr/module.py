@@ -91,6 +91,7 @@ class SBRModule(LightningModule):
             {f"train/{name}": value.detach() for name, value in losses.items()},
             on_step=False,
             on_epoch=True,
+            sync_dist=True,
             batch_size=len(batch.lengths),
         )
         return losses["loss"]
