@@ -2,9 +2,9 @@
 
     python experiments/table.py experiments/results/beauty --json experiments/results/beauty.json
 
-The difference of a wrapped model and its bare backbone is taken example by example and averaged over the
-seeds that both have (same test examples, same order); sessions are then resampled 2,000 times for a 95 %
-interval.
+The difference of a variant and the baseline, the bare backbone by default, is taken example by example and
+averaged over the seeds that both have (same test examples, same order); sessions are then resampled 2,000 times
+for a 95 % interval.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def main() -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--baseline", default="bare", help="variant that lifts are relative to")
     args = parser.parse_args()
     runs = [json.loads(path.read_text()) for path in sorted(args.folder.glob("*.json"))]
     if not runs:
@@ -67,9 +68,9 @@ def main() -> int:
             m: {"mean": round(v.mean(), 3), "std": round(v.std(ddof=1), 3) if len(v) > 1 else None}
             for m, v in values.items()
         }
-        bare = groups.get((backbone, "bare"), {})
+        bare = groups.get((backbone, args.baseline), {})
         lifts = {}
-        for metric in ("recall@20", "mrr@20") if variant != "bare" else ():
+        for metric in ("recall@20", "mrr@20") if variant != args.baseline else ():
             lifts[metric] = lift(bare, by_seed, metric)
         row["lift"] = lifts
         rows.append(row)
@@ -102,7 +103,7 @@ def report(args: argparse.Namespace, runs: list[dict], rows: list[dict]) -> dict
                 low = found["interval"][0] if found["interval"] else None
                 flat.append(
                     {
-                        "what": f"{name}: lift of {metric} over bare",
+                        "what": f"{name}: lift of {metric} over {args.baseline}",
                         "value": found["relative"],
                         "unit": "relative",
                         "target": 0.187 if metric == "recall@20" else 0.0,
@@ -114,7 +115,7 @@ def report(args: argparse.Namespace, runs: list[dict], rows: list[dict]) -> dict
     first = runs[0]
     return {
         "benchmark": args.folder.name,
-        "command": f"python experiments/table.py {args.folder} --json {args.json}",
+        "command": f"python experiments/table.py {args.folder} --baseline {args.baseline} --json {args.json}",
         **{key: first[key] for key in ("date", "machine", "device", "versions")},
         "rows": flat,
     }
