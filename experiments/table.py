@@ -3,8 +3,8 @@
     python experiments/table.py experiments/results/beauty --json experiments/results/beauty.json
 
 The difference of a variant and the baseline, the bare backbone by default, is taken example by example and
-averaged over the seeds that both have (same test examples, same order); sessions are then resampled 2,000 times
-for a 95 % interval.
+averaged over the seeds that both have (same test examples, same order); sessions are then resampled 2,000
+times for a 95 % interval.
 """
 
 from __future__ import annotations
