@@ -32,6 +32,12 @@ class SBRCLI(LightningCLI):
         parser.add_lightning_class_args(ViewCache, "views")
         parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
 
+    def _parse_ckpt_path(self) -> None:
+        """Keep the configuration as given.
+
+        LightningCLI would lay a checkpoint's hyperparameters over it, and those leave the backbone out.
+        """
+
     def before_instantiate_classes(self) -> None:
         """Evaluation without --ckpt_path uses the last run of the same parts, never raw weights."""
         config = self.config[self.subcommand]

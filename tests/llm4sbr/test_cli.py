@@ -55,6 +55,16 @@ def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):
     assert row["scores"] == sorted(row["scores"], reverse=True)
 
 
+@pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
+def test_the_command_that_fit_prints_works(ring_shop, capsys, module):
+    words_of_fit = words("fit", ring_shop, "--trainer.max_epochs", "1")
+    place = words_of_fit.index("--model.backbone")
+    assert main([*words_of_fit[:place], "--model", module, *words_of_fit[place:]]) == 0
+    printed = capsys.readouterr().out.split("llm4sbr test ")[1].split()
+    assert main(["test", *printed[:4]]) == 0
+    assert "test/mrr@20" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("backbone", ["srgnn", "gru4rec", "sasrec"])
 @pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
 def test_every_backbone_trains_by_name(ring_shop, backbone, module):
