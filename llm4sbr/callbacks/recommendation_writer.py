@@ -10,8 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
+from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
-from llm4sbr.examples import ExampleSource
+from llm4sbr.examples import Examples
 from llm4sbr.module import Recommendations
 
 
@@ -28,17 +29,18 @@ class RecommendationWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.path = Path(path)
         self._rows: list[dict[str, Any]] = []
-        self._source: ExampleSource | None = None
+        self._known: tuple[Examples, Catalogue] | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start afresh."""
         self._rows = []
-        self._source = getattr(trainer, "datamodule", None)
-        if not hasattr(self._source, "examples"):
+        source = getattr(trainer, "datamodule", None)
+        if source is None or not hasattr(source, "examples"):
             raise InputError(
                 "the recommendation writer needs a data module: it knows the session ids and titles",
                 hint="Give the Trainer a SessionDataModule",
             )
+        self._known = source.examples("predict"), source.catalogue
 
     def write_on_batch_end(
         self,
@@ -51,9 +53,9 @@ class RecommendationWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Keep the rows of a batch."""
-        if not isinstance(prediction, Recommendations) or self._source is None:
+        if not isinstance(prediction, Recommendations) or self._known is None:
             return
-        examples, catalogue = self._source.examples("predict"), self._source.catalogue
+        examples, catalogue = self._known
         for index, items, scores in zip(*(column.tolist() for column in prediction), strict=True):
             self._rows.append(
                 {
