@@ -41,7 +41,7 @@ def test_a_third_partys_backbone_is_found(distribution):
 
 def test_a_duplicate_name_is_an_error_that_names_both(distribution):
     distribution("other-srgnn", "class SRGNN: ...", {"SRGNN": "other_srgnn:SRGNN"})
-    with pytest.raises(InputError, match=r"other-srgnn.*|.*llm4sbr.*SRGNN"):
+    with pytest.raises(InputError, match=r"(?=.*\(other-srgnn\))(?=.*\(llm4sbr\))"):
         load_plugins(BACKBONES)
 
 
