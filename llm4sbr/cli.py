@@ -16,7 +16,8 @@ Training and use (Lightning CLI; `llm4sbr COMMAND --help` lists every option):
   test       evaluate a checkpoint on the test split
   predict    write recommendations to Parquet
 Stage 1:
-  views      let an LLM infer each session's intents (or take titles alone) and store them
+  views      infer | report | merge: each session's intents from an LLM, and how good they are
+  tune-llm   fit a LoRA adapter of a small LLM to the training sessions, for `views` to load
 Tour:
   demo       real data, a real LLM, a bare and a wrapped SR-GNN, and a page that compares them
 
@@ -53,9 +54,9 @@ def _dispatch(words: list[str]) -> int:
 
         run(words)
         return 0
-    if words[0] in ("views", "demo"):
+    if words[0] in ("views", "tune-llm", "demo"):
         from llm4sbr import commands
 
-        return int(getattr(commands, words[0])(words[1:]))
+        return int(getattr(commands, words[0].replace("-", "_"))(words[1:]))
     print(f"llm4sbr: there is no command {words[0]!r}\n\n{USAGE}", end="", file=sys.stderr)
     return 2

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
+
+VIEWS_USAGE = """usage: llm4sbr views infer | report | merge [options]
+
+  infer    let an LLM infer each session's intents (or take titles alone) and store them
+  report   tell how good a store's intents are, before anything is trained
+  merge    take the answers of other stores into one
+
+`llm4sbr views COMMAND --help` lists every option.
+"""
 
 
 def views(words: list[str]) -> int:
-    """Stage 1: infer, localise and store the views of a data module's sessions."""
+    """Stage 1: infer views, report on them, merge stores."""
     from jsonargparse import auto_cli
 
-    from llm4sbr.views.command import views as command
-
+    command = words[0] if words else ""
+    if command not in ("infer", "report", "merge"):
+        wanted = command in ("-h", "--help")
+        print(VIEWS_USAGE, end="", file=sys.stdout if wanted else sys.stderr)
+        return 0 if wanted else 2
     load_plugins(DATAMODULES)
-    summary = auto_cli(command, args=words, as_positional=False, prog="llm4sbr views")
-    return 130 if summary.interrupted else 0  # 130: as a shell says of what a signal stopped
+    function: Callable[..., object]
+    if command == "report":
+        from llm4sbr.report.quality import views_report as function
+    else:
+        from llm4sbr.views import command as commands
+
+        function = getattr(commands, command)
+    result = auto_cli(function, args=words[1:], as_positional=False, prog=f"llm4sbr views {command}")
+    if getattr(result, "interrupted", False):
+        return 130  # as a shell says of what a signal stopped
+    return 1 if getattr(result, "failures", None) else 0
+
+
+def tune_llm(words: list[str]) -> int:
+    """Fit a LoRA adapter of a small LLM to the training sessions."""
+    from llm4sbr.tuning.command import tune
+
+    tune(words)
+    return 0
 
 
 def demo(words: list[str]) -> int:

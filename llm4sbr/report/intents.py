@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ from llm4sbr.examples import Examples, ExampleSource, Split
 from llm4sbr.report.model import IntentFacts
 from llm4sbr.report.stories import Example
 from llm4sbr.views.encoder import TextEncoder
-from llm4sbr.views.engines import Answer, Engine
+from llm4sbr.views.engines import Engine, Reply
 from llm4sbr.views.loading import load_view_table
 from llm4sbr.views.pipeline import infer_views
 from llm4sbr.views.progress import Meter
@@ -69,16 +69,18 @@ class TimedEngine:
         """The engine's."""
         return self._engine.batch_size
 
-    def generate(self, prompts: Sequence[str]) -> list[Answer]:
+    def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
         """The engine's answers."""
         began = time.perf_counter()
         if not self.loading:
-            self._engine.generate(["Say a word."])
+            list(self._engine.generate(["Say a word."]))
             self.loading = time.perf_counter() - began
             began = time.perf_counter()
-        answers = self._engine.generate(prompts)
+        for replies in self._engine.generate(prompts):
+            self.seconds += time.perf_counter() - began
+            yield replies
+            began = time.perf_counter()
         self.seconds += time.perf_counter() - began
-        return answers
 
 
 def pick_stories(

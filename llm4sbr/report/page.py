@@ -34,11 +34,20 @@ def write_page(report: DemoReport, path: str | Path) -> Path:
     Raises:
         InputError: The file cannot be written.
     """
+    return write_whole(path, render(report))
+
+
+def write_whole(path: str | Path, text: str) -> Path:
+    """Write a text file, whole or not at all; its folder is made.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(render(report), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise InputError("the report cannot be written", path=path, hint=str(error)) from error
@@ -47,8 +56,22 @@ def write_page(report: DemoReport, path: str | Path) -> Path:
 
 def render(report: DemoReport) -> str:
     """The page as a string. Everything that came with the data is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
+
+    rows = comparison(report.runs)
+    return fill(
+        "page.html",
+        report=report,
+        rows=rows,
+        verdict=verdict(report.runs, rows),
+        charts=[Markup(chart) for chart in charts(report.runs)],
+        total=sum(seconds for _, seconds in report.timings),
+    )
+
+
+def fill(template: str, **values: object) -> str:
+    """Fill a template of this folder. Everything that came with the data is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -60,15 +83,7 @@ def render(report: DemoReport) -> str:
     environment.filters.update(
         percent=percent, signed=signed, number=number, rank=rank, duration=duration, share=bar_share
     )
-    rows = comparison(report.runs)
-    page = environment.get_template("page.html").render(
-        report=report,
-        rows=rows,
-        verdict=verdict(report.runs, rows),
-        charts=[Markup(chart) for chart in charts(report.runs)],
-        view_title=lambda name: _VIEWS.get(name, name),
-        total=sum(seconds for _, seconds in report.timings),
-    )
+    page = environment.get_template(template).render(view_title=lambda name: _VIEWS.get(name, name), **values)
     # A stranger's title may hold what no HTML page may: control characters, half an emoji.
     page = "".join(char for char in page if char in "\n\t" or unicodedata.category(char) != "Cc")
     return page.encode("utf-8", "replace").decode("utf-8")

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from llm4sbr.errors import InputError
 
 APPLICATION_ID = 0x4C345342  # "L4SB": tells our files from any other SQLite file
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _NO_SPACE = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
 DAMAGED = "The file is damaged: restore it from a copy, or move it away and run `llm4sbr views` again"
 _SCHEMA = """
@@ -24,8 +24,18 @@ CREATE TABLE specs (
     created REAL NOT NULL, checksum BLOB NOT NULL);
 CREATE TABLE answers (
     spec INTEGER NOT NULL REFERENCES specs(id), session_key BLOB NOT NULL, text TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, answer_tokens INTEGER NOT NULL, finished INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL, computed_tokens INTEGER NOT NULL, answer_tokens INTEGER NOT NULL,
+    finished INTEGER NOT NULL, choices TEXT NOT NULL, prompt BLOB NOT NULL,
     checksum BLOB NOT NULL, PRIMARY KEY (spec, session_key)) WITHOUT ROWID;
+CREATE INDEX answers_by_prompt ON answers (prompt);
+CREATE TABLE failures (
+    spec INTEGER NOT NULL REFERENCES specs(id), session_key BLOB NOT NULL, reason TEXT NOT NULL,
+    checksum BLOB NOT NULL, PRIMARY KEY (spec, session_key)) WITHOUT ROWID;
+CREATE TABLE runs (
+    spec INTEGER NOT NULL REFERENCES specs(id), started REAL NOT NULL, rank INTEGER NOT NULL,
+    seconds REAL NOT NULL, prompts INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+    computed_tokens INTEGER NOT NULL, answer_tokens INTEGER NOT NULL, machine TEXT NOT NULL,
+    checksum BLOB NOT NULL, PRIMARY KEY (spec, started, rank)) WITHOUT ROWID;
 CREATE TABLE localised (
     spec INTEGER NOT NULL REFERENCES specs(id), session_key BLOB NOT NULL, ids BLOB NOT NULL,
     weights BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (spec, session_key)) WITHOUT ROWID;
@@ -117,7 +127,12 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     for *fields, stored in connection.execute("SELECT fingerprint, kind, json, created, checksum FROM specs"):
         if checksum(*fields) != stored:
             raise sqlite3.DatabaseError(f"spec {fields[0]} fails its checksum")
-    for table, kind in (("answers", "answer"), ("localised", "view")):
+    for table, kind in (
+        ("answers", "answer"),
+        ("failures", "answer"),
+        ("localised", "view"),
+        ("runs", "view"),
+    ):
         # A flip in a row's spec number would make the row invisible where it belongs.
         query = f"SELECT count(*) FROM {table} WHERE spec NOT IN (SELECT id FROM specs WHERE kind = ?)"
         if connection.execute(query, (kind,)).fetchone()[0]:
@@ -127,17 +142,29 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 class WriterLock:
     """An exclusive lock on a store, freed by the operating system when its process ends, however it ends.
 
+    Args:
+        path: The lock file.
+        wait: Seconds to wait for the holder.
+
     Raises:
         StoreError: Somebody else is writing to the store.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait: float = 0.0) -> None:
         import fcntl  # POSIX only; readers need no lock and work everywhere
 
         with named_errors(path):
             self._file = path.open("a+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            deadline = time.monotonic() + wait
+            while True:
+                try:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.1)
         except OSError as error:
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"

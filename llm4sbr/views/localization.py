@@ -66,6 +66,40 @@ def localize(
     return ids, weights
 
 
+def mix(ids: Tensor, weights: Tensor, share: Tensor, r: int) -> tuple[Tensor, Tensor]:
+    """Make one view of several answers: Eq. 5 for each, weighted by the answers' probabilities.
+
+    A title that several answers are near to counts once, its weights added up; the ``r`` heaviest are kept.
+    One answer alone keeps its titles and weights as they are.
+
+    Args:
+        ids: Titles near each of ``m`` answers, 0 where there is none.
+        weights: Their similarities.
+        share: Probability of each answer; brought to a sum of 1.
+        r: How many titles to keep.
+
+    Shapes:
+        - ids, weights: ``(n, m, r)``, share: ``(n, m)``
+        - output: ids ``(n, r)`` int32, weights ``(n, r)`` float32, by falling weight
+
+    >>> ids, weights = torch.tensor([[[1, 2], [2, 3]]]), torch.tensor([[[1.0, 0.5], [1.0, 0.5]]])
+    >>> mix(ids, weights, torch.tensor([[0.6, 0.4]]), 2)
+    (tensor([[2, 1]], dtype=torch.int32), tensor([[0.7000, 0.6000]]))
+    """
+    if ids.size(1) == 1:
+        return ids[:, 0], weights[:, 0]
+    share = share / share.sum(-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)  # (n, m)
+    flat = ids.flatten(1)  # (n, m * r)
+    weighted = (weights * share.unsqueeze(-1)).flatten(1)
+    same = flat.unsqueeze(-1) == flat.unsqueeze(1)  # (n, m * r, m * r)
+    total = (same * weighted.unsqueeze(1)).sum(-1)  # (n, m * r)
+    repeated = (same & torch.ones_like(same).tril(-1)).any(-1)  # stands further left, too
+    total = total.masked_fill(repeated | (flat == 0), -torch.inf)
+    best, at = total.topk(r, dim=-1)  # (n, r)
+    known = best > -torch.inf
+    return torch.where(known, flat.gather(-1, at), 0).int(), torch.where(known, best, 0.0)
+
+
 def view_from_titles(ids: Tensor, weights: Tensor, titles: Tensor) -> Tensor:
     """Eq. 5: a view is the similarity-weighted sum of its titles, each weighted by its own similarity.
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 
+from lightning.pytorch import Trainer
+
+from llm4sbr.callbacks.view_writer import ViewWriter
 from llm4sbr.errors import InputError
 from llm4sbr.examples import SPLITS, ExampleSource, Split
+from llm4sbr.views.absorb import absorb_shards, shard_of
 from llm4sbr.views.encoder import TextEncoder
 from llm4sbr.views.engines import Engine
+from llm4sbr.views.inference import Chunks, ViewInference, inference_trainer, quiet_lightning
+from llm4sbr.views.plan import ViewPlan, plan_views
 from llm4sbr.views.progress import Meter, StopRequest
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, PROMPT_VERSION, ViewTemplate
+from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate
+from llm4sbr.views.reading import StoreReader
 from llm4sbr.views.run import Run, title_embeddings
-from llm4sbr.views.sessions import batched, random_order, session_keys
-from llm4sbr.views.spec import AnswerSpec, ViewSource, ViewSpec
+from llm4sbr.views.spec import ViewSource, ViewSpec
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.summary import ViewSummary, normal_titles
 from llm4sbr.views.tables import LONG_TERM, SHORT_TERM
-
-_BATCHES_PER_CHUNK = 4  # sorting so many batches by length wastes little padding, and keeps results coming
 
 
 def infer_views(
@@ -30,11 +35,13 @@ def infer_views(
     templates: Sequence[ViewTemplate] = DEFAULT_TEMPLATES,
     r: int = 5,
     limit: int | None = None,
+    only: Collection[bytes] | None = None,
     splits: Sequence[Split] = SPLITS,
     seed: int = 0,
     max_items: int = 20,
     max_title_chars: int = 100,
     progress: bool = True,
+    trainer: Trainer | None = None,
 ) -> ViewSummary:
     """Infer, localise and store the views of a data module's sessions; what is stored is not done again.
 
@@ -50,85 +57,102 @@ def infer_views(
         templates: One per view, in the order of ``SessionBatch.views``.
         r: Titles per view; 0 keeps the answer's own embedding.
         limit: At most this many distinct sessions, those already stored included. The order is random by
-            content and seed, so a larger limit extends a smaller one, evenly over the splits.
+            content and seed, so a larger limit extends a smaller one, evenly over the splits; the prefixes of
+            one session stand together in it.
+        only: Keys of the only sessions that may be asked about; all by default.
         splits: Whose sessions.
         seed: Of that order.
-        max_items: The latest this many clicks are shown to the LLM.
+        max_items: At most the latest this many clicks are shown to the LLM.
         max_title_chars: Longer titles are cut in prompts.
         progress: Show a bar.
+        trainer: Runs `Trainer.predict`; one process on this machine by default. With several, each process
+            calls this function and writes a shard of its own, and the first takes the shards in at the end.
+
+    Returns:
+        What was done: by all processes on the first, without counts of tokens on the others.
 
     Raises:
         InputError: An argument is out of range, or the engine gives the wrong number of answers.
         StoreError: Another process writes to the store, the disk is full, or the store is damaged.
     """
-    if r < 0 or (limit is not None and limit < 0) or max_items < 1 or max_title_chars < 1:
-        raise InputError(
-            "r and limit must not be negative, max_items and max_title_chars at least 1",
-            value=(r, limit, max_items, max_title_chars),
-        )
     if view_source == "titles":
         return _title_views(source, store, encoder, splits)
     if engine is None:
         raise InputError("views from an LLM need an engine", hint="Pass engine=TransformersEngine()")
-
-    spec = _llm_spec(source, encoder, engine, templates, r, max_items, max_title_chars)
-    keys = {split: session_keys(source, split) for split in splits}
-    sessions = {key: prefix for part in keys.values() for key, prefix in part}
-    chosen = random_order(sessions, seed)[:limit]
-    run = Run(store, spec, encoder, engine, source.catalogue, sessions)
-    summary = ViewSummary(spec.fingerprint, "llm", sessions=len(sessions), selected=len(chosen))
-    summary.reused = sum(map(run.answers_in_store, chosen))
-
-    # What an earlier run asked but was stopped before it could localise.
-    views = len(spec.views)
-    left = [key for key in sessions if key not in run.localised and run.answers_in_store(key) == views]
-    run.localise(left)
-
-    todo = [key for key in chosen if run.answers_in_store(key) < views]
-    missing = views * len(chosen) - summary.reused
-    with StopRequest() as stop, Meter("asking the LLM", missing, shown=progress and missing > 0) as meter:
-        for chunk in batched(todo, max(1, engine.batch_size * _BATCHES_PER_CHUNK // views)):
-            run.ask(chunk, meter, stop, summary)
-            if stop.requested:
-                break
-            run.localise(chunk)
-        summary.seconds, summary.interrupted = meter.seconds, stop.requested
-
-    selected, titles = set(chosen), normal_titles(source.catalogue, max_title_chars)
-    for one in spec.answers:
-        summary.count((answer for key, answer in store.answers(one) if key in selected), titles)
-    summary.coverage = {
-        split: sum(key in run.localised for key, _ in part) / len(part)
-        for split, part in keys.items()
-        if part
-    }
+    plan = plan_views(
+        source,
+        encoder=encoder,
+        engine=engine,
+        templates=templates,
+        r=r,
+        limit=limit,
+        only=only,
+        splits=splits,
+        seed=seed,
+        max_items=max_items,
+        max_title_chars=max_title_chars,
+    )
+    trainer = trainer or inference_trainer()
+    if trainer.global_rank:
+        return _assist(plan, store, encoder, engine, trainer)
+    store.lock()
+    absorb_shards(store)  # what a killed run left
+    run = Run(store, store, plan, encoder, engine)
+    summary = ViewSummary(
+        plan.spec.fingerprint, "llm", sessions=len(plan.sessions), selected=len(plan.chosen)
+    )
+    summary.reused = sum(map(run.answers_in_store, plan.chosen))
+    run.localise(list(plan.sessions))  # what a killed run asked but could not localise
+    began = time.time()
+    summary.interrupted = _predict(run, trainer, progress)
+    if trainer.world_size > 1:
+        absorb_shards(store)
+        run = Run(store, store, plan, encoder, engine)
+    _conclude(summary, store, plan, began)
+    summary.coverage = plan.coverage(run.localised)
     return summary
 
 
-def _llm_spec(
-    source: ExampleSource,
-    encoder: TextEncoder,
-    engine: Engine,
-    templates: Sequence[ViewTemplate],
-    r: int,
-    max_items: int,
-    max_title_chars: int,
-) -> ViewSpec:
-    names = tuple(view.name for view in templates)
-    if not names or len(set(names)) != len(names):
-        raise InputError("each view needs one template, and each its own name", value=names)
-    answers = tuple(
-        AnswerSpec(
-            view=view.name,
-            template=view.template,
-            engine=engine.identity,
-            max_items=view.max_items or max_items,
-            max_title_chars=max_title_chars,
-            prompt_version=PROMPT_VERSION,
-        )
-        for view in templates
+def _assist(
+    plan: ViewPlan, store: ViewStore, encoder: TextEncoder, engine: Engine, trainer: Trainer
+) -> ViewSummary:
+    """The part of any process but the first: read the store, write a shard."""
+    with ViewStore(shard_of(store.path, trainer.global_rank)) as shard:
+        shard.lock(wait=60)  # the first process may be taking in what a killed run left
+        run = Run(StoreReader(store.path), shard, plan, encoder, engine)
+        stopped = _predict(run, trainer, progress=False)
+    trainer.strategy.barrier("shards")  # closed, so that the first may take them in
+    return ViewSummary(
+        plan.spec.fingerprint, "llm", len(plan.sessions), len(plan.chosen), interrupted=stopped
     )
-    return ViewSpec("llm", names, answers, encoder.identity, source.catalogue.fingerprint, r)
+
+
+def _predict(run: Run, trainer: Trainer, progress: bool) -> bool:
+    """Ask about this process's share of the sessions; returns whether a signal ended it early."""
+    views, world = len(run.spec.views), trainer.world_size
+    missing = sum(views - run.answers_in_store(key) for key in run.plan.chosen) // world
+    with StopRequest() as stop, Meter("asking the LLM", missing, shown=progress and missing > 0) as meter:
+        size = max(1, run.engine.batch_size // views)
+        chunks = Chunks(run.plan.chosen, size, stop, trainer.global_rank, world)
+        writer = ViewWriter(run, meter, stop)
+        trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+        try:
+            with quiet_lightning():
+                trainer.predict(ViewInference(run), chunks.loader(), return_predictions=False)
+        finally:
+            trainer.callbacks.remove(writer)  # type: ignore[attr-defined]
+    if trainer.is_global_zero:
+        trainer.strategy.barrier("shards")
+    return stop.requested
+
+
+def _conclude(summary: ViewSummary, store: ViewStore, plan: ViewPlan, began: float) -> None:
+    """Fill in what the store knows now, over all processes."""
+    summary.take(record for record in store.runs(plan.spec) if record.started >= began)
+    titles, selected = normal_titles(plan.catalogue, plan.spec.answers[0].max_title_chars), set(plan.chosen)
+    for one in plan.spec.answers:
+        summary.count((answer for key, answer in store.answers(one) if key in selected), titles)
+        summary.failures.update(reason for key, reason in store.failures(one) if key in selected)
 
 
 def _title_views(
@@ -137,6 +161,7 @@ def _title_views(
     """The baseline: the table of title embeddings is all that `TitleViews` needs."""
     catalogue = source.catalogue
     spec = ViewSpec("titles", (LONG_TERM, SHORT_TERM), (), encoder.identity, catalogue.fingerprint, 0)
+    store.lock()
     title_embeddings(store, spec, encoder, catalogue)
     store.add_spec(spec)
     covered = {split: 1.0 for split in splits if len(source.examples(split))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -64,7 +65,7 @@ class Meter:
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request to stop after the batch; the second one acts at once.
+    """Turns the first SIGINT or SIGTERM into a request to stop after the batch; a second one acts at once.
 
     Only the main thread may handle signals; elsewhere this does nothing.
     """
@@ -85,8 +86,11 @@ class StopRequest:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            self._restore()
+            os.kill(os.getpid(), number)
+            return
         self.requested = True
-        self._restore()
         Console(stderr=True).print(
             f"{signal.Signals(number).name}: stopping after this batch; run the same command to go on",
             highlight=False,

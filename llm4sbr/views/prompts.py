@@ -17,7 +17,7 @@ from pathlib import Path
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 
-PROMPT_VERSION = 1  # raise it when the same session and template would give another prompt
+PROMPT_VERSION = 2  # raise it when the same session and template would give another prompt
 UNTITLED = "(untitled item)"
 PLACEHOLDER = "{items}"
 # Joiners that emoji and Persian need; every other invisible format character (bidi overrides, …) goes.
@@ -37,7 +37,7 @@ class ViewTemplate:
     Args:
         name: Name of the view; ``long_term`` and ``short_term`` feed the global and the local interest.
         template: Prompt text with ``{items}`` exactly once, where the numbered titles go.
-        max_items: Show only the latest this many clicks; overrides the run's setting.
+        max_items: Show at most the latest this many clicks; overrides the run's setting.
 
     Raises:
         InputError: The name is empty, ``{items}`` does not stand exactly once, or ``max_items`` is below 1.
@@ -60,7 +60,18 @@ class ViewTemplate:
             raise InputError(f"max_items of view {self.name!r} must be at least 1", value=self.max_items)
 
 
+# The question comes last and is short: all prefixes of a session and all views share what stands before.
+_INSTRUCTION = (
+    "A visitor of a shop clicked these items, oldest first. Guess one item that interests this visitor: for "
+    "the long term judge by the whole session, for the short term by the latest clicks. "
+    "Only output the item name.\n{items}\n"
+)
 DEFAULT_TEMPLATES = (
+    ViewTemplate("long_term", f"{_INSTRUCTION}Long-term interest:"),
+    ViewTemplate("short_term", f"{_INSTRUCTION}Short-term interest:"),
+)
+# As the paper asks (Fig. 2, arXiv:2402.13840): the items, then the whole question.
+PAPER_TEMPLATES = (
     ViewTemplate(
         "long_term",
         "A user clicked these items, oldest first:\n{items}\n"
@@ -116,16 +127,36 @@ def build_prompt(
         template: The view's template.
         prefix: Clicked items 1..V, oldest first.
         catalogue: Where the titles are.
-        max_items: Show only the latest this many clicks, numbered from 1.
+        max_items: Show at most the latest this many clicks, numbered from 1; see `window`.
         max_title_chars: Longer titles are cut.
     """
-    shown = prefix[-(template.max_items or max_items) :]
+    shown = window(prefix, template.max_items or max_items)
     lines = "\n".join(
         f"{number}. {sanitize_title(catalogue.title(item), max_title_chars)}"
         for number, item in enumerate(shown, start=1)
     )
     before, after = template.template.split(PLACEHOLDER)  # str.format would trip over a title's braces
     return f"{before}{lines}{after}"
+
+
+def window(prefix: Sequence[int], max_items: int) -> Sequence[int]:
+    """The latest clicks of a prefix: all of them, or between half of ``max_items`` and ``max_items``.
+
+    The beginning moves in steps of half a window, not with every click: the prompts of neighbouring prefixes
+    then begin alike, and their computation is shared.
+
+    >>> [window(range(n), 4) for n in (3, 4, 5, 6, 7)]
+    [range(0, 3), range(0, 4), range(2, 5), range(2, 6), range(4, 7)]
+    """
+    step = max(1, max_items // 2)
+    begin = max(0, -(-(len(prefix) - max_items) // step) * step)
+    return prefix[begin:]
+
+
+def templates_named(name: str) -> tuple[ViewTemplate, ...]:
+    """``default``, ``paper``, or a file for `load_templates`."""
+    known = {"default": DEFAULT_TEMPLATES, "paper": PAPER_TEMPLATES}
+    return known[name] if name in known else load_templates(name)
 
 
 def load_templates(path: str | Path) -> tuple[ViewTemplate, ...]:

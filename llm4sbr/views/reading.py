@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.views.database import DAMAGED, StoreError, checksum, named_errors, open_reader
-from llm4sbr.views.engines import Answer
+from llm4sbr.views.engines import Answer, Choice
 from llm4sbr.views.spec import AnswerSpec, ViewSpec
 from llm4sbr.views.title_table import read_table
 
@@ -25,6 +26,19 @@ class LocalisedRows(NamedTuple):
     weights: npt.NDArray[np.float16]  # (n, K, r)
     mask: npt.NDArray[np.bool_]  # (n, K): False where no view is known
     vectors: npt.NDArray[np.float32] | None = None  # (n, K, d_t), only where r = 0
+
+
+class RunRecord(NamedTuple):
+    """What one process asked in one run of stage 1."""
+
+    started: float  # seconds since 1970
+    rank: int
+    seconds: float  # wall clock, of asking and localising
+    prompts: int
+    prompt_tokens: int
+    computed_tokens: int
+    answer_tokens: int
+    machine: str
 
 
 class Intent(NamedTuple):
@@ -61,17 +75,70 @@ class StoreReader:
         specs = [ViewSpec.from_json(text) for (text,) in rows]
         return [spec for spec in specs if catalogue_fingerprint in (None, spec.catalogue)]
 
+    def answer_specs(self) -> list[AnswerSpec]:
+        """The answer specs in the store, oldest first."""
+        rows = self._read("SELECT json FROM specs WHERE kind = ? ORDER BY id", "answer")
+        return [AnswerSpec.from_json(text) for (text,) in rows]
+
     def answers(self, spec: AnswerSpec, key: bytes | None = None) -> Iterator[tuple[bytes, Answer]]:
         """Every answer filed under a spec, with its session key; or that of one session."""
+        where = f"s.fingerprint = ?{_one(key)}"
+        found = self._answers(where, *((spec.fingerprint,) if key is None else (spec.fingerprint, key)))
+        yield from ((session, answer) for _, session, answer in found)
+
+    def answer_to(self, prompt: bytes, specs: Collection[str]) -> Answer | None:
+        """The answer that some session got to a prompt before.
+
+        Args:
+            prompt: The prompt's hash, as written with the answer.
+            specs: Fingerprints of the answer specs that count: those of the same engine.
+        """
+        for fingerprint, _, answer in self._answers("a.prompt = ?", prompt):
+            if fingerprint in specs:
+                return answer
+        return None
+
+    def failures(self, spec: AnswerSpec) -> Iterator[tuple[bytes, str]]:
+        """Sessions that got no answer for good, each with the reason."""
         rows = self._read(
-            "SELECT a.session_key, a.text, a.prompt_tokens, a.answer_tokens, a.finished, a.checksum "
-            f"FROM answers a JOIN specs s ON s.id = a.spec WHERE s.fingerprint = ?{_one(key)}",
-            *((spec.fingerprint,) if key is None else (spec.fingerprint, key)),
+            "SELECT f.session_key, f.reason, f.checksum FROM failures f "
+            "JOIN specs s ON s.id = f.spec WHERE s.fingerprint = ?",
+            spec.fingerprint,
         )
-        for key, text, prompt_tokens, answer_tokens, finished, stored in rows:
-            found = checksum(spec.fingerprint, key, text, prompt_tokens, answer_tokens, finished)
-            self._compare(found, stored, f"answer of session {key.hex()}")
-            yield key, Answer(text, prompt_tokens, answer_tokens, bool(finished))
+        for key, reason, stored in rows:
+            self._compare(checksum(spec.fingerprint, key, reason), stored, f"failure of session {key.hex()}")
+            yield key, reason
+
+    def runs(self, spec: ViewSpec) -> list[RunRecord]:
+        """What the runs that asked for a spec's answers took, oldest first; a killed run left no record."""
+        rows = self._read(
+            "SELECT r.started, r.rank, r.seconds, r.prompts, r.prompt_tokens, r.computed_tokens, "
+            "r.answer_tokens, r.machine, r.checksum FROM runs r JOIN specs s ON s.id = r.spec "
+            "WHERE s.fingerprint = ? ORDER BY r.started, r.rank",
+            spec.fingerprint,
+        )
+        found = []
+        for *fields, stored in rows:
+            self._compare(checksum(spec.fingerprint, *fields), stored, "record of a run")
+            found.append(RunRecord(*fields))
+        return found
+
+    def _answers(self, where: str, *values: object) -> Iterator[tuple[str, bytes, Answer]]:
+        rows = self._read(
+            "SELECT s.fingerprint, a.session_key, a.text, a.prompt_tokens, a.computed_tokens, "
+            "a.answer_tokens, a.finished, a.choices, a.prompt, a.checksum "
+            f"FROM answers a JOIN specs s ON s.id = a.spec WHERE {where}",
+            *values,
+        )
+        for fingerprint, key, *fields, stored in rows:
+            self._compare(checksum(fingerprint, key, *fields), stored, f"answer of session {key.hex()}")
+            text, prompt_tokens, computed_tokens, answer_tokens, finished, choices, _ = fields
+            ranked = tuple(Choice(*choice) for choice in json.loads(choices)) if choices else ()
+            yield (
+                fingerprint,
+                key,
+                Answer(text, prompt_tokens, computed_tokens, answer_tokens, bool(finished), ranked),
+            )
 
     def localised_keys(self, spec: ViewSpec) -> set[bytes]:
         """Keys of the sessions whose views are localised under a spec."""

@@ -1,9 +1,11 @@
-"""One run of stage 1: ask, write, localise, a chunk of sessions at a time."""
+"""What one process does in a run of stage 1: prompts, answers to disk, localised views to disk."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import platform
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,137 +16,204 @@ from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 from llm4sbr.views.database import StoreError
 from llm4sbr.views.encoder import TextEncoder
-from llm4sbr.views.engines import Answer, Engine
-from llm4sbr.views.localization import localize
-from llm4sbr.views.progress import Meter, StopRequest
-from llm4sbr.views.prompts import ViewTemplate, build_prompt
-from llm4sbr.views.sessions import Prefix, batched
+from llm4sbr.views.engines import Answer, Engine, Failure
+from llm4sbr.views.localization import localize, mix
+from llm4sbr.views.plan import ViewPlan
+from llm4sbr.views.prompts import sanitize_title
+from llm4sbr.views.reading import RunRecord, StoreReader
+from llm4sbr.views.sessions import batched
 from llm4sbr.views.spec import AnswerSpec, ViewSpec
-from llm4sbr.views.store import LocalisedRows, ViewStore
-from llm4sbr.views.summary import ViewSummary
+from llm4sbr.views.store import AnswerRow, LocalisedRows, ViewStore
 
 _SESSIONS_PER_ENCODING = 1024
+
+
+class Batch(NamedTuple):
+    """Outcomes that came together, for every session that waited for them."""
+
+    answers: list[AnswerRow]
+    failures: list[tuple[AnswerSpec, bytes, str]]
+    asked: list[Answer]  # one for each prompt that went to the engine
 
 
 class Run:
     """What the steps of a run share.
 
     Args:
-        store: Where answers and views go; its writer's lock is taken here.
-        spec: The views to make.
+        known: The store that has what earlier runs did.
+        store: Where this process writes: ``known`` itself, or a shard of it.
+        plan: The views to make, and of which sessions.
         encoder: Embeds answers and titles.
         engine: Answers prompts.
-        catalogue: The items' titles.
-        sessions: Every session key that may come up, with its prefix.
     """
 
     def __init__(
-        self,
-        store: ViewStore,
-        spec: ViewSpec,
-        encoder: TextEncoder,
-        engine: Engine,
-        catalogue: Catalogue,
-        sessions: dict[bytes, Prefix],
+        self, known: StoreReader, store: ViewStore, plan: ViewPlan, encoder: TextEncoder, engine: Engine
     ) -> None:
         store.lock()  # before any work, so that a second writer learns at once
-        self.store, self.spec, self.encoder, self.engine = store, spec, encoder, engine
-        self.catalogue, self.sessions = catalogue, sessions
+        self.known, self.store, self.plan, self.spec = known, store, plan, plan.spec
+        self.encoder, self.engine = encoder, engine
+        spec, catalogue = plan.spec, plan.catalogue
         for answer_spec in spec.answers:
             store.add_spec(answer_spec)
         store.add_spec(spec)
-        self.answered = [{key for key, _ in store.answers(one)} for one in spec.answers]
-        self.localised = store.localised_keys(spec)
-        self.titles, self.title_mask = title_embeddings(store, spec, encoder, catalogue)
-        self._known: dict[bytes, Answer] = {}  # by hash of the prompt: equal prompts are asked once
+        places = [known] if known is store else [known, store]  # a killed run may have left a shard
+        self.answered = [{key for place in places for key, _ in place.answers(one)} for one in spec.answers]
+        self.localised = {key for place in places for key in place.localised_keys(spec)}
+        self.titles, self.title_mask = title_embeddings(known, spec, encoder, catalogue)
+        engine_key = spec.answers[0].engine.key()
+        self._same_engine = {
+            one.fingerprint for one in known.answer_specs() if one.engine.key() == engine_key
+        }
+        self._by_prompt: dict[bytes, Answer] = {}  # of this run: equal prompts are asked once
+        self._by_title = {
+            sanitize_title(title, spec.answers[0].max_title_chars): row
+            for row, title in reversed(list(enumerate(catalogue.titles)))
+            if title.strip()
+        }
 
     def answers_in_store(self, key: bytes) -> int:
         """How many of a session's ``K`` answers are there."""
         return sum(key in part for part in self.answered)
 
-    def ask(self, chunk: Sequence[bytes], meter: Meter, stop: StopRequest, summary: ViewSummary) -> None:
-        """Ask for the answers that a chunk of sessions lacks; each batch is on disk before the next."""
-        jobs: dict[str, list[tuple[AnswerSpec, bytes]]] = {}  # who waits for the answer to a prompt
+    def ask(self, chunk: Sequence[bytes]) -> Iterator[Batch]:
+        """Ask for the answers that a chunk of sessions lacks; nothing is asked until a batch is pulled."""
+        waiting: dict[str, list[tuple[AnswerSpec, bytes]]] = {}  # who waits for the answer to a prompt
         for key in chunk:
             for spec, done in zip(self.spec.answers, self.answered, strict=True):
                 if key not in done:
-                    jobs.setdefault(self._prompt(spec, key), []).append((spec, key))
-        known = [prompt for prompt in jobs if _hash(prompt) in self._known]
-        self._write([(prompt, self._known[_hash(prompt)]) for prompt in known], jobs, meter)
-        fresh = sorted(jobs.keys() - known, key=lambda prompt: (len(prompt), prompt))
-        for batch in batched(fresh, self.engine.batch_size):
-            if stop.requested:
-                return
-            answers = self.engine.generate(batch)
-            if len(answers) != len(batch):
-                raise InputError(f"the engine gave {len(answers)} answers to {len(batch)} prompts")
-            self._write(list(zip(batch, answers, strict=True)), jobs, meter)
-            self._known.update(zip(map(_hash, batch), answers, strict=True))
-            summary.asked += len(batch)
-            summary.prompt_tokens += sum(answer.prompt_tokens for answer in answers)
-            summary.answer_tokens += sum(answer.answer_tokens for answer in answers)
+                    waiting.setdefault(self.plan.prompt(spec, key), []).append((spec, key))
+        reused, fresh = [], []
+        for prompt in waiting:
+            answer = self._answered_before(prompt)
+            if answer is None:
+                fresh.append(prompt)
+            else:
+                reused += self._rows(prompt, answer._replace(computed_tokens=0), waiting)
+        if reused:
+            yield Batch(reused, [], [])
+        missing = set(range(len(fresh)))
+        for replies in self.engine.generate(fresh) if fresh else ():
+            batch = Batch([], [], [])
+            for place, outcome in replies:
+                if place not in missing:
+                    raise InputError(
+                        f"the engine answered prompt {place} of {len(fresh)} twice, or none such"
+                    )
+                missing.discard(place)
+                prompt = fresh[place]
+                if isinstance(outcome, Failure):
+                    batch.failures.extend((*one, outcome.reason) for one in waiting[prompt])
+                    continue
+                batch.answers.extend(self._rows(prompt, outcome, waiting))
+                batch.asked.append(outcome)
+                self._by_prompt[_hash(prompt)] = outcome
+            yield batch
+        if missing:
+            raise InputError(f"the engine left {len(missing)} of {len(fresh)} prompts without a reply")
+
+    def save(self, batch: Batch) -> None:
+        """Write a batch; it is on disk when this returns."""
+        if batch.answers:
+            self.store.add_answers(batch.answers)
+        if batch.failures:
+            self.store.add_failures(batch.failures)
+        for spec, done in zip(self.spec.answers, self.answered, strict=True):
+            done.update(row.key for row in batch.answers if row.spec is spec)
 
     def localise(self, keys: Sequence[bytes]) -> None:
         """Encode the stored answers of some sessions, find their titles, write the views (Eq. 2-5)."""
-        for part in batched(keys, _SESSIONS_PER_ENCODING):
-            texts = [
-                answer.text
-                for key in part
-                for spec in self.spec.answers
-                for _, answer in self.store.answers(spec, key)
-            ]
-            place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-            vectors = self.encoder.encode(list(place)).to(self.titles.device)  # (distinct, d_t)
-            rows = np.array([place[text] for text in texts]).reshape(len(part), -1)  # (n, K)
-            self.store.add_localised(self.spec, part, self._views(vectors, rows))
+        ready = [
+            key
+            for key in keys
+            if key not in self.localised and self.answers_in_store(key) == len(self.spec.views)
+        ]
+        for part in batched(ready, _SESSIONS_PER_ENCODING):
+            answers = [self._stored(spec, key) for key in part for spec in self.spec.answers]  # n * K
+            self.store.add_localised(self.spec, part, self._views(answers, len(part)))
             self.localised.update(part)
 
-    def _views(self, vectors: Tensor, rows: npt.NDArray[np.int64]) -> LocalisedRows:
-        if self.spec.r == 0:
-            dense = vectors.cpu().numpy()[rows]  # (n, K, d_t)
-            ids = np.zeros((*rows.shape, 0), np.int32)
-            return LocalisedRows(ids, ids.astype(np.float16), np.any(dense, axis=-1), dense)
-        found, weights = localize(vectors, self.titles, self.title_mask, self.spec.r)
-        ids = found.cpu().numpy()[rows]  # (n, K, r)
-        return LocalisedRows(ids, weights.cpu().numpy().astype(np.float16)[rows], np.any(ids > 0, axis=-1))
-
-    def _prompt(self, spec: AnswerSpec, key: bytes) -> str:
-        return build_prompt(
-            ViewTemplate(spec.view, spec.template),
-            self.sessions[key],
-            self.catalogue,
-            max_items=spec.max_items,
-            max_title_chars=spec.max_title_chars,
+    def record(self, started: float, rank: int, seconds: float, asked: Sequence[int]) -> None:
+        """Write down what this run took; ``asked`` has prompts and tokens in the order of `RunRecord`."""
+        prompts, prompt_tokens, computed_tokens, answer_tokens = asked
+        machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+        self.store.add_run(
+            self.spec,
+            RunRecord(
+                started, rank, seconds, prompts, prompt_tokens, computed_tokens, answer_tokens, machine
+            ),
         )
 
-    def _write(
-        self,
-        answers: list[tuple[str, Answer]],
-        jobs: dict[str, list[tuple[AnswerSpec, bytes]]],
-        meter: Meter,
-    ) -> None:
-        """Write a batch of answers for every session that waits for them."""
-        rows = [(spec, key, answer) for prompt, answer in answers for spec, key in jobs[prompt]]
-        if rows:
-            self.store.add_answers(rows)
-            meter.advance(len(rows))
+    def _stored(self, spec: AnswerSpec, key: bytes) -> Answer:
+        for place in (self.store, self.known):
+            for _, answer in place.answers(spec, key):
+                return answer
+        raise StoreError("an answer is gone that was there", path=self.store.path, row=key.hex())
+
+    def _views(self, answers: list[Answer], sessions: int) -> LocalisedRows:
+        texts = [[choice.text for choice in answer.choices] or [answer.text] for answer in answers]
+        weights = [[choice.probability for choice in answer.choices] or [1.0] for answer in answers]
+        distinct = {text: row for row, text in enumerate(dict.fromkeys(t for part in texts for t in part))}
+        vectors = self._embed(list(distinct))  # (distinct, d_t)
+        width = max(map(len, texts))
+        rows = torch.tensor([[distinct[t] for t in part] + [0] * (width - len(part)) for part in texts])
+        share = torch.tensor([part + [0.0] * (width - len(part)) for part in weights])  # (n * K, width)
+        shape = (sessions, len(self.spec.views))
+        if self.spec.r == 0:
+            unit = share / share.sum(-1, keepdim=True).clamp(min=1e-12)
+            dense = (vectors.cpu()[rows] * unit.unsqueeze(-1)).sum(1).view(*shape, -1).numpy()
+            ids = np.zeros((*shape, 0), np.int32)
+            return LocalisedRows(ids, ids.astype(np.float16), np.any(dense, axis=-1), dense)
+        nearest, near = localize(vectors, self.titles, self.title_mask, self.spec.r)  # (distinct, r)
+        found, weight = mix(nearest.cpu()[rows], near.cpu()[rows], share, self.spec.r)
+        placed: npt.NDArray[np.int32] = found.view(*shape, -1).numpy()
+        return LocalisedRows(
+            placed, weight.view(*shape, -1).numpy().astype(np.float16), np.any(placed > 0, axis=-1)
+        )
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        """An answer that is a title as prompts show it gets that item's embedding; others are encoded."""
+        row = [self._by_title.get(text) for text in texts]
+        free = [at for at, item in enumerate(row) if item is None]
+        vectors = self.titles.new_zeros(len(texts), self.titles.size(1))
+        exact = [at for at, item in enumerate(row) if item is not None]
+        vectors[exact] = self.titles[[item for item in row if item is not None]]
+        if free:
+            vectors[free] = self.encoder.encode([texts[at] for at in free]).to(vectors)
+        return vectors
+
+    def _answered_before(self, prompt: str) -> Answer | None:
+        """The answer to an equal prompt, in this run or any other of the same engine."""
+        key = _hash(prompt)
+        return self._by_prompt.get(key) or self.known.answer_to(key, self._same_engine)
+
+    def _rows(
+        self, prompt: str, answer: Answer, waiting: dict[str, list[tuple[AnswerSpec, bytes]]]
+    ) -> list[AnswerRow]:
+        """The answer for the first session that waits, and the same without cost for the others."""
+        (spec, key), *others = waiting[prompt]
+        free = answer._replace(computed_tokens=0)
+        return [
+            AnswerRow(spec, key, answer, _hash(prompt)),
+            *(AnswerRow(spec, key, free, _hash(prompt)) for spec, key in others),
+        ]
 
 
 def title_embeddings(
-    store: ViewStore, spec: ViewSpec, encoder: TextEncoder, catalogue: Catalogue
+    store: StoreReader, spec: ViewSpec, encoder: TextEncoder, catalogue: Catalogue
 ) -> tuple[Tensor, Tensor]:
     """The table of title embeddings, from the store or made now; on the GPU where there is one.
 
     Shapes:
         - output: titles ``(V, d_t)``, mask ``(V,)`` bool
     """
-    store.lock()
     try:
         titles, mask = store.titles(spec)
     except StoreError:  # not there, or damaged: it can always be made again
         titles = encoder.encode(catalogue.titles)
         mask = torch.tensor([bool(title.strip()) for title in catalogue.titles], dtype=torch.bool)
-        store.add_titles(spec, titles, mask)
+        if isinstance(store, ViewStore):
+            store.add_titles(spec, titles, mask)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return titles.to(device), mask.to(device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TypeVar
 
@@ -19,10 +19,23 @@ def session_keys(source: ExampleSource, split: Split) -> list[tuple[bytes, Prefi
     return [(key(prefix), prefix) for prefix in source.examples(split).prefixes()]
 
 
-def random_order(keys: Iterable[bytes], seed: int) -> list[bytes]:
-    """Session keys shuffled by content and seed: the order of the data has no say in it."""
+def in_chains(sessions: Mapping[bytes, Prefix], seed: int) -> list[bytes]:
+    """Session keys in an order in which the prefixes of one session stand together, shortest first.
+
+    Prefixes that extend one another share most of their prompt. The chains are shuffled by content and seed,
+    so the order of the data has no say in it.
+    """
+    chains: list[list[bytes]] = []
+    before: Prefix = ()
+    for key, prefix in sorted(sessions.items(), key=lambda entry: entry[1]):
+        if before and prefix[: len(before)] == before:
+            chains[-1].append(key)
+        else:
+            chains.append([key])
+        before = prefix
     salt = str(seed).encode()
-    return sorted(keys, key=lambda key: hashlib.blake2b(key, key=salt, digest_size=8).digest())
+    chains.sort(key=lambda chain: hashlib.blake2b(chain[-1], key=salt, digest_size=8).digest())
+    return [key for chain in chains for key in chain]
 
 
 def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 ViewSource = Literal["llm", "titles"]
-LOCALISATION_VERSION = 1  # raise it when `localize` would give other ids or weights for the same input
+LOCALISATION_VERSION = 2  # raise it when `localize` would give other ids or weights for the same input
 
 
 def digest(payload: object) -> str:
@@ -62,6 +62,15 @@ class EngineIdentity:
     chat_template: str
     adapter: ModelIdentity | None = None
 
+    def key(self) -> dict[str, Any]:
+        """What goes into a fingerprint."""
+        return {
+            "model": self.model.key(),
+            "adapter": self.adapter.key() if self.adapter else None,
+            "decoding": dict(self.decoding),
+            "chat_template": self.chat_template,
+        }
+
 
 @dataclass(frozen=True)
 class AnswerSpec:
@@ -88,15 +97,11 @@ class AnswerSpec:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest; changing any one field (labels aside) changes it."""
-        engine = self.engine
         return digest(
             {
                 "view": self.view,
                 "template": self.template,
-                "model": engine.model.key(),
-                "adapter": engine.adapter.key() if engine.adapter else None,
-                "decoding": dict(engine.decoding),
-                "chat_template": engine.chat_template,
+                **self.engine.key(),
                 "max_items": self.max_items,
                 "max_title_chars": self.max_title_chars,
                 "prompt_version": self.prompt_version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from llm4sbr.catalogue import Catalogue
 from llm4sbr.examples import Split
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.prompts import sanitize_title
+from llm4sbr.views.reading import RunRecord
 
 _NUMBERING = re.compile(r"^\s*\d+[.)]\s+")
 
@@ -29,9 +31,11 @@ class ViewSummary:
         empty: Answers without a word; their view is masked.
         unfinished: Answers cut at the token limit.
         off_catalogue: Answers that are no title of the catalogue (case, quotes and numbering aside).
-        prompt_tokens: Tokens sent in this run.
+        failures: Prompts of the selected sessions that got no answer for good, by reason.
+        prompt_tokens: Tokens of this run's prompts.
+        computed_tokens: Those of them that went through the model; the others were shared.
         answer_tokens: Tokens received in this run.
-        seconds: Wall-clock time spent asking in this run.
+        seconds: Wall-clock time of asking and localising in this run.
         coverage: Share of each split's examples whose session has its views in the store.
         interrupted: The run was stopped and can be resumed.
     """
@@ -46,7 +50,9 @@ class ViewSummary:
     empty: int = 0
     unfinished: int = 0
     off_catalogue: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
+    computed_tokens: int = 0
     answer_tokens: int = 0
     seconds: float = 0.0
     coverage: dict[Split, float] = field(default_factory=dict)
@@ -56,6 +62,15 @@ class ViewSummary:
     def prompts_per_second(self) -> float:
         """Prompts asked per second of this run."""
         return self.asked / self.seconds if self.seconds else 0.0
+
+    def take(self, records: Iterable[RunRecord]) -> None:
+        """Take in what the processes of this run took; their time counts once."""
+        for record in records:
+            self.asked += record.prompts
+            self.prompt_tokens += record.prompt_tokens
+            self.computed_tokens += record.computed_tokens
+            self.answer_tokens += record.answer_tokens
+            self.seconds = max(self.seconds, record.seconds)
 
     def count(self, answers: Iterable[Answer], titles: frozenset[str]) -> None:
         """Take answers into the counts; `titles` come from `normal_titles`."""
@@ -75,9 +90,14 @@ class ViewSummary:
                 f"{self.asked} prompts asked, {self.reused} answers reused",
                 f"{self.answers} answers: {self.empty * share:.1f}% empty, "
                 f"{self.unfinished * share:.1f}% cut, {self.off_catalogue * share:.1f}% off-catalogue",
-                f"{self.prompt_tokens} prompt tokens, {self.answer_tokens} answer tokens, "
-                f"{self.seconds:.1f} s, {self.prompts_per_second:.1f} prompts/s",
+                f"{self.prompt_tokens} prompt tokens, {self.computed_tokens} of them computed, "
+                f"{self.answer_tokens} answer tokens, {self.seconds:.1f} s, "
+                f"{self.prompts_per_second:.1f} prompts/s",
             ]
+            failed = sum(self.failures.values())
+            if failed:
+                worst = "; ".join(f"{count} x {reason}" for reason, count in self.failures.most_common(5))
+                lines.append(f"{failed} answers failed, listed in the store; run again to retry: {worst}")
         if self.interrupted:
             lines.append("stopped early: what was answered is kept; run the same command to go on")
         return "\n".join(lines)

@@ -174,8 +174,8 @@ def test_bad_arguments_are_refused(stubs, tmp_path):
         with pytest.raises(InputError):
             infer(stubs, tmp_path, **options)
     broken = stubs.StubEngine()
-    broken.generate = lambda prompts: []
-    with pytest.raises(InputError, match="0 answers to"):
+    broken.generate = lambda prompts: iter([])
+    with pytest.raises(InputError, match="without a reply"):
         infer(stubs, tmp_path, broken)
 
 

@@ -4,6 +4,7 @@ from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 from llm4sbr.views.prompts import (
     DEFAULT_TEMPLATES,
+    PAPER_TEMPLATES,
     ViewTemplate,
     build_prompt,
     load_templates,
@@ -53,11 +54,11 @@ def test_legible_titles_stay_as_they_are():
 def test_hostile_titles_cannot_add_or_remove_a_line():
     catalogue = Catalogue(tuple(map(str, range(len(HOSTILE)))), tuple(HOSTILE))
     prefix = range(1, len(HOSTILE) + 1)
-    for template in DEFAULT_TEMPLATES:
+    for template in (*DEFAULT_TEMPLATES, *PAPER_TEMPLATES):
         lines = build_prompt(template, prefix, catalogue).splitlines()
         assert len(lines) == len(HOSTILE) + 2
         assert [line.split(".")[0] for line in lines[1:-1]] == [str(n) for n in prefix]
-        assert lines[-1].endswith("Only output the item name.")
+        assert lines[-1] == template.template.splitlines()[-1]
 
 
 def test_order_latest_items_and_numbering():

@@ -27,7 +27,7 @@ ANSWER_CHANGES = {
     "chat_template": with_engine(chat_template="other"),
     "max_items": replace(ANSWER, max_items=19),
     "max_title_chars": replace(ANSWER, max_title_chars=99),
-    "prompt_version": replace(ANSWER, prompt_version=2),
+    "prompt_version": replace(ANSWER, prompt_version=3),
 }
 VIEW_CHANGES = {
     **{name: replace(VIEW, answers=(changed,)) for name, changed in ANSWER_CHANGES.items()},
@@ -37,7 +37,7 @@ VIEW_CHANGES = {
     "encoder": replace(VIEW, encoder=ModelIdentity("e", "f3")),
     "catalogue": replace(VIEW, catalogue="other"),
     "r": replace(VIEW, r=4),
-    "version": replace(VIEW, version=2),
+    "version": replace(VIEW, version=3),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llm4sbr.catalogue import Catalogue
-from llm4sbr.views.engines import Answer
+from llm4sbr.views.engines import Answer, Choice
 from llm4sbr.views.spec import AnswerSpec, EngineIdentity, ModelIdentity, ViewSpec
 from llm4sbr.views.store import LocalisedRows, StoreError, ViewStore
 
@@ -22,7 +22,7 @@ KEYS = [bytes([n]) * 16 for n in range(40)]
 
 
 def answer(n: int) -> Answer:
-    return Answer(f"answer {n} « שמפו »", n, 3, n % 2 == 0)
+    return Answer(f"answer {n} « שמפו »", n, n // 2, 3, n % 2 == 0, (Choice("x", 0.5),) * (n % 3))
 
 
 def rows(count: int, r: int = 3) -> LocalisedRows:
@@ -91,7 +91,7 @@ def test_dense_rows_where_r_is_zero(tmp_path):
 def test_intents_for_people(tmp_path):
     catalogue = Catalogue(("a", "b"), ("A", "B"))
     with ViewStore(tmp_path) as store:
-        store.add_answers([(LONG, catalogue.session_key((1, 2)), Answer("soap", 1, 1, True))])
+        store.add_answers([(LONG, catalogue.session_key((1, 2)), Answer("soap", 1, 1, 1, True))])
         parts = LocalisedRows(
             np.array([[[2, 1, 0], [0, 0, 0]]], np.int32),
             np.array([[[0.5, 0.25, 0], [0, 0, 0]]], np.float16),
@@ -208,7 +208,7 @@ def test_a_full_disk_stops_cleanly_and_keeps_what_was_written(tmp_path):
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own stand-in for a full disk
         with pytest.raises(StoreError, match=r"full.*Free some space"):
-            store.add_answers([(LONG, key, Answer("x" * 5000, 1, 1, True)) for key in KEYS[1:]])
+            store.add_answers([(LONG, key, Answer("x" * 5000, 1, 1, 1, True)) for key in KEYS[1:]])
         assert [key for key, _ in store.answers(LONG)] == [KEYS[0]]
         store._connection.execute("PRAGMA max_page_count = 100000")
         store.add_answers([(LONG, KEYS[1], answer(1))])
@@ -221,7 +221,7 @@ def test_stray_files_and_broken_unicode(tmp_path):
     (tmp_path / ".tmp-9-titles").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
     with ViewStore(tmp_path) as store:
-        store.add_answers([(LONG, KEYS[0], Answer("half \ud83d emoji \x00", 1, 1, True))])
+        store.add_answers([(LONG, KEYS[0], Answer("half \ud83d emoji \x00", 1, 1, 1, True))])
         assert dict(store.answers(LONG, KEYS[0]))[KEYS[0]].text == "half ? emoji \x00"
     assert not list(tmp_path.glob(".tmp-*"))
     assert (tmp_path / "notes.txt").exists()

@@ -8,7 +8,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.examples import Examples, Split
-from llm4sbr.views.engines import Answer
+from llm4sbr.views.engines import Answer, Reply
 from llm4sbr.views.spec import EngineIdentity, ModelIdentity
 from llm4sbr.views.store import ViewStore
 
@@ -111,14 +111,18 @@ class StubEngine:
     def batch_size(self) -> int:
         return self._batch_size
 
-    def generate(self, prompts: Sequence[str]) -> list[Answer]:
-        assert len(prompts) <= self._batch_size
-        if self.log:
-            with self.log.open("a") as file:
-                file.writelines(hashlib.md5(prompt.encode()).hexdigest() + "\n" for prompt in prompts)
-        time.sleep(self.delay)
-        self.asked += prompts
-        return [Answer(self.reply(prompt), len(prompt.split()), 3, True) for prompt in prompts]
+    def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
+        for begin in range(0, len(prompts), self._batch_size):
+            part = prompts[begin : begin + self._batch_size]
+            if self.log:
+                with self.log.open("a") as file:
+                    file.writelines(hashlib.md5(prompt.encode()).hexdigest() + "\n" for prompt in part)
+            time.sleep(self.delay)
+            self.asked += part
+            yield [
+                Reply(begin + at, Answer(self.reply(prompt), len(prompt.split()), len(prompt.split()), 3, True))
+                for at, prompt in enumerate(part)
+            ]
 
 
 class StubEncoder:
@@ -147,7 +151,7 @@ class LoggingStore(ViewStore):
         rows = list(rows)  # type: ignore[call-overload]
         super().add_answers(rows)
         with (self.path / "reported.log").open("a") as file:
-            file.writelines(f"{spec.view} {key.hex()} {answer.text}\n" for spec, key, answer in rows)
+            file.writelines(f"{row[0].view} {row[1].hex()} {row[2].text}\n" for row in rows)
 
 
 def main() -> None:

@@ -1,38 +1,41 @@
-"""The in-process engine: batched greedy decoding with transformers."""
+"""The in-process engine: prompts that begin alike share their computation, with transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from importlib import import_module
-from typing import Any, Literal
+from math import exp
 
 import torch
 
 from llm4sbr.errors import InputError
-from llm4sbr.views.engines import Answer
-from llm4sbr.views.quiet import quiet_transformers
-from llm4sbr.views.spec import EngineIdentity
-from llm4sbr.views.weights import model_folder, resolve
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-_SLOT = "\u2063user-text\u2063"  # stands for the prompt while the chat template is rendered
+from llm4sbr.views.engines import Answer, Choice, Reply
+from llm4sbr.views.engines.decoding import Hypothesis, Root, Rules, decode_trees, read_root
+from llm4sbr.views.engines.language_model import Dtype, LanguageModel
+from llm4sbr.views.engines.prefix_tree import PrefixTree, grow_trees, shared_beginning
+from llm4sbr.views.engines.title_trie import TitleTrie
+from llm4sbr.views.spec import EngineIdentity, digest
 
 
 class TransformersEngine:
-    """Greedy answers from a causal language model, many prompts at a time.
+    """Greedy or beam answers from a causal language model.
 
-    Weights load on the first `generate`; until then only their files are hashed. In float32 a batched answer
-    equals the one-by-one greedy answer; in bfloat16 two tokens of nearly equal score may swap with the batch.
+    Prompts of one call that begin alike are computed as one tree (`prefix_tree`), and what all of them begin
+    with is computed once. In float32 an answer equals the one-by-one greedy answer up to ties within
+    rounding; in bfloat16 two tokens of nearly equal score may swap with the company a prompt is in.
 
     Args:
         model: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name.
-        max_new_tokens: An answer is cut there.
-        batch_size: Prompts per forward pass.
-        dtype: ``auto`` is bfloat16 where the hardware multiplies it fast (a GPU that supports it, a CPU with
-            AMX), else float32. The dtype decides answers, so it is part of their key: name it to share a
-            store between machines of both kinds.
+        adapter: Folder of a PEFT adapter for it, as `llm4sbr tune-llm` writes.
+        max_new_tokens: A free answer is cut there.
+        choices: The only answers allowed, such as the catalogue's titles; None decodes freely.
+        num_answers: Answers a prompt, by beam search; 1 is greedy.
+        batch_size: Prompts that one call takes well; more are shared and sorted better.
+        batch_tokens: Prompt tokens of one forward pass; by default what fits the device's memory.
+        dtype: See `LanguageModel`. It decides answers, so it is part of their key: name it to share a store
+            between machines of both kinds.
         device: ``auto`` takes a GPU where there is one.
+        device_map: Spread a large model over devices, as transformers does; instead of ``device``.
 
     Raises:
         InputError: The model is nowhere to be found, or an argument is out of range.
@@ -41,158 +44,122 @@ class TransformersEngine:
     def __init__(
         self,
         model: str = "SmolLM2-135M",
+        adapter: str | None = None,
         max_new_tokens: int = 24,
-        batch_size: int = 64,
+        choices: Sequence[str] | None = None,
+        num_answers: int = 1,
+        batch_size: int = 512,
+        batch_tokens: int | None = None,
         dtype: Dtype = "auto",
         device: str = "auto",
+        device_map: str | None = None,
     ) -> None:
-        if max_new_tokens < 1 or batch_size < 1:
+        if min(max_new_tokens, batch_size, num_answers, batch_tokens or 1) < 1:
             raise InputError(
-                "max_new_tokens and batch_size must be at least 1", value=(max_new_tokens, batch_size)
+                "max_new_tokens, num_answers, batch_size and batch_tokens must be at least 1",
+                value=(max_new_tokens, num_answers, batch_size, batch_tokens),
             )
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.max_new_tokens, self._batch_size = max_new_tokens, batch_size
-        self.device = torch.device(device)
-        self.dtype = _fast_dtype(self.device) if dtype == "auto" else dtype
-        self._weights = resolve(model)
+        self.lm = LanguageModel(model, adapter, dtype, device, device_map)
+        self.max_new_tokens, self.num_answers = max_new_tokens, num_answers
+        self._batch_size, self._batch_tokens = batch_size, batch_tokens
+        self.choices = None if choices is None else _distinct(choices)
 
     @property
     def batch_size(self) -> int:
-        """Prompts per forward pass."""
+        """Prompts that one call takes well."""
         return self._batch_size
 
     @cached_property
     def identity(self) -> EngineIdentity:
         """Weights, chat template and decoding."""
-        return EngineIdentity(
-            model=self._weights.identity,
-            decoding={"strategy": "greedy", "max_new_tokens": self.max_new_tokens, "dtype": self.dtype},
-            chat_template=str(self._tokenizer.chat_template or ""),
-        )
+        decoding: dict[str, str | int | float | bool] = {
+            "strategy": "greedy" if self.num_answers == 1 else "beams",
+            "dtype": self.lm.dtype,
+        }
+        if self.num_answers > 1:
+            decoding["num_answers"] = self.num_answers
+        if self.choices is None:
+            decoding["max_new_tokens"] = self.max_new_tokens
+        else:
+            decoding["choices"] = digest(sorted(self.choices))
+        return EngineIdentity(self.lm.identity, decoding, self.lm.chat_template, self.lm.adapter_identity)
 
-    def generate(self, prompts: Sequence[str]) -> list[Answer]:
-        """Answer every prompt greedily; batches are formed by length and the answers put back in order.
+    def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
+        """Answer every prompt, a forward pass's worth at a time, the longest first.
 
         Raises:
             InputError: A prompt is longer than the model reads.
         """
-        tokens = [self._encode(prompt) for prompt in prompts]
-        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-        answers: dict[int, Answer] = {}
-        for begin in range(0, len(order), self._batch_size):
-            rows = order[begin : begin + self._batch_size]
-            answers.update(zip(rows, self._generate_batch([tokens[row] for row in rows]), strict=True))
-        return [answers[row] for row in range(len(tokens))]
+        if not prompts:
+            return
+        tokens = [self.lm.encode(prompt) for prompt in prompts]
+        self.lm.check_length(max(map(len, tokens)) + self.max_new_tokens)
+        shared = shared_beginning(tokens)
+        root = read_root(self.lm.model, tokens[0][:shared])
+        lengths = [len(one) for one in tokens]
+        trees = sorted(grow_trees(tokens, skip=shared), key=lambda tree: -len(tree.tokens))
+        while trees:
+            rows = max(1, self._tokens_per_pass // max(1, len(trees[0].tokens) + len(trees[0].asked)))
+            yield self._answer(trees[:rows], lengths, root)
+            del trees[:rows]
 
-    @torch.inference_mode()
-    def _generate_batch(self, tokens: list[list[int]]) -> list[Answer]:
-        width = max(map(len, tokens))
-        self._check_length(width)
-        input_ids = torch.full((len(tokens), width), self._pad_id)
-        attention_mask = torch.zeros_like(input_ids)
-        for row, ids in enumerate(tokens):  # padding stands left, so every answer starts at the same column
-            input_ids[row, width - len(ids) :] = torch.tensor(ids)
-            attention_mask[row, width - len(ids) :] = 1
-        output = self._model.generate(
-            input_ids=input_ids.to(self.device),
-            attention_mask=attention_mask.to(self.device),
-            generation_config=self._decoding,
-        )
+    def _answer(self, trees: list[PrefixTree], lengths: list[int], root: Root | None) -> list[Reply]:
+        try:
+            found = decode_trees(self.lm.model, trees, self._rules, root)
+        except torch.OutOfMemoryError:  # of a GPU; a smaller pass gives the same answers
+            if len(trees) == 1:
+                raise
+            torch.cuda.empty_cache()
+            self._tokens_per_pass //= 2
+            half = len(trees) // 2
+            return [*self._answer(trees[:half], lengths, root), *self._answer(trees[half:], lengths, root)]
         return [
-            self._answer(len(ids), new) for ids, new in zip(tokens, output[:, width:].tolist(), strict=True)
+            Reply(int(place), self._reply(best, lengths[place], int(new)))
+            for tree, answers in zip(trees, found, strict=True)
+            for place, new, best in zip(tree.place, tree.new, answers, strict=True)
         ]
 
-    def _answer(self, prompt_tokens: int, new: list[int]) -> Answer:
-        stop = next((place for place, token in enumerate(new) if token in self._stop_ids), None)
-        kept = new if stop is None else new[:stop]
-        text = self._tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return Answer(text, prompt_tokens, len(kept), stop is not None)
-
-    def _encode(self, prompt: str) -> list[int]:
-        """Tokens of the chat frame around the prompt as plain text: no control token in it counts."""
-        plain = self._tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids
-        return [*self._frame[0], *plain, *self._frame[1]]
-
-    def _check_length(self, width: int) -> None:
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        if limit is not None and width + self.max_new_tokens > limit:
-            raise InputError(
-                f"{width} prompt tokens and {self.max_new_tokens} of answer do not fit the model's {limit}",
-                hint="Show fewer items (max_items) or shorter titles (max_title_chars)",
-            )
-
-    @cached_property
-    def _frame(self) -> tuple[list[int], list[int]]:
-        """Tokens before and after the user's text, from the chat template."""
-        tokenizer = self._tokenizer
-        if not tokenizer.chat_template:
-            bos = tokenizer.bos_token_id
-            return ([] if bos is None else [bos]), tokenizer("\n", add_special_tokens=False).input_ids
-        chat = tokenizer.apply_chat_template(
-            [{"role": "user", "content": _SLOT}], tokenize=False, add_generation_prompt=True
-        )
-        if chat.count(_SLOT) != 1:
-            raise InputError(
-                "the model's chat template does not show the user's text once", path=self._weights.path
-            )
-        before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in chat.split(_SLOT))
-        return before, after
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        with quiet_transformers():
-            from transformers import AutoTokenizer
-
-            return self._load(AutoTokenizer)
-
-    @cached_property
-    def _model(self) -> Any:
-        with quiet_transformers():
-            from transformers import AutoModelForCausalLM
-
-            model = self._load(AutoModelForCausalLM, dtype=getattr(torch, self.dtype))
-        return model.to(self.device).eval()
-
-    def _load(self, auto: Any, **options: Any) -> Any:
-        folder = model_folder(self._weights)
-        try:
-            return auto.from_pretrained(folder, local_files_only=True, **options)
-        except Exception as error:
-            raise InputError(
-                f"the language model cannot be loaded: {type(error).__name__}: {error}",
-                path=folder,
-                hint="If this folder is in the llm4sbr cache, delete it: it is made again",
-            ) from error
-
-    @cached_property
-    def _stop_ids(self) -> frozenset[int]:
-        configured = self._model.generation_config.eos_token_id
-        ids = configured if isinstance(configured, list) else [configured]
-        return frozenset(token for token in (*ids, self._tokenizer.eos_token_id) if token is not None)
-
-    @cached_property
-    def _pad_id(self) -> int:
-        pad = self._tokenizer.pad_token_id
-        return int(pad) if pad is not None else min(self._stop_ids, default=0)
-
-    @cached_property
-    def _decoding(self) -> Any:
-        # A fresh configuration: the model's own may ask for sampling or penalties.
-        config: Any = import_module("transformers").GenerationConfig
-        return config(
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=self.max_new_tokens,
-            eos_token_id=sorted(self._stop_ids) or None,
-            pad_token_id=self._pad_id,
+    def _reply(self, best: list[Hypothesis], prompt_tokens: int, computed: int) -> Answer:
+        texts = [self._text(one) for one in best]
+        choices = tuple(Choice(text, exp(one.score)) for text, one in zip(texts, best, strict=True))
+        return Answer(
+            texts[0],
+            prompt_tokens,
+            computed,
+            len(best[0].tokens),
+            best[0].finished,
+            choices if self.num_answers > 1 else (),
         )
 
+    def _text(self, one: Hypothesis) -> str:
+        if self.choices is not None:
+            return self.choices[one.choice]
+        return str(self.lm.tokenizer.decode(one.tokens, skip_special_tokens=True)).strip()
 
-def _fast_dtype(device: torch.device) -> str:
-    """Bfloat16 where it is the faster type; measured on an AMX CPU: 9 prompts/s against 2 in float32."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False):
-        return "bfloat16"
-    return "float32"
+    @cached_property
+    def _rules(self) -> Rules:
+        trie = None
+        if self.choices is not None:
+            trie = TitleTrie([self.lm.plain(choice) for choice in self.choices], min(self.lm.stop_ids))
+        return Rules(self.max_new_tokens, self.lm.stop_ids, self.num_answers, trie)
+
+    @cached_property
+    def _tokens_per_pass(self) -> int:
+        if self._batch_tokens is not None:
+            return self._batch_tokens
+        if self.lm.model.device.type != "cuda":
+            return 2048  # fills one CPU's matrix units; more only waits longer for the first answer
+        config = self.lm.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        # Keys and values once more while the cache grows, answers, and the activations of one layer.
+        per_token = 6 * heads * size * config.num_hidden_layers * 4 + 32 * config.hidden_size
+        free, _ = torch.cuda.mem_get_info(self.lm.model.device)
+        return max(2048, min(1 << 17, int(0.5 * free) // int(per_token)))
+
+
+def _distinct(choices: Sequence[str]) -> list[str]:
+    found = list(dict.fromkeys(choice for choice in choices if choice.strip()))
+    if not found:
+        raise InputError("there is no title to choose from", hint="Decode freely, or give the items titles")
+    return found

@@ -1,0 +1,73 @@
+"""Stage 1's last step, as a callback: every batch of answers is on disk before the next is asked."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Generator, Sequence
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from llm4sbr.views.progress import Meter, StopRequest
+from llm4sbr.views.run import Batch, Run
+
+
+class ViewWriter(BasePredictionWriter):
+    """Writes what `ViewInference` yields into this process's store, and localises a chunk when it is whole.
+
+    Args:
+        run: The run that this process takes part in.
+        meter: Counts answers.
+        stop: Asked between batches.
+    """
+
+    def __init__(self, run: Run, meter: Meter, stop: StopRequest) -> None:
+        super().__init__(write_interval="batch")
+        self.run, self.meter, self.stop = run, meter, stop
+        self.failures: Counter[str] = Counter()
+        self._asked = [0, 0, 0, 0]  # prompts; tokens of prompts, computed, of answers
+        self._began = (time.time(), time.monotonic())
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Generator[Batch, None, None],
+        batch_indices: Sequence[int] | None,
+        batch: list[bytes],
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Pull answers as the engine gives them, and write each batch at once."""
+        try:
+            for part in prediction:
+                self.run.save(part)
+                self.meter.advance(len(part.answers))
+                self.failures.update(reason for _, _, reason in part.failures)
+                for answer in part.asked:
+                    self._asked[0] += 1
+                    self._asked[1] += answer.prompt_tokens
+                    self._asked[2] += answer.computed_tokens
+                    self._asked[3] += answer.answer_tokens
+                if self.stop.requested:
+                    break
+        finally:
+            prediction.close()  # ends the engine's work at once, also after an error
+        self.run.localise(batch)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what it took; then wait for the other processes, so that their shards are whole."""
+        self.note(trainer.global_rank)
+        trainer.strategy.barrier("stage 1")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """What was asked until here cost its time, too."""
+        self.note(trainer.global_rank)
+
+    def note(self, rank: int) -> None:
+        """Write the record of this run, where anything was asked."""
+        if self._asked[0]:
+            started, began = self._began
+            self.run.record(started, rank, time.monotonic() - began, self._asked)
+            self._asked = [0, 0, 0, 0]

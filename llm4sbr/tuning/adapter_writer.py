@@ -1,0 +1,58 @@
+"""Keeps the best adapter by validation loss as a PEFT folder, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from llm4sbr.tuning.tuner import TitleTuner
+
+MONITOR = "val/loss"
+
+
+class AdapterWriter(Callback):
+    """Writes the adapter after each validation that was the best so far.
+
+    Args:
+        out: The adapter's folder.
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out)
+        self.best = float("inf")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where this is the best loss yet."""
+        loss = trainer.callback_metrics.get(MONITOR)
+        if trainer.sanity_checking or loss is None or not float(loss) < self.best:
+            return
+        self.best = float(loss)
+        if trainer.is_global_zero:
+            assert isinstance(pl_module, TitleTuner)
+            self._save(pl_module)
+
+    def state_dict(self) -> dict[str, float]:
+        """For resuming."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """A resumed run does not overwrite a better adapter."""
+        self.best = state_dict["best"]
+
+    def _save(self, tuner: TitleTuner) -> None:
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".tmp-adapter-", dir=self.out.parent))
+        try:
+            config = tuner.llm.peft_config["default"]
+            config.base_model_name_or_path = tuner.lm.identity.name  # not a path of this machine
+            tuner.llm.save_pretrained(scratch, save_embedding_layers=False)  # "auto" would ask a hub
+            (scratch / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
+            if self.out.exists():
+                shutil.rmtree(self.out)
+            scratch.chmod(0o755)  # mkdtemp keeps it to its owner
+            scratch.rename(self.out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

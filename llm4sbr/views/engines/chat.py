@@ -1,0 +1,187 @@
+"""One request of the OpenAI chat protocol: an answer, or what is wrong in terms of what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from llm4sbr.errors import InputError
+from llm4sbr.views.engines import Answer
+from llm4sbr.views.engines.fleet import Member, Unavailable
+
+_BUSY = {429, 502, 503, 504}  # statuses of a server, or of a proxy before it, that takes nothing now
+_ABOUT_THE_REQUEST = {400, 413, 422}  # bad parameters, or a prompt that is too long or not allowed
+_SECRET = 6  # characters; shorter keys are placeholders, and crossing them out would garble messages
+
+
+class BadAnswer(Exception):
+    """No answer, or half of one.
+
+    Args:
+        reason: For people.
+        final: Another try would end the same way.
+    """
+
+    def __init__(self, reason: str, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+class Refused(Exception):
+    """The server refuses this prompt, and would again."""
+
+
+class Chat:
+    """Sends prompts as single user messages.
+
+    Args:
+        model: The model's name as the server calls it.
+        body: The fields of the request besides model and messages.
+        timeout: Seconds for one request.
+        key: The API key; it is crossed out wherever a server repeats it.
+    """
+
+    def __init__(self, model: str, body: Mapping[str, Any], timeout: float, key: str) -> None:
+        self.model, self.body, self.timeout, self._key = model, dict(body), timeout, key
+
+    def connect(self, url: str) -> Any:
+        """A client for one server, to be used as an asynchronous context manager."""
+        import openai
+
+        return openai.AsyncOpenAI(
+            base_url=url,
+            api_key=self._key or "none",  # the client insists on one
+            # Its own retries would do for a hiccup: they end after some 15 s where a server takes minutes to
+            # restart, take no unreadable answer for a failure, and know no second server.
+            max_retries=0,
+            timeout=openai.Timeout(None, connect=min(self.timeout / 2, 10.0)),  # `_send` limits the whole
+        )
+
+    async def ask(self, member: Member, prompt: str) -> Answer:
+        """Ask once.
+
+        Raises:
+            Unavailable: The server takes no request now.
+            Refused: The server does not take this prompt.
+            BadAnswer: Nothing came, or nothing that can be read.
+            InputError: The server will not answer any prompt: wrong key, model or parameters.
+        """
+        import openai
+
+        try:
+            return await self._send(member, prompt)
+        except openai.APIStatusError as error:
+            # Not the client's own wording: that leaves out what it finds in no "message" field.
+            status, said = error.status_code, self._clean(f"HTTP {error.status_code} {error.response.text}")
+            if status == 429 and error.code == "insufficient_quota":
+                raise self._unusable(member, said, "The quota of this key is used up") from None
+            if status in _BUSY:
+                after = _retry_after(error.response.headers)
+                raise Unavailable(said, retry_after=after, spoke=True) from None
+            if status >= 500 or status in {408, 409}:
+                raise BadAnswer(said) from None
+            if status in _ABOUT_THE_REQUEST and await self._answers_others(member):
+                raise Refused(said) from None
+            raise self._unusable(member, said, _hint(status, member.url)) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            said = self._clean(f"{type(cause).__name__}: {cause}")
+            # Refused: nobody is there. Cut: this prompt may be what kills the server, so its tries count.
+            kind = Unavailable if type(cause).__name__.startswith("Connect") else BadAnswer
+            raise kind(said) from None
+        except TimeoutError:
+            raise BadAnswer(f"no answer within {self.timeout:g} s") from None
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: what came is no JSON, or no text
+            raise BadAnswer(self._clean(f"unreadable answer: {error}")) from None
+
+    async def _send(self, member: Member, prompt: str) -> Answer:
+        async with asyncio.timeout(self.timeout):  # the client's own limit is for each read by itself
+            completion = await member.client.chat.completions.create(
+                model=self.model, messages=[{"role": "user", "content": prompt}], extra_body=self.body
+            )
+        return _read(completion)
+
+    async def _answers_others(self, member: Member) -> bool:
+        """Whether a refusal is about the prompt: the server answers another with the same parameters."""
+        import openai
+
+        if not member.proven:
+            try:
+                await self._send(member, "Hi")
+            except openai.APIStatusError:
+                return False
+            except (openai.OpenAIError, TimeoutError, ValueError, BadAnswer):
+                pass  # no refusal
+        return True
+
+    def _unusable(self, member: Member, said: str, hint: str) -> InputError:
+        return InputError(f"{member.url} does not answer for model {self.model!r}: {said}", hint=hint)
+
+    def _clean(self, text: str) -> str:
+        """One short line without the key, which some servers repeat."""
+        text = hide_login(" ".join(text.split())).rstrip(" .:")
+        if len(self._key) >= _SECRET:
+            text = text.replace(self._key, "…")
+        return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _read(completion: Any) -> Answer:
+    try:
+        choice = completion.choices[0]
+        message, finish = choice.message, choice.finish_reason
+        text = message.content if message.content is not None else message.refusal
+    except (AttributeError, IndexError, TypeError, KeyError):
+        raise ValueError(f"no choices in {str(completion)[:200]!r}") from None
+    if not isinstance(text, str):
+        if finish == "length":  # it would be the same again
+            raise BadAnswer(
+                "the model reasoned up to max_new_tokens: raise it, or switch reasoning off", final=True
+            )
+        raise ValueError("no text in it")
+    usage = getattr(completion, "usage", None)
+    prompt_tokens = _count(usage, "prompt_tokens")
+    reused = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
+    return Answer(
+        text=text.strip(),
+        prompt_tokens=prompt_tokens,
+        computed_tokens=max(0, prompt_tokens - reused),
+        answer_tokens=_count(usage, "completion_tokens"),
+        finished=finish != "length",
+    )
+
+
+def _count(usage: object, name: str) -> int:
+    value = getattr(usage, name, None)
+    return value if type(value) is int and value >= 0 else 0
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait: a number, or the time of day when it is ready."""
+    said = headers.get("retry-after")
+    if said is None:
+        return None
+    try:
+        return max(0.0, float(said))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _hint(status: int, url: str) -> str:
+    if status in {401, 403}:
+        return "Set OPENAI_API_KEY, or api_key, to a key that this server takes"
+    if status == 404:
+        return f"Check the model's name ({url}/models lists them) and base_url, which mostly ends in /v1"
+    return "Mend the model's name, max_new_tokens or extra_body"
+
+
+def hide_login(text: str) -> str:
+    """Leave out ``user:password@`` of addresses."""
+    return re.sub(r"//[^/@\s]*@", "//…@", text)

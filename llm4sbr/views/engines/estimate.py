@@ -1,0 +1,156 @@
+"""What answering will cost, before anything is asked."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm4sbr.errors import InputError
+from llm4sbr.views.quiet import quiet_transformers
+from llm4sbr.views.weights import PACKAGES, model_folder, resolve
+
+SAMPLE = 500  # prompts that are counted
+_CHARS_PER_TOKEN = 4  # the usual rule for English
+
+
+@dataclass(frozen=True)
+class TokenCounter:
+    """Counts the tokens of a prompt.
+
+    Args:
+        name: How it counts, for people.
+        count: The count.
+    """
+
+    name: str
+    count: Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will need.
+
+    Args:
+        prompts: How many are to be asked.
+        prompt_tokens: Of all of them.
+        answer_tokens: At most; every answer as long as it may be.
+        method: How the prompt tokens were found.
+        cost: At most, in the currency of the prices; None without prices.
+        seconds: None without a rate.
+    """
+
+    prompts: int
+    prompt_tokens: int
+    answer_tokens: int
+    method: str
+    cost: float | None = None
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.prompts:,} prompts",
+            f"{self.prompt_tokens:,} prompt tokens ({self.method})",
+            f"{self.answer_tokens:,} answer tokens at most",
+        ]
+        if self.cost is not None:
+            lines.append(f"cost: {self.cost:,.2f} at most, at the prices given")
+        if self.seconds is not None:
+            lines.append(f"time: about {_duration(self.seconds)}")
+        return "\n".join(lines)
+
+
+def estimate(
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    counter: TokenCounter | None = None,
+    price_in: float | None = None,
+    price_out: float | None = None,
+    prompts_per_second: float | None = None,
+) -> Estimate:
+    """Estimate tokens, cost and time; up to 500 prompts are counted, drawn at random with a fixed seed.
+
+    Args:
+        prompts: All that are to be asked; only those drawn are looked at, so the sequence may be lazy.
+        max_new_tokens: Longest answer.
+        counter: From `token_counter`; without one, four characters make a token.
+        price_in: Of a million prompt tokens; one price without the other leaves that side free.
+        price_out: Of a million answer tokens.
+        prompts_per_second: Rate of an earlier run.
+
+    Raises:
+        InputError: A negative price, or a rate that is not above 0.
+
+    >>> print(estimate(["abcd" * 10] * 2000, max_new_tokens=24, price_in=1.0, price_out=2.0))
+    2,000 prompts
+    20,000 prompt tokens (4 characters a token, an estimate; from 500 prompts, ± 0.0 %)
+    48,000 answer tokens at most
+    cost: 0.12 at most, at the prices given
+    """
+    if min(price_in or 0.0, price_out or 0.0) < 0 or max_new_tokens < 0:
+        raise InputError("prices and max_new_tokens cannot be negative", value=(price_in, price_out))
+    if prompts_per_second is not None and not prompts_per_second > 0:
+        raise InputError("prompts_per_second must be above 0", value=prompts_per_second)
+    counter = counter or TokenCounter(f"{_CHARS_PER_TOKEN} characters a token, an estimate", _by_characters)
+    total = len(prompts)
+    # At random: at equal steps a view could fall between, as views alternate.
+    rows = random.Random(0).sample(range(total), SAMPLE) if total > SAMPLE else range(total)
+    counts = [counter.count(prompts[row]) for row in rows]
+    mean = sum(counts) / len(counts) if counts else 0.0
+    prompt_tokens, answer_tokens = round(mean * total), total * max_new_tokens
+    cost = None
+    if price_in is not None or price_out is not None:
+        cost = (prompt_tokens * (price_in or 0.0) + answer_tokens * (price_out or 0.0)) / 1e6
+    return Estimate(
+        prompts=total,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        method=counter.name if len(counts) == total else f"{counter.name}; {_precision(counts, mean)}",
+        cost=cost,
+        seconds=None if prompts_per_second is None else total / prompts_per_second,
+    )
+
+
+def token_counter(model: str) -> TokenCounter | None:
+    """The model's own tokenizer and chat template, if they are on this machine; nothing is downloaded.
+
+    Args:
+        model: Local folder, installed weights package, or the name of a model in the hub's local cache.
+    """
+    package = PACKAGES.get(model)
+    here = Path(model).expanduser().exists() or (package is not None and package.find() is not None)
+    try:
+        with quiet_transformers():
+            from transformers import AutoTokenizer
+
+            folder = model_folder(resolve(model)) if here else model
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception:  # not here, or not to be read: the estimate says that it does without
+        return None
+
+    def count(prompt: str) -> int:
+        if tokenizer.chat_template:
+            chat = [{"role": "user", "content": prompt}]
+            prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return len(tokenizer(prompt, add_special_tokens=not tokenizer.chat_template).input_ids)
+
+    return TokenCounter(f"counted with the tokenizer of {model}", count)
+
+
+def _by_characters(prompt: str) -> int:
+    return math.ceil(len(prompt) / _CHARS_PER_TOKEN)
+
+
+def _precision(counts: Sequence[int], mean: float) -> str:
+    """The sample's size and the half width of the mean's 95 % interval."""
+    variance = sum((count - mean) ** 2 for count in counts) / (len(counts) - 1)
+    half = 1.96 * math.sqrt(variance / len(counts))
+    return f"from {len(counts)} prompts, ± {100 * half / mean if mean else 0:.1f} %"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,189 @@
+"""An engine for any server that speaks the OpenAI protocol: vLLM, SGLang, llama.cpp, Ollama, a hosted one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+from llm4sbr.errors import InputError
+from llm4sbr.views.engines import Answer, Failure, Reply
+from llm4sbr.views.engines.background import in_background
+from llm4sbr.views.engines.chat import BadAnswer, Chat, Refused, hide_login
+from llm4sbr.views.engines.fleet import Fleet, Member, Unavailable, pause
+from llm4sbr.views.spec import EngineIdentity, ModelIdentity, digest
+
+_MOST_CONNECTIONS = 1000  # that the openai client holds at a time
+_LONGEST_PAUSE = 60.0  # seconds between two tries of one prompt
+
+
+class OpenAIEngine:
+    """Greedy answers from servers that speak the OpenAI chat protocol, many prompts at a time.
+
+    Each prompt goes out as one user message and is asked again where no answer, or half of one, comes back.
+    A server that is down for a while is waited for; one that refuses the key, the model or the parameters
+    ends the run with the first request. Prompts are plain content to the protocol, but how a server tokenises
+    a control token inside it is its own affair: `sanitize_title` has defused those in titles.
+
+    The key of an answer holds the model's name, the revision, and what is asked of the decoder. The address
+    is not in it: equal servers share a store. Neither are the server's weights, precision and chat template,
+    which it doesn't tell: give another ``revision`` where one of them changes.
+
+    Args:
+        model: The model's name as the server calls it.
+        base_url: Address up to and including ``/v1``; several (a list, or separated by commas) share the
+            work, and what one can't answer goes to the others.
+        api_key: Default: ``OPENAI_API_KEY``. Servers of one's own mostly need none.
+        max_new_tokens: An answer is cut there. Reasoning counts: switch it off, or allow for it.
+        concurrency: Requests under way at a time, over all servers; at most 1000.
+        timeout: Seconds for one request, waiting in the server's queue included.
+        retries: Further tries for a prompt that got a time-out, a 5xx, half an answer or none.
+        backoff: Seconds before the second try, doubled before each further one: with the default of six
+            retries a prompt is given a minute.
+        max_outage: Seconds to wait for servers that take no request (refused, 429, 502-504).
+        revision: Any label; answers of different revisions are kept apart.
+        seed: Sent along; greedy decoding should not need it.
+        extra_body: More fields of the request, part of the key. ``None`` leaves a field out: for OpenAI's
+            reasoning models ``{"max_tokens": None, "temperature": None, "max_completion_tokens": 500}``; for
+            Qwen3 on vLLM ``{"chat_template_kwargs": {"enable_thinking": False}}``.
+
+    Raises:
+        InputError: The ``openai`` package is missing, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | list[str],
+        api_key: str | None = None,
+        max_new_tokens: int = 24,
+        concurrency: int = 32,
+        timeout: float = 60.0,
+        retries: int = 6,
+        backoff: float = 1.0,
+        max_outage: float = 300.0,
+        revision: str | None = None,
+        seed: int = 0,
+        extra_body: dict[str, Any] | None = None,
+    ) -> None:
+        if find_spec("openai") is None:
+            raise InputError("the openai package is not installed", hint="pip install 'llm4sbr[openai]'")
+        if not 1 <= concurrency <= _MOST_CONNECTIONS:
+            raise InputError(f"concurrency must be in 1..{_MOST_CONNECTIONS}", value=concurrency)
+        if max_new_tokens < 1 or retries < 0 or min(timeout, backoff, max_outage) <= 0:
+            raise InputError(
+                "max_new_tokens, timeout, backoff and max_outage must be above 0, and retries not below",
+                value=(max_new_tokens, timeout, backoff, max_outage, retries),
+            )
+        self.model, self.revision, self.concurrency = model, revision, concurrency
+        self.timeout, self.retries, self.backoff, self.max_outage = timeout, retries, backoff, max_outage
+        self.urls = _split_urls(base_url)
+        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise InputError("the API key holds characters that no request can carry")  # and it isn't shown
+        asked = {"max_tokens": max_new_tokens, "temperature": 0, "seed": seed, **(extra_body or {})}
+        self._body = {name: value for name, value in asked.items() if value is not None}
+        self._chat = Chat(model, self._body, timeout, key)
+
+    def __repr__(self) -> str:
+        return f"OpenAIEngine(model={self.model!r}, base_url={[hide_login(url) for url in self.urls]})"
+
+    @property
+    def identity(self) -> EngineIdentity:
+        """Model name, revision and the fields of the request; no address and no key."""
+        return EngineIdentity(
+            model=ModelIdentity(self.model, digest(["openai-chat", self.model]), self.revision),
+            decoding={"strategy": "greedy", "request": digest(self._body), **_plain(self._body)},
+            chat_template="",
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Many rounds of requests, as the last round of a call leaves some connections idle."""
+        return 64 * self.concurrency
+
+    def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
+        """Answer every prompt once, yielding what has come in since the last look.
+
+        At most four times ``concurrency`` prompts are under way or unread.
+
+        Raises:
+            InputError: No server is there (any more), or one refuses the key, the model or the parameters;
+                raised after what was answered so far.
+        """
+
+        async def work(put: Callable[[Reply], None], room: asyncio.Semaphore) -> None:
+            await self._answer_all(prompts, put, room)
+
+        yield from in_background(work, unread=4 * self.concurrency)
+
+    async def _answer_all(
+        self, prompts: Sequence[str], put: Callable[[Reply], None], room: asyncio.Semaphore
+    ) -> None:
+        waiting = iter(enumerate(prompts))
+
+        async def worker() -> None:
+            while True:
+                await room.acquire()
+                if (item := next(waiting, None)) is None:
+                    return
+                put(Reply(item[0], await self._ask(fleet, item[1])))
+                fleet.check_failures()
+
+        async with AsyncExitStack() as clients:
+            members = [
+                Member(hide_login(url), await clients.enter_async_context(self._chat.connect(url)))
+                for url in self.urls
+            ]
+            fleet = Fleet(members, self.backoff, self.max_outage, max(8, self.concurrency))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.concurrency, len(prompts))):
+                        group.create_task(worker())
+            except ExceptionGroup as errors:  # the first of them has cancelled the others
+                raise errors.exceptions[0] from None
+
+    async def _ask(self, fleet: Fleet, prompt: str) -> Answer | Failure:
+        tries, member = 0, None
+        while True:
+            member = await fleet.take(avoid=member)
+            try:
+                answer = await self._chat.ask(member, prompt)
+            except Unavailable as trouble:
+                fleet.rest(member, trouble)  # costs the prompt no try: the outage ends, or the run does
+                continue
+            except Refused as trouble:
+                fleet.reached(member)
+                return Failure(f"refused: {trouble}")
+            except BadAnswer as trouble:
+                tries += 1
+                if trouble.final or tries > self.retries:
+                    fleet.failed(f"{member.url}: {trouble}")
+                    return Failure(f"{trouble} (tries: {tries})")
+            else:
+                fleet.answered(member)
+                return answer
+            finally:
+                member.outstanding -= 1
+            await asyncio.sleep(pause(self.backoff, tries, _LONGEST_PAUSE))
+
+
+def _split_urls(base_url: str | Sequence[str]) -> tuple[str, ...]:
+    parts = base_url.split(",") if isinstance(base_url, str) else base_url
+    urls = tuple(dict.fromkeys(part.strip().rstrip("/") for part in parts if part.strip()))
+    for url in urls or ("",):
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise InputError(
+                "base_url must be an http address",
+                value=hide_login(url),
+                hint="Such as http://localhost:8000/v1",
+            )
+    return urls
+
+
+def _plain(body: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+    return {name: value for name, value in body.items() if isinstance(value, str | int | float)}

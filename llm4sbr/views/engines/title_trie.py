@@ -1,0 +1,80 @@
+"""A trie over the tokens of the catalogue's titles: decoding that walks it cannot leave the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+class TitleTrie:
+    """Every choice as a path of tokens from node 0, cut where only one choice is left.
+
+    Below that point each next token is certain, so its probability among the allowed ones is 1 and nothing is
+    left to decode: a title of twenty tokens is usually told from twelve thousand others by six.
+
+    Args:
+        choices: Token ids of each choice, distinct and not empty.
+        stop: The token that ends an answer; it tells a choice from a longer one that begins with it.
+
+    Shapes:
+        - start: ``(N + 1,)``; children of node ``a`` are at ``start[a]:start[a + 1]``
+        - token, node: ``(N - 1,)``, a child's token and its node
+        - choice: ``(N,)``, the choice that is left at a node, or -1 where there are several
+    """
+
+    def __init__(self, choices: Sequence[Sequence[int]], stop: int) -> None:
+        paths = [[*choice, stop] for choice in choices]
+        order = sorted(range(len(paths)), key=paths.__getitem__)
+        # Breadth first, so that a node's children lie side by side: (first, last) in `order`, depth.
+        spans = [(0, len(order), 0)]
+        self.choice: IntArray
+        start, token, choice = [0], [], []
+        for first, last, depth in spans:  # grows while it is walked
+            choice.append(order[first] if last - first == 1 else -1)
+            if last - first > 1:
+                begin = first
+                for at in range(first, last):
+                    here = paths[order[at]][depth]
+                    if at + 1 == last or paths[order[at + 1]][depth] != here:
+                        token.append(here)
+                        spans.append((begin, at + 1, depth + 1))
+                        begin = at + 1
+            start.append(len(token))
+        self.start = np.array(start, dtype=np.int64)
+        self.token = np.array(token, dtype=np.int64)
+        self.choice = np.array(choice, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.choice)
+
+    def identifying(self, path: Sequence[int]) -> list[int]:
+        """The beginning of a choice's tokens, stop token included, that only this choice has."""
+        node, taken = 0, []
+        for token in path:
+            if self.choice[node] >= 0:
+                break
+            edge = self.start[node] + int(
+                np.searchsorted(self.token[self.start[node] : self.start[node + 1]], token)
+            )
+            taken.append(token)
+            node = edge + 1
+        return taken or list(path[:1])
+
+    def children(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """All children of some nodes, one after the other.
+
+        Returns:
+            For each child: which of ``nodes`` it belongs to (a place, not a node), its token, its node.
+
+        Shapes:
+            - nodes: ``(m,)``; output: three of ``(c,)``
+        """
+        count = self.start[nodes + 1] - self.start[nodes]  # (m,)
+        owner = np.repeat(np.arange(len(nodes)), count)  # (c,)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+        edge = np.repeat(self.start[nodes], count) + within
+        return owner, self.token[edge], edge + 1  # breadth first: edge k leads to node k + 1
