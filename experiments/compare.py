@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["srgnn"])
     parser.add_argument("--variants", nargs="+", default=["bare", "titles"], choices=sorted(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--store", default="views/beauty", help="folder that `llm4sbr views` wrote")
+    parser.add_argument("--store", default="views/beauty", help="folder that `llm4sbr views infer` wrote")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "beauty")
     parser.add_argument("--options", default="", help="further words for `llm4sbr fit`")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -26,7 +26,7 @@ class ViewCache(Callback):
     the table stays in host memory, batches travel through pinned memory, and the log says so.
 
     Args:
-        store: Folder that ``llm4sbr views`` wrote; None for no views at all.
+        store: Folder that ``llm4sbr views infer`` wrote; None for no views at all.
         spec: Fingerprint, or the beginning of one, of the views to use where the store holds several.
         fallback: What a session without an LLM view gets: ``"mask"`` (no view) or ``"titles"``.
         max_device_share: Largest share of the device's free memory that the cache may take.
@@ -56,7 +56,7 @@ class ViewCache(Callback):
         if self.store is None:
             rank_zero_warn(
                 "The wrapped model gets no views: it learns from behaviour alone. Make some with "
-                "`llm4sbr views` and name their folder (--views.store)."
+                "`llm4sbr views infer` and name their folder (--views.store)."
             )
             return
         source = getattr(trainer, "datamodule", None)

@@ -158,11 +158,11 @@ def rank(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``74`` as ``1 min 14 s``."""
+    """``74`` as ``1 min 14 s``, ``4000`` as ``1 h 7 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def bar_share(weight: float) -> str:

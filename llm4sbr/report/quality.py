@@ -155,6 +155,7 @@ def measure_store(
         views=views,
         references=measured.references,
         samples=tell_samples(source.catalogue, store, chosen, examples, measured, samples, seed),
+        runs=tuple(store.runs(chosen)),
         draws=draws,
         seed=seed,
         seconds=time.perf_counter() - began,

@@ -22,6 +22,13 @@ _MEANS = {
     "computed_tokens": "prompt tokens computed an answer",
     "answer_tokens": "answer tokens an answer",
 }
+_COSTS = (
+    ("seconds", "asking: machine time", "s"),
+    ("prompts", "asking: prompts", "prompts"),
+    ("prompt_tokens", "asking: prompt tokens", "tokens"),
+    ("computed_tokens", "asking: prompt tokens computed", "tokens"),
+    ("answer_tokens", "asking: answer tokens", "tokens"),
+)
 
 
 def to_json(report: QualityReport) -> str:
@@ -75,6 +82,8 @@ def _rows(report: QualityReport) -> Iterator[dict[str, Any]]:
                 yield _row(f"{name}: {what}", _percent(value), "%", f"{report.covered} examples")
         if view.answers is not None and view.answers.answers:
             yield from _answers(name, view.answers)
+    for field, what, unit in _COSTS if report.runs else ():
+        yield _row(what, round(sum(getattr(run, field) for run in report.runs), 1), unit, report.cost)
     yield _row("time of measuring", round(report.seconds, 1), "s", "")
 
 

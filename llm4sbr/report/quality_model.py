@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from llm4sbr.report.model import SessionStory
+from llm4sbr.report.page import duration
 from llm4sbr.views.quality_answers import AnswerFacts
+from llm4sbr.views.reading import RunRecord
 
 MAIN = "hit@20"  # the measure that the verdict goes by
 Kind = Literal["view", "titles", "popular", "random"]
@@ -108,6 +110,7 @@ class QualityReport:
         views: One per view.
         references: Popularity and chance, on the same examples.
         samples: A few examples in full.
+        runs: What asking took; runs that were killed left no record.
         draws: Bootstrap samples behind each interval.
         seed: Of the bootstrap and of the samples.
         seconds: Wall-clock time of measuring.
@@ -135,6 +138,7 @@ class QualityReport:
     views: tuple[ViewQuality, ...] = ()
     references: tuple[RankingQuality, ...] = ()
     samples: tuple[Sample, ...] = ()
+    runs: tuple[RunRecord, ...] = ()
     draws: int = 0
     seed: int = 0
     seconds: float = 0.0
@@ -151,6 +155,23 @@ class QualityReport:
             return f"No example of the {self.split} split has its views in the store: nothing to judge."
         sentence = "; ".join(_clause(view, self) for view in self.views) + "."
         return sentence[0].upper() + sentence[1:]
+
+    @property
+    def cost(self) -> str:
+        """What asking took, in a sentence; empty where nothing is on record."""
+        if not self.runs:
+            return ""
+        prompts, seconds = sum(run.prompts for run in self.runs), sum(run.seconds for run in self.runs)
+        total, computed = (
+            sum(run.prompt_tokens for run in self.runs),
+            sum(run.computed_tokens for run in self.runs),
+        )
+        machines = ", ".join(dict.fromkeys(run.machine for run in self.runs))
+        return (
+            f"Asking took {duration(seconds)} of machine time ({machines}): {prompts:,} prompts at "
+            f"{prompts / max(seconds, 1e-9):.1f}/s; {computed:,} of {total:,} prompt tokens were computed, "
+            f"{sum(run.answer_tokens for run in self.runs):,} answer tokens."
+        )
 
     @property
     def rankings(self) -> tuple[RankingQuality, ...]:

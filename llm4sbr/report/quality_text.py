@@ -22,6 +22,7 @@ def to_text(report: QualityReport) -> str:
         f"{report.split} split: {report.covered:,} of {report.examples:,} examples have every view, of "
         f"{report.sessions:,} sessions; {report.num_items:,} items",
         f"coverage: {splits}" + ("" if "test" in report.coverage else "; the test split was not read"),
+        *([report.cost] if report.cost else []),
         "",
         report.verdict,
     ]

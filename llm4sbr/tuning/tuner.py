@@ -80,15 +80,15 @@ class TitleTuner(LightningModule):
         if self.whole_titles:
             return
         distinct = list(dict.fromkeys(title for title in titles if title.strip()))
-        tokens = [self.lm.plain(title) for title in distinct]
-        trie = TitleTrie(tokens, self._stop)
+        tokens = self.lm.plain(distinct)
+        trie = TitleTrie(tokens, self.lm.end_id)
         for title, ids in zip(distinct, tokens, strict=True):
-            self._identifying[title] = trie.identifying([*ids, self._stop])
+            self._identifying[title] = trie.identifying([*ids, self.lm.end_id])
 
     def pack(self, lessons: Sequence[Lesson]) -> PackedAnswers:
         """Lessons as one row for the model."""
         return pack_answers(
-            [self.lm.encode(lesson.prompt) for lesson in lessons],
+            self.lm.encode([lesson.prompt for lesson in lessons]),
             [self._answer(lesson.answer) for lesson in lessons],
         )
 
@@ -150,11 +150,7 @@ class TitleTuner(LightningModule):
     def _answer(self, title: str) -> list[int]:
         if title in self._identifying:
             return self._identifying[title]
-        return [*self.lm.plain(title), self._stop]
-
-    @property
-    def _stop(self) -> int:
-        return min(self.lm.stop_ids)
+        return [*self.lm.plain([title])[0], self.lm.end_id]
 
     def _with_adapter(
         self, rank: int, alpha: float, dropout: float, modules: Any, top_layers: int | None

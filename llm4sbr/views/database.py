@@ -17,7 +17,7 @@ from llm4sbr.errors import InputError
 APPLICATION_ID = 0x4C345342  # "L4SB": tells our files from any other SQLite file
 SCHEMA_VERSION = 2
 _NO_SPACE = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
-DAMAGED = "The file is damaged: restore it from a copy, or move it away and run `llm4sbr views` again"
+DAMAGED = "The file is damaged: restore it from a copy, or move it away and run `llm4sbr views infer` again"
 _SCHEMA = """
 CREATE TABLE specs (
     id INTEGER PRIMARY KEY, fingerprint TEXT UNIQUE NOT NULL, kind TEXT NOT NULL, json TEXT NOT NULL,
@@ -84,7 +84,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise StoreError(
-            "there is no view store here", path=path.parent, hint="Make one with `llm4sbr views`"
+            "there is no view store here", path=path.parent, hint="Make one with `llm4sbr views infer`"
         )
     location = f"file:{quote(str(path.absolute()))}?mode=ro"
     if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():

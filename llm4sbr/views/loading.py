@@ -78,7 +78,7 @@ def _choose(store: ViewStore, catalogue: str, wanted: str | None) -> ViewSpec:
             f"the store's views are of another catalogue ({others})",
             path=store.path,
             value=catalogue[:12],
-            hint="Its items or titles differ from this data's: run `llm4sbr views` on this data",
+            hint="Its items or titles differ from this data's: run `llm4sbr views infer` on this data",
         )
     fitting = [s for s in here if not wanted or wanted == s.source or s.fingerprint.startswith(wanted)]
     if len(fitting) != 1:
@@ -87,6 +87,8 @@ def _choose(store: ViewStore, catalogue: str, wanted: str | None) -> ViewSpec:
             f"{'no' if not fitting else 'more than one'} set of views in the store fits. There are: {listed}",
             path=store.path,
             value=wanted,
-            hint="Name one by the beginning of its fingerprint" if here else "Run `llm4sbr views` first",
+            hint="Name one by the beginning of its fingerprint"
+            if here
+            else "Run `llm4sbr views infer` first",
         )
     return fitting[0]

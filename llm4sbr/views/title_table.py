@@ -45,7 +45,7 @@ def read_table(path: Path, sha256: str) -> tuple[Tensor, Tensor]:
     Raises:
         StoreError: The file is missing, truncated, changed or swapped for another.
     """
-    hint = "Run `llm4sbr views` again: it makes the title table anew and keeps every answer"
+    hint = "Run `llm4sbr views infer` again: it makes the title table anew and keeps every answer"
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -157,7 +157,7 @@ def test_a_damaged_title_table_is_made_again(stubs, tmp_path):
     infer(stubs, tmp_path)
     (table,) = tmp_path.glob("titles-*")
     table.write_bytes(b"broken")
-    with pytest.raises(StoreError, match="Run `llm4sbr views` again"):
+    with pytest.raises(StoreError, match="Run `llm4sbr views infer` again"):
         load_view_table(ViewStore(tmp_path), stubs.FakeSource())
     assert infer(stubs, tmp_path).asked == 0
     load_view_table(ViewStore(tmp_path), stubs.FakeSource())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -71,14 +72,17 @@ class LanguageModel:
         """The chat template's text; empty for a model without one."""
         return str(self.tokenizer.chat_template or "")
 
-    def encode(self, prompt: str) -> list[int]:
-        """Tokens of the chat frame around the prompt as plain text: no control token in it counts."""
-        return [*self.frame[0], *self.plain(prompt), *self.frame[1]]
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Tokens of the chat frame around each prompt as plain text: no control token in it counts."""
+        before, after = self.frame
+        return [[*before, *tokens, *after] for tokens in self.plain(prompts)]
 
-    def plain(self, text: str) -> list[int]:
-        """Tokens of a text, none of them a control token."""
-        tokens: list[int] = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of texts, none of them a control token."""
+        if not texts:
+            return []
+        tokens: list[list[int]] = self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True
         ).input_ids
         return tokens
 
@@ -88,7 +92,11 @@ class LanguageModel:
         Raises:
             InputError: So many tokens are more than the model was made for.
         """
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        config = self.model.config.get_text_config()
+        limits = [getattr(config, "max_position_embeddings", None)]
+        if getattr(config, "use_sliding_window", True):  # the tree's mask is one for all layers
+            limits.append(getattr(config, "sliding_window", None))
+        limit = min((limit for limit in limits if limit), default=None)
         if limit is not None and tokens > limit:
             raise InputError(
                 f"{tokens} tokens of prompt and answer do not fit the model's {limit}",
@@ -119,6 +127,12 @@ class LanguageModel:
         ids = configured if isinstance(configured, list) else [configured]
         return frozenset(token for token in (*ids, self.tokenizer.eos_token_id) if token is not None)
 
+    @property
+    def end_id(self) -> int:
+        """The token that ends the assistant's turn."""
+        own = self.tokenizer.eos_token_id
+        return int(own) if own is not None else min(self.stop_ids)
+
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer."""
@@ -141,9 +155,22 @@ class LanguageModel:
 
     @cached_property
     def model(self) -> Any:
-        """The model, its adapter merged in."""
-        if self.adapter is None:
-            return self.base_model
+        """The model, its adapter merged in.
+
+        Raises:
+            InputError: The adapter fits another model, or the model cannot read a tree of prompts.
+        """
+        model = self.base_model if self.adapter is None else self._adapted()
+        if not reads_trees(model):
+            raise InputError(
+                f"{self.identity.name} cannot share the computation of prompts: its layers do not keep to an "
+                "attention mask",
+                path=self.weights.path,
+                hint="Serve it (vLLM, llama.cpp, `transformers serve`) and give --server.base_url",
+            )
+        return model
+
+    def _adapted(self) -> Any:
         from peft import PeftModel
 
         try:
@@ -165,6 +192,27 @@ class LanguageModel:
                 path=folder,
                 hint="If this folder is in the llm4sbr cache, delete it: it is made again",
             ) from error
+
+
+@torch.inference_mode()
+def reads_trees(model: Any) -> bool:
+    """Whether a token sees its ancestors alone: a branch beside another gets the logits it gets alone.
+
+    Recurrent and linear-attention layers pass everything on that stands to the left.
+    """
+    first, left, right = (model.config.get_text_config().vocab_size // n for n in (2, 3, 5))
+    mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=torch.bool, device=model.device)
+    try:
+        beside = model(
+            input_ids=torch.tensor([[first, left, right]], device=model.device),
+            position_ids=torch.tensor([[0, 1, 1]], device=model.device),
+            attention_mask=mask[None, None],
+        ).logits[0, -1]
+    except (TypeError, ValueError, IndexError, RuntimeError):  # it takes no such mask at all
+        return False
+    alone = model(input_ids=torch.tensor([[first, right]], device=model.device)).logits[0, -1]
+    scale = alone.float().abs().max()
+    return bool((beside.float() - alone.float()).abs().max() <= 0.05 * scale)  # bfloat16 rounds coarsely
 
 
 def fast_dtype(device: torch.device) -> str:

@@ -92,7 +92,7 @@ class TransformersEngine:
         """
         if not prompts:
             return
-        tokens = [self.lm.encode(prompt) for prompt in prompts]
+        tokens = self.lm.encode(prompts)
         self.lm.check_length(max(map(len, tokens)) + self.max_new_tokens)
         shared = shared_beginning(tokens)
         root = read_root(self.lm.model, tokens[0][:shared])
@@ -140,7 +140,7 @@ class TransformersEngine:
     def _rules(self) -> Rules:
         trie = None
         if self.choices is not None:
-            trie = TitleTrie([self.lm.plain(choice) for choice in self.choices], min(self.lm.stop_ids))
+            trie = TitleTrie(self.lm.plain(self.choices), self.lm.end_id)
         return Rules(self.max_new_tokens, self.lm.stop_ids, self.num_answers, trie)
 
     @cached_property

@@ -1,0 +1,30 @@
+"""Helpers that several folders of tests share, as fixtures: a plain import would put tests/ on sys.path."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "views" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def stubs() -> ModuleType:
+    """Stand-ins for a data module, an engine and an encoder."""
+    return _module("views_stubs")
+
+
+@pytest.fixture(scope="session")
+def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a random Llama of two layers with a tokenizer of its own: exactness needs no wisdom."""
+    return str(_module("tiny_llm").make(tmp_path_factory.mktemp("tiny-llm")))

