@@ -25,6 +25,12 @@ def stubs() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a random Llama of two layers with a tokenizer of its own: exactness needs no wisdom."""
-    return str(_module("tiny_llm").make(tmp_path_factory.mktemp("tiny-llm")))
+def tiny_module() -> ModuleType:
+    """Makes language models of two random layers."""
+    return _module("tiny_llm")
+
+
+@pytest.fixture(scope="session")
+def tiny_llm(tiny_module: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of such a model with a tokenizer of its own: exactness needs no wisdom."""
+    return str(tiny_module.make(tmp_path_factory.mktemp("tiny-llm")))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llm4sbr.batch import SessionBatch
 from llm4sbr.errors import InputError
+from llm4sbr.views.key_file import read_keys
 from llm4sbr.views.loading import LoadedViews, load_view_table
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.tables import ViewTable
@@ -30,6 +31,8 @@ class ViewCache(Callback):
         spec: Fingerprint, or the beginning of one, of the views to use where the store holds several.
         fallback: What a session without an LLM view gets: ``"mask"`` (no view) or ``"titles"``.
         max_device_share: Largest share of the device's free memory that the cache may take.
+        only: File of session keys (`llm4sbr.views.key_file`): views of other sessions count as not known, as
+            if the LLM had been asked about these alone.
 
     Raises:
         InputError: No data module to look the examples up in, no fitting views, or another text size than the
@@ -42,11 +45,13 @@ class ViewCache(Callback):
         spec: str | None = None,
         fallback: Literal["mask", "titles"] = "mask",
         max_device_share: float = 0.5,
+        only: str | None = None,
     ) -> None:
         self.store = store
         self.spec = spec
         self.fallback = fallback
         self.max_device_share = max_device_share
+        self.only = only
         self.table: ViewTable | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -66,8 +71,9 @@ class ViewCache(Callback):
                 value=type(source).__name__,
                 hint="Give the Trainer a SessionDataModule, or fill SessionBatch.views yourself",
             )
+        only = None if self.only is None else read_keys(self.only)
         with ViewStore(self.store) as store:
-            loaded = load_view_table(store, source, spec=self.spec, fallback=self.fallback)
+            loaded = load_view_table(store, source, self.spec, self.fallback, only)
         self._check(loaded, pl_module)
         self.table = loaded.table
         shares = ", ".join(f"{share:.1%} of {split}" for split, share in loaded.coverage.items())

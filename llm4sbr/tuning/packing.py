@@ -21,6 +21,7 @@ class PackedAnswers(NamedTuple):
         - tokens, position: ``(1, T)`` long
         - mask: ``(1, 1, T, T)`` bool, True where a token (third axis) sees another (fourth)
         - node, target: ``(P,)`` long: the token at ``node`` predicts ``target``
+        - place: ``(P,)`` long: the prompt whose answer it is; an answer's tokens stand together, in order
     """
 
     tokens: Tensor
@@ -28,6 +29,7 @@ class PackedAnswers(NamedTuple):
     mask: Tensor
     node: Tensor
     target: Tensor
+    place: Tensor
 
 
 def pack_answers(prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> PackedAnswers:
@@ -41,7 +43,7 @@ def pack_answers(prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> Packed
     shared = min(shared_beginning(whole), min(map(len, prompts)) - 1)
     beginning = np.array(whole[0][:shared], dtype=np.int64)
     tokens, position = [beginning], [np.arange(shared)]
-    blocks, nodes, targets = [], [], []
+    blocks, nodes, targets, places = [], [], [], []
     size = shared
     for tree in grow_trees(whole, skip=shared):
         every = np.arange(len(tree.tokens))
@@ -51,6 +53,7 @@ def pack_answers(prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> Packed
             answer = answers[place]
             nodes.append(steps[len(prompts[place]) - 1 :])
             targets.append(np.array(answer, dtype=np.int64))
+            places.append(np.full(len(answer), place))
         tokens.append(tree.tokens)
         position.append(tree.depth + shared)
         blocks.append(tree.ancestors(every))
@@ -68,4 +71,5 @@ def pack_answers(prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> Packed
         torch.from_numpy(mask)[None, None],
         torch.from_numpy(np.concatenate(nodes)),
         torch.from_numpy(np.concatenate(targets)),
+        torch.from_numpy(np.concatenate(places)),
     )

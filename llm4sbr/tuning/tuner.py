@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from llm4sbr.errors import InputError
+from llm4sbr.tuning.losses import cross_entropy_among
 from llm4sbr.tuning.packing import PackedAnswers, pack_answers
-from llm4sbr.views.engines.language_model import Dtype, LanguageModel
+from llm4sbr.views.engines.language_model import Dtype, LanguageModel, fast_dtype
 from llm4sbr.views.engines.title_trie import TitleTrie
 
 
@@ -25,8 +28,10 @@ class Lesson(NamedTuple):
 class TitleTuner(LightningModule):
     """LoRA (arXiv:2106.09685) on a causal language model, trained to answer a prompt with a title.
 
-    The loss is the cross-entropy of the answer's tokens given the prompt; the weights of the model itself
-    stay as they are. Prompts of one step that begin alike are computed once (`pack_answers`).
+    The loss is the negative log likelihood of the title, in nats: among the catalogue's titles as decoding
+    held to them sees it (`cross_entropy_among`; chance has ln V), or token by token over the vocabulary.
+    The weights of the model itself stay as they are. Prompts of one step that begin alike are computed once
+    (`pack_answers`).
 
     Args:
         model: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name.
@@ -39,8 +44,9 @@ class TitleTuner(LightningModule):
         learning_rate: Of AdamW, reached after ``warmup_steps``, then falling along a half cosine to a tenth.
         weight_decay: Of AdamW.
         warmup_steps: Steps of linear warm-up.
-        whole_titles: Learn the answer to its end. False learns it only up to where it is told from every
-            other title: all that decoding held to the catalogue needs, at a third of the tokens.
+        whole_titles: Learn to write titles freely, to their end. False learns to choose among the
+            catalogue's titles, up to where one is told from all others: all that decoding held to the
+            catalogue needs, at a third of the tokens.
         dtype: Of the frozen weights; see `LanguageModel`. The adapter is kept in float32.
     """
 
@@ -60,10 +66,13 @@ class TitleTuner(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.lm = LanguageModel(model, dtype=dtype, device="cpu")
+        if dtype == "auto":
+            dtype = fast_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self.lm = LanguageModel(model, dtype=dtype, device="cpu")  # Lightning moves it
         self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
         self.whole_titles = whole_titles
-        self._identifying: dict[str, list[int]] = {}
+        self._trie: TitleTrie | None = None
+        self._paths: dict[str, tuple[list[int], list[int]]] = {}  # a title's tokens and where they are chosen
         self.llm: Any = self._with_adapter(rank, alpha, dropout, target_modules, top_layers)
 
     @property
@@ -81,16 +90,19 @@ class TitleTuner(LightningModule):
             return
         distinct = list(dict.fromkeys(title for title in titles if title.strip()))
         tokens = self.lm.plain(distinct)
-        trie = TitleTrie(tokens, self.lm.end_id)
+        if len(distinct) < 2:
+            raise InputError("there are no two titles to choose between", value=distinct)
+        self._trie = TitleTrie(tokens, self.lm.end_id)
         for title, ids in zip(distinct, tokens, strict=True):
-            self._identifying[title] = trie.identifying([*ids, self.lm.end_id])
+            self._paths[title] = self._trie.walk([*ids, self.lm.end_id])
 
     def pack(self, lessons: Sequence[Lesson]) -> PackedAnswers:
-        """Lessons as one row for the model."""
-        return pack_answers(
+        """Lessons as one row for the model, on its device."""
+        packed = pack_answers(
             self.lm.encode([lesson.prompt for lesson in lessons]),
             [self._answer(lesson.answer) for lesson in lessons],
         )
+        return PackedAnswers(*(part.to(self.device) for part in packed))
 
     def forward(self, packed: PackedAnswers) -> Tensor:
         """Logits of the answers' tokens.
@@ -108,17 +120,13 @@ class TitleTuner(LightningModule):
         logits: Tensor = output.logits[0]
         return logits
 
-    def training_step(self, batch: PackedAnswers, batch_idx: int) -> Tensor:
+    def training_step(self, batch: list[Lesson], batch_idx: int) -> Tensor:
         """Cross-entropy over the answers' tokens."""
         return self._step(batch, "train")
 
-    def validation_step(self, batch: PackedAnswers, batch_idx: int) -> None:
+    def validation_step(self, batch: list[Lesson], batch_idx: int) -> None:
         """The same on held-out sessions."""
         self._step(batch, "val")
-
-    def on_before_batch_transfer(self, batch: list[Lesson], dataloader_idx: int) -> PackedAnswers:
-        """Tokenise and lay out."""
-        return self.pack(batch)
 
     def configure_optimizers(self) -> Any:
         """AdamW over the adapter, warmed up, then along a half cosine."""
@@ -142,14 +150,26 @@ class TitleTuner(LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in learned}
 
-    def _step(self, packed: PackedAnswers, stage: str) -> Tensor:
-        loss = cross_entropy(self(packed).float(), packed.target)
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(packed.target))
+    def _step(self, lessons: list[Lesson], stage: str) -> Tensor:
+        packed = self.pack(lessons)
+        logits = self(packed).float()  # (P, tokens)
+        if self._trie is None:
+            loss = cross_entropy(logits, packed.target, reduction="sum") / len(lessons)
+        else:
+            begins = packed.place.diff(prepend=packed.place.new_tensor([-1])) != 0
+            order = packed.place[begins].tolist()
+            nodes = np.array([node for at in order for node in self._paths[lessons[at].answer][1]])
+            owner, allowed, _ = self._trie.children(nodes)
+            among = (torch.from_numpy(part).to(logits.device) for part in (owner, allowed))
+            loss = cross_entropy_among(logits, packed.target, *among).sum() / len(lessons)
+        # Of all processes: the adapter that is kept is the best on the whole validation split.
+        everywhere = stage == "val"
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(lessons), sync_dist=everywhere)
         return loss
 
     def _answer(self, title: str) -> list[int]:
-        if title in self._identifying:
-            return self._identifying[title]
+        if title in self._paths:
+            return self._paths[title][0]
         return [*self.lm.plain([title])[0], self.lm.end_id]
 
     def _with_adapter(

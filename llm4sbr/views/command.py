@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from llm4sbr.errors import InputError
 from llm4sbr.examples import SPLITS, ExampleSource, Split
 from llm4sbr.views.absorb import absorb
+from llm4sbr.views.budget import sessions_within
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.engines.estimate import Estimate, estimate, token_counter
 from llm4sbr.views.options import Answers, LocalModel, Processes, Server
@@ -34,6 +35,8 @@ def infer(
     encoder: str = "all-MiniLM-L6-v2",
     r: int = 5,
     limit: int | None = None,
+    budget: int | float | None = None,
+    bare_run: str | None = None,
     splits: list[Split] | None = None,
     templates: str = "default",
     max_items: int = 20,
@@ -63,6 +66,9 @@ def infer(
         encoder: Text encoder: a folder, an installed weights package, or a hub name.
         r: Titles per view; 0 keeps the answer's own embedding.
         limit: Ask about at most this many distinct sessions.
+        budget: Ask only about the sessions of which a bare model is least certain: so many (5000), or this
+            share of each split's distinct sessions (0.1). The rest are for `--views.fallback titles`.
+        bare_run: Folder of that bare model's `llm4sbr fit` on the same data, or one of its checkpoints.
         splits: Whose sessions: train, validate, test, predict; all by default.
         templates: default, paper, or a YAML or JSON file of view templates.
         max_items: At most the latest this many clicks are shown.
@@ -77,6 +83,10 @@ def infer(
     """
     if not hasattr(data, "examples"):
         raise InputError("this data module gives no examples", value=type(data).__name__)
+    if (budget is None) != (bare_run is None):
+        raise InputError("budget and bare_run go together", value=(budget, bare_run))
+    if budget is not None and source == "titles":
+        raise InputError("a budget is for asking an LLM; title views cost nothing", value=budget)
     data.prepare_data()
     sessions = cast(ExampleSource, data)
     asked = templates_named(templates)
@@ -84,6 +94,10 @@ def infer(
     store = ViewStore(out)
     if trainer.is_global_zero and not dry_run:
         store.lock()  # before any work, so that a second writer learns at once
+    only = None
+    if budget is not None and bare_run is not None:
+        shown = progress and trainer.is_global_zero
+        only = sessions_within(budget, bare_run, sessions, splits or SPLITS, progress=shown)
     choices = None
     if answers == "catalogue":
         choices = [
@@ -99,6 +113,7 @@ def infer(
         "templates": asked,
         "r": r,
         "limit": limit,
+        "only": only,
         "splits": splits or SPLITS,
         "seed": seed,
         "max_items": max_items,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,7 +11,15 @@ from llm4sbr.errors import InputError
 from llm4sbr.examples import SPLITS, ExampleSource, Split
 from llm4sbr.views.spec import ViewSpec
 from llm4sbr.views.store import ViewStore
-from llm4sbr.views.tables import DenseViews, LocalisedViews, TitleTable, TitleViews, ViewTable
+from llm4sbr.views.tables import (
+    DenseViews,
+    LocalisedViews,
+    ScaledTitleViews,
+    StoredViews,
+    TitleTable,
+    TitleViews,
+    ViewTable,
+)
 
 
 class LoadedViews(NamedTuple):
@@ -26,6 +35,7 @@ def load_view_table(
     source: ExampleSource,
     spec: str | None = None,
     fallback: Literal["mask", "titles"] = "mask",
+    only: Collection[bytes] | None = None,
 ) -> LoadedViews:
     """Build the table of all examples of a data module, joined by content.
 
@@ -34,7 +44,10 @@ def load_view_table(
         source: The data module.
         spec: Which views, where the store has more than one: a fingerprint or its beginning, or a source
             (``llm``, ``titles``).
-        fallback: What stands where no view is known: nothing (``mask``) or the title views (``titles``).
+        fallback: What stands where no view is known: nothing (``mask``), or the title views (``titles``) at
+            the mean length of the views that training knows (`ScaledTitleViews`).
+        only: Keys of the only sessions whose views are used; all others count as not known. It makes no
+            difference to ``titles`` views, which nobody was asked for.
 
     Raises:
         InputError: No spec or more than one fits the catalogue and ``spec``.
@@ -42,9 +55,9 @@ def load_view_table(
     """
     chosen = _choose(store, source.catalogue.fingerprint, spec)
     table = TitleTable(*store.titles(chosen))
-    title_views = TitleViews(table, chosen.views)
     parts = {split: source.examples(split) for split in SPLITS}
     if chosen.source == "titles":
+        title_views = TitleViews(table, chosen.views)
         return LoadedViews(title_views, chosen, {split: 1.0 for split, part in parts.items() if len(part)})
     total = max((part.first_index + len(part) for part in parts.values()), default=0)
     keys = [b""] * total  # no session has an empty key
@@ -54,6 +67,9 @@ def load_view_table(
         if any(keys[here]):
             raise InputError(f"the examples of split {split!r} share an example_index with another split")
         keys[here] = [session_key(prefix) for prefix in part.prefixes()]
+    if only is not None:
+        used = frozenset(only)
+        keys = [key if key in used else b"" for key in keys]
     rows = store.lookup_localised(chosen, keys, dim=table.titles.size(1))
     mask = torch.from_numpy(rows.mask)
     coverage = {
@@ -61,12 +77,17 @@ def load_view_table(
         for split, part in parts.items()
         if len(part)
     }
-    rest = title_views if fallback == "titles" else None
+    views: StoredViews
     if rows.vectors is not None:
-        dense = torch.from_numpy(rows.vectors)
-        return LoadedViews(DenseViews(table, chosen.views, dense, mask, rest), chosen, coverage)
-    ids, weights = torch.from_numpy(rows.ids), torch.from_numpy(rows.weights)
-    return LoadedViews(LocalisedViews(table, chosen.views, ids, weights, mask, rest), chosen, coverage)
+        views = DenseViews(table, chosen.views, torch.from_numpy(rows.vectors), mask)
+    else:
+        ids, weights = torch.from_numpy(rows.ids), torch.from_numpy(rows.weights)
+        views = LocalisedViews(table, chosen.views, ids, weights, mask)
+    if fallback == "titles":
+        train = parts["train"]  # the lengths are a statistic: other splits have no say in it
+        norms = views.mean_norms(torch.arange(train.first_index, train.first_index + len(train)))
+        views.fallback = ScaledTitleViews(table, chosen.views, norms)
+    return LoadedViews(views, chosen, coverage)
 
 
 def _choose(store: ViewStore, catalogue: str, wanted: str | None) -> ViewSpec:

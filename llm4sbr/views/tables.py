@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, normalize
 
 from llm4sbr.batch import SessionBatch
 from llm4sbr.errors import InputError
 from llm4sbr.views.localization import view_from_titles
 
 LONG_TERM, SHORT_TERM = "long_term", "short_term"
+_ROWS_AT_ONCE = 4096  # dense views held at a time while their lengths are measured
 
 
 class TitleTable(nn.Module):
@@ -75,6 +76,36 @@ class TitleViews(ViewTable):
         return views, torch.stack(mask, dim=1)
 
 
+class ScaledTitleViews(TitleViews):
+    """Title views as long as the views that they stand in for.
+
+    A title has length 1 and a mean of titles less, while a localised view, a sum of ``r`` titles weighted by
+    their similarities (Eq. 5, arXiv:2402.13840), has a length of about 2 or 3. One linear map projects both
+    and the gates are not squashed, so a model would learn from the length alone who was asked, and what it
+    learned of localised views would reach title views at a third of its strength. The direction stays.
+
+    Args:
+        table: Title embeddings.
+        views: Names of the ``K`` views.
+        norms: Length that each view is brought to; 0 leaves a view as it is.
+
+    Shapes:
+        - norms: ``(K,)`` float32
+    """
+
+    norms: Tensor
+
+    def __init__(self, table: TitleTable, views: Sequence[str], norms: Tensor) -> None:
+        super().__init__(table, views)
+        self.register_buffer("norms", norms, persistent=False)
+
+    def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Views and their mask; masked where no title is known."""
+        views, mask = super().forward(batch)
+        scaled = normalize(views, dim=-1) * self.norms.unsqueeze(-1)  # (B, K, d_t)
+        return torch.where(self.norms.unsqueeze(-1) > 0, scaled, views), mask
+
+
 class StoredViews(ViewTable):
     """Views of known examples, found by `SessionBatch.example_index`.
 
@@ -99,6 +130,20 @@ class StoredViews(ViewTable):
     def gather(self, rows: Tensor) -> Tensor:
         """The dense views of some examples: ``(B,)`` to ``(B, K, d_t)``."""
         raise NotImplementedError
+
+    def mean_norms(self, rows: Tensor) -> Tensor:
+        """Mean length of each view over those examples of which it is known; 0 where it never is.
+
+        Shapes:
+            - rows: ``(n,)`` long
+            - output: ``(K,)`` float32
+        """
+        total = torch.zeros(len(self.views), dtype=torch.float64, device=rows.device)
+        known = self.mask.index_select(0, rows)  # (n, K)
+        for part in torch.split(rows[known.any(1)], _ROWS_AT_ONCE):
+            lengths = self.gather(part).norm(dim=-1) * self.mask.index_select(0, part)  # (n', K)
+            total += lengths.sum(0, dtype=torch.float64)
+        return (total / known.sum(0).clamp(min=1)).float()
 
     def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
         """Views and their mask.
@@ -155,7 +200,7 @@ class LocalisedViews(StoredViews):
         ids = self.ids.index_select(0, rows)  # (B, K, r)
         weights = self.weights.index_select(0, rows)
         flat = view_from_titles(ids.flatten(0, 1), weights.flatten(0, 1), self.table.titles)  # (B * K, d_t)
-        return flat.view(*ids.shape[:2], -1)  # (B, K, d_t)
+        return flat.view(*ids.shape[:2], self.text_dim)  # (B, K, d_t)
 
 
 class DenseViews(StoredViews):

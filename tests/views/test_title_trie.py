@@ -15,7 +15,7 @@ def beginnings(titles):
     """What a walk may spell, and who is left: every beginning that several have, and its one-token steps."""
     whole = [(*title, STOP) for title in titles]
     found = {(): [n for n, _ in enumerate(whole)]}
-    for path in whole:
+    for path in whole if len(whole) > 1 else ():
         for end in range(1, len(path) + 1):
             having = [n for n, other in enumerate(whole) if other[:end] == path[:end]]
             found[path[:end]] = having
@@ -62,21 +62,21 @@ def test_identifying_is_the_shortest_beginning_of_ones_own(titles):
     whole = [(*title, STOP) for title in titles]
     for path in whole:
         told = next(n for n in range(1, len(path) + 1) if sum(o[:n] == path[:n] for o in whole) == 1)
-        assert trie.identifying(path) == list(path[:told])
+        assert trie.walk(path)[0] == list(path[:told])
 
 
 def test_one_title_begins_another():
     trie = TitleTrie([[1, 2], [1, 2, 3], [1]], STOP)
-    assert trie.identifying([1, 2, STOP]) == [1, 2, STOP]
-    assert trie.identifying([1, 2, 3, STOP]) == [1, 2, 3]
-    assert trie.identifying([1, STOP]) == [1, STOP]
+    assert trie.walk([1, 2, STOP])[0] == [1, 2, STOP]
+    assert trie.walk([1, 2, 3, STOP])[0] == [1, 2, 3]
+    assert trie.walk([1, STOP])[0] == [1, STOP]
 
 
 def test_titles_of_equal_tokens_are_one_choice():
     """A tokenizer that forgets case or accents makes them; the first stands for all. Failed at first."""
     trie = TitleTrie([[1, 2], [3], [1, 2], [3], [1, 2]], STOP)
     assert sorted(trie.choice.tolist()) == [-1, 0, 1]
-    assert trie.identifying([1, 2, STOP]) == [1]
+    assert trie.walk([1, 2, STOP])[0] == [1]
     assert TitleTrie([[1], [1]], STOP).choice.tolist() == [0]
     deeper = TitleTrie([[1, 2], [1, 2], [1, 3]], STOP)
     assert sorted(deeper.choice.tolist()) == [-1, -1, 0, 2]
@@ -95,4 +95,4 @@ def test_long_titles_differ_at_their_ends():
     titles = [[1] * 10_000, [1] * 9_999 + [2], [1] * 9_999]
     trie = TitleTrie(titles, STOP)
     assert len(trie) == 9_999 + 1 + 3
-    assert [len(trie.identifying([*title, STOP])) for title in titles] == [10_000] * 3
+    assert [len(trie.walk([*title, STOP])[0]) for title in titles] == [10_000] * 3

@@ -8,8 +8,9 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.examples import Examples, Split
-from llm4sbr.views.engines import Answer, Reply
+from llm4sbr.views.engines import Answer, Failure, Reply
 from llm4sbr.views.spec import EngineIdentity, ModelIdentity
 from llm4sbr.views.store import ViewStore
 
@@ -144,26 +145,54 @@ class StubEncoder:
         return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-class LoggingStore(ViewStore):
-    """Writes down, after `add_answers` returned, what it was told is safe."""
+class FailingEngine(StubEngine):
+    """Gives up on some prompts."""
 
-    def add_answers(self, rows: object) -> None:
-        rows = list(rows)  # type: ignore[call-overload]
-        super().add_answers(rows)
-        with (self.path / "reported.log").open("a") as file:
-            file.writelines(f"{row[0].view} {row[1].hex()} {row[2].text}\n" for row in rows)
+    def __init__(self, fails: Callable[[str], bool], **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.fails = fails
+
+    def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
+        for group in super().generate(prompts):
+            yield [
+                Reply(place, Failure("HTTP 500 (tries: 7)") if self.fails(prompts[place]) else outcome)
+                for place, outcome in group
+            ]
+
+
+def log_what_is_reported(path: Path) -> None:
+    """Write down, after `add_answers` returned, what it was told is safe."""
+    write = ViewStore.add_answers
+
+    def add_answers(self: ViewStore, rows: Iterable[Any]) -> None:
+        rows = list(rows)
+        write(self, rows)
+        with path.open("a") as file:
+            file.write("".join(f"{row[0].view} {row[1].hex()} {row[2].text}\n" for row in rows))
+
+    ViewStore.add_answers = add_answers  # type: ignore[method-assign]
 
 
 def main() -> None:
-    """Run stage 1 slowly, for a test to kill."""
+    """Run stage 1 slowly, for a test to stop: FOLDER, processes, and the delay of each in seconds."""
+    from llm4sbr.views.inference import inference_trainer
     from llm4sbr.views.pipeline import infer_views
 
-    folder = Path(sys.argv[1])
-    with LoggingStore(folder) as store:
-        store.lock()
-        (folder / "ready").write_text(str(os.getpid()))
-        engine = StubEngine(delay=0.02, log=folder / "asked.log")
-        summary = infer_views(FakeSource(), store, engine=engine, encoder=StubEncoder(), progress=False)
+    folder, processes = Path(sys.argv[1]), int(sys.argv[2])
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    folder.mkdir(exist_ok=True)
+    log_what_is_reported(folder / "reported.log")
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+    engine = StubEngine(delay=float(sys.argv[3 + rank]), log=folder / "asked.log")
+    with ViewStore(folder) as store:
+        summary = infer_views(
+            FakeSource(),
+            store,
+            engine=engine,
+            encoder=StubEncoder(),
+            progress=False,
+            trainer=inference_trainer("cpu", processes) if processes > 1 else None,
+        )
     print(summary)
     sys.exit(3 if summary.interrupted else 0)
 

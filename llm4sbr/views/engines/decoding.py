@@ -121,7 +121,7 @@ class _State:
         if width:
             self._forward(tokens, position, torch.from_numpy(mask))
         self.row = np.repeat(np.arange(self.rows), [len(tree.leaf) for tree in trees])
-        leaf = [np.where(tree.leaf < 0, -1, tree.depth[tree.leaf]) for tree in trees]
+        leaf = [np.append(tree.depth, -1)[tree.leaf] for tree in trees]  # -1 finds -1, also in an empty tree
         self.position = np.concatenate(leaf) + before + 1
         self.sees = torch.from_numpy(np.concatenate(sees)).to(self.device)
 

@@ -215,7 +215,7 @@ def reads_trees(model: Any) -> bool:
     return bool((beside.float() - alone.float()).abs().max() <= 0.05 * scale)  # bfloat16 rounds coarsely
 
 
-def fast_dtype(device: torch.device) -> str:
+def fast_dtype(device: torch.device) -> Literal["float32", "bfloat16"]:
     """Bfloat16 where it is the faster type; measured on an AMX CPU: 9 prompts/s against 2 in float32."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"

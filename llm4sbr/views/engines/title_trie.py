@@ -17,7 +17,7 @@ class TitleTrie:
     left to decode: a title of twenty tokens is usually told from twelve thousand others by six.
 
     Args:
-        choices: Token ids of each choice, distinct and not empty.
+        choices: Token ids of each choice; of equal ones (a tokenizer may forget case) the first stands for all.
         stop: The token that ends an answer; it tells a choice from a longer one that begins with it.
 
     Shapes:
@@ -28,7 +28,8 @@ class TitleTrie:
 
     def __init__(self, choices: Sequence[Sequence[int]], stop: int) -> None:
         paths = [[*choice, stop] for choice in choices]
-        order = sorted(range(len(paths)), key=paths.__getitem__)
+        order = sorted(range(len(paths)), key=paths.__getitem__)  # equal ones in the order they came
+        order = [at for k, at in enumerate(order) if k == 0 or paths[at] != paths[order[k - 1]]]
         # Breadth first, so that a node's children lie side by side: (first, last) in `order`, depth.
         spans = [(0, len(order), 0)]
         self.choice: IntArray
@@ -51,18 +52,23 @@ class TitleTrie:
     def __len__(self) -> int:
         return len(self.choice)
 
-    def identifying(self, path: Sequence[int]) -> list[int]:
-        """The beginning of a choice's tokens, stop token included, that only this choice has."""
-        node, taken = 0, []
+    def walk(self, path: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The beginning of a choice's tokens that only this choice has, and the node that each is chosen at.
+
+        Args:
+            path: All tokens of the choice, the stop token included.
+        """
+        node = 0
+        tokens: list[int] = []
+        nodes: list[int] = []
         for token in path:
             if self.choice[node] >= 0:
                 break
-            edge = self.start[node] + int(
-                np.searchsorted(self.token[self.start[node] : self.start[node + 1]], token)
-            )
-            taken.append(token)
-            node = edge + 1
-        return taken or list(path[:1])
+            begin, end = self.start[node], self.start[node + 1]
+            tokens.append(token)
+            nodes.append(node)
+            node = int(begin + np.searchsorted(self.token[begin:end], token)) + 1
+        return tokens, nodes
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """All children of some nodes, one after the other.
