@@ -16,13 +16,8 @@ from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
 from llm4sbr.trainer_cli import SBRCLI
 from llm4sbr.views.inference import quiet_lightning
 
-_IDLE_TRAINER = {
-    "accelerator": "cpu",  # the run's own may not be here, and nothing is trained
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
+# Nothing is trained, and the run's own accelerator may not be here.
+_IDLE_TRAINER = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
 
 
 class SavedRun(NamedTuple):

@@ -2,8 +2,10 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -34,3 +36,11 @@ def tiny_module() -> ModuleType:
 def tiny_llm(tiny_module: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of such a model with a tokenizer of its own: exactness needs no wisdom."""
     return str(tiny_module.make(tmp_path_factory.mktemp("tiny-llm")))
+
+
+@pytest.fixture(scope="session")
+def forked(stubs: ModuleType) -> Iterator[Any]:
+    """Starts runs of stage 1 as processes of their own, quickly."""
+    server = stubs.Forked()
+    yield server
+    server.close()

@@ -6,8 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import distributed
 
 from llm4sbr.views.progress import Meter, StopRequest
 from llm4sbr.views.run import Batch, Run
@@ -28,6 +30,11 @@ class ViewWriter(BasePredictionWriter):
         self.failures: Counter[str] = Counter()
         self._asked = [0, 0, 0, 0]  # prompts; tokens of prompts, computed, of answers
         self._began = (time.time(), time.monotonic())
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A signal ends the run after the batch, in every process."""
+        launcher = trainer.strategy.launcher
+        self.stop.take_over(None if launcher is None else launcher.kill, helper=trainer.global_rank > 0)
 
     def write_on_batch_end(
         self,
@@ -59,7 +66,8 @@ class ViewWriter(BasePredictionWriter):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what it took; then wait for the other processes, so that their shards are whole."""
         self.note(trainer.global_rank)
-        trainer.strategy.barrier("stage 1")
+        if trainer.world_size > 1:
+            _wait_for_all(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """What was asked until here cost its time, too."""
@@ -71,3 +79,12 @@ class ViewWriter(BasePredictionWriter):
             started, began = self._began
             self.run.record(started, rank, time.monotonic() - began, self._asked)
             self._asked = [0, 0, 0, 0]
+
+
+def _wait_for_all(trainer: Trainer) -> None:
+    """A barrier during which a signal is heard: the first process may wait for hours, and passes it on."""
+    done = distributed.all_reduce(torch.zeros(1, device=trainer.strategy.root_device), async_op=True)
+    assert done is not None
+    while not done.is_completed():
+        time.sleep(0.05)
+    done.wait()  # raises where another process is gone

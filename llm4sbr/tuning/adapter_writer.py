@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from llm4sbr.errors import InputError
 from llm4sbr.tuning.tuner import TitleTuner
 
 MONITOR = "val/loss"
@@ -17,17 +18,28 @@ class AdapterWriter(Callback):
     """Writes the adapter after each validation that was the best so far.
 
     Args:
-        out: The adapter's folder.
+        out: The adapter's folder; one that is there is replaced.
+
+    Raises:
+        InputError: Something else is there.
     """
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out)
+        known = (self.out / "adapter_config.json").is_file()
+        if not known and self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
+            raise InputError(
+                "this is not an adapter's folder, and it is not empty",
+                path=self.out,
+                hint="Give a new or an empty folder: what is in it would be deleted",
+            )
         self.best = float("inf")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where this is the best loss yet."""
         loss = trainer.callback_metrics.get(MONITOR)
-        if trainer.sanity_checking or loss is None or not float(loss) < self.best:
+        trial = trainer.sanity_checking or trainer.fast_dev_run
+        if trial or loss is None or not float(loss) < self.best:
             return
         self.best = float(loss)
         if trainer.is_global_zero:
@@ -45,14 +57,16 @@ class AdapterWriter(Callback):
     def _save(self, tuner: TitleTuner) -> None:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".tmp-adapter-", dir=self.out.parent))
+        before = scratch.with_name(f"{scratch.name}-before")
         try:
             config = tuner.llm.peft_config["default"]
             config.base_model_name_or_path = tuner.lm.identity.name  # not a path of this machine
             tuner.llm.save_pretrained(scratch, save_embedding_layers=False)  # "auto" would ask a hub
             (scratch / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
-            if self.out.exists():
-                shutil.rmtree(self.out)
             scratch.chmod(0o755)  # mkdtemp keeps it to its owner
+            if self.out.exists():
+                self.out.rename(before)  # not deleted here: a kill midway would leave half of it
             scratch.rename(self.out)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            for rest in (scratch, before):
+                shutil.rmtree(rest, ignore_errors=True)

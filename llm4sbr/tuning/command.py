@@ -10,10 +10,12 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from llm4sbr.registry import DATAMODULES, load_plugins
-from llm4sbr.tuning.adapter_writer import MONITOR, AdapterWriter
+from llm4sbr.tuning.adapter_writer import AdapterWriter
 from llm4sbr.tuning.lessons import LessonDataModule
 from llm4sbr.tuning.tuner import TitleTuner
 from llm4sbr.views.prompts import templates_named
+
+_STEPS_PER_CHECKPOINT = 50
 
 
 class TuningCLI(LightningCLI):
@@ -62,7 +64,13 @@ def tune(words: list[str]) -> TuningCLI:
     callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
     callbacks += [
         AdapterWriter(config.out),
-        ModelCheckpoint(filename="last", save_last=True, monitor=MONITOR, enable_version_counter=False),
+        # By steps: an epoch takes hours, and a run that dies in it goes on from here.
+        ModelCheckpoint(
+            filename="last",
+            every_n_train_steps=_STEPS_PER_CHECKPOINT,
+            save_on_exception=True,
+            enable_version_counter=False,
+        ),
     ]
     if cli.trainer.loggers:
         callbacks.append(LearningRateMonitor("step"))

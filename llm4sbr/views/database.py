@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -65,8 +66,11 @@ def named_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, UnicodeError) as error:
         text = str(error)
-        if "full" in text or getattr(error, "errno", None) in _NO_SPACE:
+        failed = "disk I/O" in text
+        if "full" in text or getattr(error, "errno", None) in _NO_SPACE or (failed and _is_full(path)):
             hint = "Free some space and run the same command again; what was reported written is kept"
+        elif failed:
+            hint = "The disk would not be read or written; look at it, then run the same command again"
         elif "locked" in text or "busy" in text:
             hint = "Another process holds the store; wait for it or end it"
         elif isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
@@ -74,6 +78,13 @@ def named_errors(path: Path) -> Iterator[None]:
         else:
             hint = DAMAGED
         raise StoreError(f"the view store failed: {text}", path=path, hint=hint) from error
+
+
+def _is_full(path: Path) -> bool:
+    """SQLite calls a full disk an I/O error where it makes its shared-memory file."""
+    with suppress(OSError):
+        return shutil.disk_usage(path.parent).free < 1 << 20
+    return False
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -174,9 +185,10 @@ class WriterLock:
                 path=path.parent,
                 hint="Wait for it, end it, or give another folder",
             ) from error
-        self._file.truncate(0)
-        self._file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        self._file.flush()
+        with named_errors(path):
+            self._file.truncate(0)
+            self._file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            self._file.flush()
 
     def release(self) -> None:
         """Let others write."""

@@ -120,11 +120,10 @@ def _assist(
     with ViewStore(shard_of(store.path, trainer.global_rank)) as shard:
         shard.lock(wait=60)  # the first process may be taking in what a killed run left
         run = Run(StoreReader(store.path), shard, plan, encoder, engine)
-        stopped = _predict(run, trainer, progress=False)
+        _predict(run, trainer, progress=False)
     trainer.strategy.barrier("shards")  # closed, so that the first may take them in
-    return ViewSummary(
-        plan.spec.fingerprint, "llm", len(plan.sessions), len(plan.chosen), interrupted=stopped
-    )
+    # Not `interrupted`: Lightning kills the first process where another ends with a status that is not 0.
+    return ViewSummary(plan.spec.fingerprint, "llm", len(plan.sessions), len(plan.chosen))
 
 
 def _predict(run: Run, trainer: Trainer, progress: bool) -> bool:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from rich.console import Console
@@ -71,7 +72,9 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._asked = False
+        self._parent: int | None = None
+        self._tell_helpers: Callable[[int], None] | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -85,16 +88,43 @@ class StopRequest:
     ) -> None:
         self._restore()
 
+    @property
+    def requested(self) -> bool:
+        """Whether to stop; a helper stops, too, where the process that started it is gone."""
+        return self._asked or (self._parent is not None and self._parent != os.getppid())
+
+    def take_over(self, tell_helpers: Callable[[int], None] | None, *, helper: bool) -> None:
+        """Handle signals in place of Lightning, in a run of one process or several.
+
+        Lightning's handler has the processes talk to each other from wherever they are, and waits for ever
+        for one that is done with its share.
+
+        Args:
+            tell_helpers: Sends a signal to the processes that this one started.
+            helper: This is not the first process. It is told to stop by the first, and by the terminal
+                besides: a second signal changes nothing for it.
+        """
+        for number in self._before:
+            signal.signal(number, self._handle)
+        self._tell_helpers = tell_helpers
+        self._parent = os.getppid() if helper else None
+        if self._asked and tell_helpers is not None:
+            tell_helpers(signal.SIGTERM)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            self._restore()
-            os.kill(os.getpid(), number)
+        if self._asked:
+            if self._parent is None:
+                self._restore()
+                os.kill(os.getpid(), number)
             return
-        self.requested = True
-        Console(stderr=True).print(
-            f"{signal.Signals(number).name}: stopping after this batch; run the same command to go on",
-            highlight=False,
-        )
+        self._asked = True
+        if self._tell_helpers is not None:
+            self._tell_helpers(signal.SIGTERM)
+        if self._parent is None:
+            Console(stderr=True).print(
+                f"{signal.Signals(number).name}: stopping after this batch; run the same command to go on",
+                highlight=False,
+            )
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -17,7 +17,7 @@ from pathlib import Path
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 
-PROMPT_VERSION = 2  # raise it when the same session and template would give another prompt
+PROMPT_VERSION = 3  # raise it when the same session and template would give another prompt
 UNTITLED = "(untitled item)"
 PLACEHOLDER = "{items}"
 # Joiners that emoji and Persian need; every other invisible format character (bidi overrides, …) goes.
@@ -130,7 +130,7 @@ def build_prompt(
         max_items: Show at most the latest this many clicks, numbered from 1; see `window`.
         max_title_chars: Longer titles are cut.
     """
-    shown = window(prefix, template.max_items or max_items)
+    shown = window(prefix, catalogue, template.max_items or max_items)
     lines = "\n".join(
         f"{number}. {sanitize_title(catalogue.title(item), max_title_chars)}"
         for number, item in enumerate(shown, start=1)
@@ -139,18 +139,25 @@ def build_prompt(
     return f"{before}{lines}{after}"
 
 
-def window(prefix: Sequence[int], max_items: int) -> Sequence[int]:
+def window(prefix: Sequence[int], catalogue: Catalogue, max_items: int) -> Sequence[int]:
     """The latest clicks of a prefix: all of them, or between half of ``max_items`` and ``max_items``.
 
-    The beginning moves in steps of half a window, not with every click: the prompts of neighbouring prefixes
-    then begin alike, and their computation is shared.
+    Where a longer prefix is cut, the beginning is the item with the least digest among those it may be. With
+    a further click that is mostly the same item (each holds for a quarter of a window on average), so the
+    prompts of neighbouring prefixes begin alike and share their computation; a cut at ``max_items`` exactly
+    would move with every click. The choice depends on the clicks shown alone, so it also holds where the data
+    module has cut the prefix already.
 
-    >>> [window(range(n), 4) for n in (3, 4, 5, 6, 7)]
-    [range(0, 3), range(0, 4), range(2, 5), range(2, 6), range(4, 7)]
+    Args:
+        prefix: Clicked items 1..V, oldest first.
+        catalogue: Where the digests are.
+        max_items: At least 1.
     """
-    step = max(1, max_items // 2)
-    begin = max(0, -(-(len(prefix) - max_items) // step) * step)
-    return prefix[begin:]
+    if len(prefix) <= max_items:
+        return prefix
+    latest = prefix[-max_items:]
+    may_begin = range(max_items // 2 + 1)
+    return latest[min(may_begin, key=lambda at: catalogue.digests[latest[at] - 1]) :]
 
 
 def templates_named(name: str) -> tuple[ViewTemplate, ...]:

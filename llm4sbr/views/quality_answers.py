@@ -77,7 +77,7 @@ def count_answers(
         empty += not answer.text
         cut += not answer.finished
         made_up += bool(answer.text) and normal not in titles
-        shown = {catalogue.title(item) for item in window(prefix, spec.max_items)}
+        shown = {catalogue.title(item) for item in window(prefix, catalogue, spec.max_items)}
         repeats += repeats_a_title(
             answer, [sanitize_title(title, spec.max_title_chars) for title in shown if title.strip()]
         )

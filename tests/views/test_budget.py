@@ -1,6 +1,8 @@
-"""Which sessions a budget is spent on: certainty, the order of asking, and the run that it comes from."""
+"""Which sessions a budget is spent on: the order of asking, the run that it comes from, and the command."""
 
+import doctest
 import math
+import os
 import pickle
 import random
 from dataclasses import replace
@@ -13,11 +15,11 @@ from lightning.pytorch import LightningModule
 
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import GRU4Rec
-from llm4sbr.certainty import entropy, session_entropies
+from llm4sbr.certainty import session_entropies
 from llm4sbr.cli import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.saved_run import load_run
-from llm4sbr.views import command
+from llm4sbr.views import budget, command
 from llm4sbr.views.budget import (
     bare_model,
     how_many,
@@ -41,20 +43,27 @@ def untrained(num_items=30):
     return model
 
 
+class Wavering(LightningModule):
+    """Its arithmetic follows from the place in the batch, as last bits do on a real device."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(31, 30))
+
+    def forward(self, batch):
+        assert not batch.target.any()
+        return self.weight[batch.item_ids].sum(1) * (1 + torch.arange(len(batch.lengths)).unsqueeze(1))
+
+
+def sessions_of(source, *splits):
+    return {key: prefix for split in splits for key, prefix in session_keys(source, split)}
+
+
 # The mathematics.
 
 
-def test_entropy_is_that_of_the_softmax_worked_out_by_hand():
-    """Seen to fail with `softmax(0)` and with log2 instead of nats."""
-    rows = [[0.0, 1.0, 2.0], [5.0, 5.0, 5.0], [200.0, 0.0, -200.0], [1.0, -math.inf, 1.0]]
-    expected = []
-    for row in rows:
-        weights = [math.exp(score - max(row)) for score in row]
-        shares = [weight / sum(weights) for weight in weights]
-        expected.append(-sum(p * math.log(p) for p in shares if p > 0))
-    found = entropy(torch.tensor(rows))
-    assert found.tolist() == pytest.approx(expected, abs=1e-6)
-    assert entropy(torch.tensor(rows) + 7).tolist() == pytest.approx(expected, abs=1e-5)  # a shift is nothing
+def test_doctests():
+    assert doctest.testmod(budget).failed == 0
 
 
 def test_equals_stand_in_the_order_of_their_content():
@@ -84,96 +93,24 @@ def test_a_session_of_two_splits_stands_where_it_comes_first():
 
 
 @pytest.mark.parametrize(
-    ("budget", "count"), [(0, 0), (0.0, 0), (1, 1), (0.25, 10), (1.0, 40), (39, 39), (5000, 40), (0.001, 0)]
+    ("amount", "count"), [(0, 0), (0.0, 0), (1, 1), (0.25, 10), (1.0, 40), (39, 39), (5000, 40), (0.001, 0)]
 )
-def test_what_a_budget_pays_for(budget, count):
-    assert how_many(budget, 40) == count
+def test_what_a_budget_pays_for(amount, count):
+    assert how_many(amount, 40) == count
 
 
-@pytest.mark.parametrize("budget", [-1, -0.1, 1.5, 5000.0, math.nan])
-def test_a_budget_out_of_range_is_refused(budget):
+@pytest.mark.parametrize("amount", [-1, -0.1, 1.5, 5000.0, math.nan])
+def test_a_budget_out_of_range_is_refused(amount):
     with pytest.raises(InputError, match="budget"):
-        how_many(budget, 40)
-
-
-# Scoring sessions.
-
-
-class Watched(LightningModule):
-    """Remembers its batches; scores that follow from the clicks alone."""
-
-    def __init__(self, num_items, scale=1.0):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.randn(num_items + 1, num_items) * scale)
-        self.dropout = torch.nn.Dropout(0.5)
-        self.batches = []
-
-    def forward(self, batch):
-        self.batches.append(batch)
-        assert not torch.is_grad_enabled()
-        return self.dropout(self.weight[batch.item_ids].sum(1) - self.weight[0] * 0)
-
-
-def sessions_of(source, *splits):
-    return {key: prefix for split in splits for key, prefix in session_keys(source, split)}
-
-
-def test_scores_in_memory_are_bounded_and_batches_change_nothing(stubs):
-    """Seen to fail with `size` left at 512, and with the keys zipped to another order than the scores."""
-    source = stubs.FakeSource()
-    sessions, model = sessions_of(source, "train", "test"), untrained()
-    whole = session_entropies(model, sessions, 30)
-    assert whole.keys() == sessions.keys()
-    watched = Watched(30)
-    one_by_one = {
-        key: session_entropies(model, {key: prefix}, 30)[key] for key, prefix in list(sessions.items())[:20]
-    }
-    assert {key: whole[key] for key in one_by_one} == pytest.approx(one_by_one, abs=1e-5)
-    counted = []
-    session_entropies(watched, sessions, 30, scores_at_once=30 * 7 + 29, advance=counted.append)
-    assert max(len(batch.lengths) for batch in watched.batches) == 7
-    assert sum(counted) == len(sessions)
-    assert sum(len(batch.lengths) for batch in watched.batches) == len(sessions)  # each once
-
-
-def test_the_order_of_sessions_changes_not_one_bit(stubs):
-    """Seen to fail with the batches made in the dictionary's order (GRU padding moves the last bits)."""
-    sessions, model = sessions_of(stubs.FakeSource(), *ALL), untrained()
-    entries = list(sessions.items())
-    random.Random(5).shuffle(entries)
-    assert session_entropies(model, dict(entries), 30, scores_at_once=200) == session_entropies(
-        model, sessions, 30, scores_at_once=200
-    )
-
-
-def test_dropout_is_off_and_the_mode_is_given_back(stubs):
-    """Seen to fail without `model.eval()`, and without `model.train(was_training)`."""
-    sessions, model = sessions_of(stubs.FakeSource(), "test"), Watched(30).train()
-    assert session_entropies(model, sessions, 30) == session_entropies(model, sessions, 30)
-    assert model.training
-
-
-def test_no_target_reaches_the_model(stubs):
-    """Seen to fail with the batch's targets filled from the prefix."""
-    model = Watched(30)
-    session_entropies(model, sessions_of(stubs.FakeSource(), *ALL), 30)
-    assert not any(batch.target.any() for batch in model.batches)
-
-
-def test_a_model_that_diverged_or_is_of_another_catalogue_is_refused(stubs):
-    sessions = sessions_of(stubs.FakeSource(), "test")
-    with pytest.raises(InputError, match="not finite"):
-        session_entropies(Watched(30, scale=math.nan), sessions, 30)
-    with pytest.raises(InputError, match="scores 31 items, the catalogue has 30"):
-        session_entropies(Watched(31), sessions, 30)
+        how_many(amount, 40)
 
 
 # The order of asking.
 
 
 def test_targets_and_the_order_of_examples_have_no_say(stubs):
-    """Seen to fail with the target's own score taken as certainty, and with ties broken by example order."""
-    source, model = stubs.FakeSource(), untrained()
+    """Seen to fail with the batches made in the order of the examples."""
+    source, model = stubs.FakeSource(), Wavering()
     order = order_of_need(source, model, ALL)
     assert sorted(order) == sorted(sessions_of(source, *ALL))
     draw = np.random.default_rng(0)
@@ -191,11 +128,7 @@ def test_targets_and_the_order_of_examples_have_no_say(stubs):
 
 
 def test_the_least_certain_of_every_split_come_first(stubs):
-    """Seen to fail with `reverse`d entropies, and with one order over all splits.
-
-    The training sessions are made sure of by a shift of their scores: over all splits at once none of them
-    would be asked about.
-    """
+    """Seen to fail with rising entropies, and with one order over all splits."""
     source, model = stubs.FakeSource(), untrained()
     order = order_of_need(source, model, ALL)
     asked = set(order[: how_many(0.3, len(order))])
@@ -255,7 +188,7 @@ def data(shop):
 
 
 def test_a_run_comes_back_with_the_weights_of_its_best_epoch(run_folder, tmp_path, monkeypatch):
-    """Seen to fail without `load_state_dict`, and with the oldest checkpoint in place of the newest."""
+    """Seen to fail without `load_state_dict`."""
     monkeypatch.chdir(tmp_path)
     saved = load_run(run_folder)
     assert type(saved.model) is SBRModule
@@ -265,6 +198,17 @@ def test_a_run_comes_back_with_the_weights_of_its_best_epoch(run_folder, tmp_pat
     assert all(torch.equal(kept[name], value) for name, value in saved.model.state_dict().items())
     assert load_run(saved.checkpoint).checkpoint == saved.checkpoint
     assert not list(tmp_path.iterdir())  # looking at a run leaves nothing behind
+
+
+def test_of_several_checkpoints_the_newest_counts(run_folder, tmp_path):
+    """Seen to fail with the first one found."""
+    folder = damaged(run_folder, tmp_path / "run", None)
+    for name, age in (("best-7.ckpt", 10), ("best-3.ckpt", 5), ("best-5.ckpt", 20)):
+        copy = folder / "checkpoints" / name
+        copy.write_bytes((folder / "checkpoints" / "best-0.ckpt").read_bytes())
+        os.utime(copy, (1e9 - age, 1e9 - age))
+    (folder / "checkpoints" / "best-0.ckpt").unlink()
+    assert load_run(folder).checkpoint.name == "best-3.ckpt"
 
 
 def test_a_larger_budget_contains_a_smaller_one(run_folder, data):
@@ -350,7 +294,7 @@ def damaged(run_folder, target, harm):
         ("renamed", "not understood"),
         ("list", "names no model and data"),
         ("yaml", "not YAML"),
-        ("moved", "no such file"),
+        ("moved", "config.yaml: .* cannot be built again: .*no such file"),
         ("no config", "cannot be read"),
         ("no checkpoint", r"no checkpoints/best\*.ckpt"),
     ],

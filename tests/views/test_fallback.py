@@ -15,7 +15,7 @@ from llm4sbr.views.key_file import read_keys, write_keys
 from llm4sbr.views.loading import load_view_table
 from llm4sbr.views.pipeline import infer_views
 from llm4sbr.views.store import ViewStore
-from llm4sbr.views.tables import TitleViews
+from llm4sbr.views.tables import DenseViews, TitleViews
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_dense_views_and_untitled_sessions(stubs, tmp_path):
 
 
 def test_lengths_are_measured_in_parts(store, source, monkeypatch):
-    """Seen to fail with the mean of the parts' means."""
+    """Seen to fail with the last part alone, and with masked views counted in."""
     table = load_view_table(store, source, "llm").table
     rows = torch.arange(len(source.examples("train")))
     whole = table.mean_norms(rows)
@@ -137,6 +137,9 @@ def test_lengths_are_measured_in_parts(store, source, monkeypatch):
     assert torch.allclose(table.mean_norms(rows), whole)
     by_hand = table(batch_of(source, "train"))[0].norm(dim=-1).mean(0)
     assert torch.allclose(whole, by_hand)
+    mask = torch.tensor([[True, False], [True, True], [False, False], [True, False]])
+    dense = DenseViews(table.table, table.views, torch.arange(4.0).view(4, 1, 1).expand(4, 2, 64) / 8, mask)
+    assert dense.mean_norms(torch.arange(4)).tolist() == pytest.approx([(0 + 1 + 3) / 3, 1.0])
 
 
 def test_the_cache_reads_the_sessions_from_a_file(stubs, store, source, tmp_path):

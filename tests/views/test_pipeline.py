@@ -1,10 +1,3 @@
-import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -177,67 +170,3 @@ def test_bad_arguments_are_refused(stubs, tmp_path):
     broken.generate = lambda prompts: iter([])
     with pytest.raises(InputError, match="without a reply"):
         infer(stubs, tmp_path, broken)
-
-
-def start(stubs, path):
-    process = subprocess.Popen([sys.executable, stubs.__file__, str(path)], stdout=subprocess.PIPE)
-    while not (path / "ready").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    (path / "ready").unlink()
-    return process
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def test_kill_minus_nine_loses_nothing_reported_written(stubs, tmp_path):
-    """Seen to fail with the commit moved to the end of the run."""
-    draw, kills = random.Random(3), 0
-    for _ in range(3):
-        process = start(stubs, tmp_path)
-        time.sleep(draw.uniform(0.1, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-        reported = {tuple(line.split(" ", 2)) for line in lines(tmp_path / "reported.log")}
-        with ViewStore(tmp_path) as store:
-            stored = {
-                (one.view, key.hex(), answer.text)
-                for spec in store.view_specs()
-                for one in spec.answers
-                for key, answer in store.answers(one)
-            }
-        assert reported <= stored
-    assert kills
-    process = start(stubs, tmp_path)
-    assert process.wait(60) == 0
-    asked = lines(tmp_path / "asked.log")
-    expected = stubs.StubEngine()
-    infer(stubs, tmp_path / "straight", expected)
-    assert len(set(asked)) == len(set(expected.asked))
-    # A batch in flight at each kill, and equal prompts that a new run no longer remembers.
-    assert len(asked) - len(set(asked)) <= kills * (expected.batch_size + 8)
-    with ViewStore(tmp_path) as one, ViewStore(tmp_path / "straight") as other:
-        (spec,) = one.view_specs()
-        for part in spec.answers:
-            assert sorted(one.answers(part)) == sorted(other.answers(part))
-        assert one.localised_keys(spec) == other.localised_keys(spec)
-
-
-def test_a_signal_stops_after_the_batch_and_the_run_resumes(stubs, tmp_path):
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before = len(lines(tmp_path / "asked.log"))
-        process = start(stubs, tmp_path)
-        while len(lines(tmp_path / "asked.log")) == before:
-            time.sleep(0.005)
-        process.send_signal(number)
-        out, _ = process.communicate(timeout=30)
-        assert process.returncode == 3
-        assert b"run the same command to go on" in out
-        assert len(lines(tmp_path / "reported.log")) >= len(lines(tmp_path / "asked.log"))
-    process = start(stubs, tmp_path)
-    assert process.wait(60) == 0
-    asked = lines(tmp_path / "asked.log")
-    assert len(asked) - len(set(asked)) <= 8

@@ -1,5 +1,7 @@
 """Token trees against a trie written out by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,7 +52,7 @@ def test_every_prompt_is_its_path(prompts, skip, max_tokens, least_shared):
         assert (tree.new >= 1).all()
         inner = [prompts[place][skip:-1] for place in tree.place]
         assert len(tree.tokens) <= max(max_tokens, len(inner[0]))
-        for before, here in zip(inner, inner[1:], strict=False):  # neighbours share what they were asked to
+        for before, here in pairwise(inner):  # neighbours share what they were asked to
             common = next((n for n, (a, b) in enumerate(zip(before, here, strict=False)) if a != b), None)
             assert (min(len(before), len(here)) if common is None else common) >= least_shared
 

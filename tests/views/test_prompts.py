@@ -9,6 +9,7 @@ from llm4sbr.views.prompts import (
     build_prompt,
     load_templates,
     sanitize_title,
+    window,
 )
 
 HOSTILE = [
@@ -67,6 +68,25 @@ def test_order_latest_items_and_numbering():
     assert build_prompt(template, (2, 1, 2), catalogue) == "<1. B\n2. A\n3. B>"
     assert build_prompt(template, (1, 2, 3, 4), catalogue, max_items=2) == "<1. C\n2. D>"
     assert build_prompt(ViewTemplate("v", "<{items}>", max_items=1), (1, 2), catalogue) == "<1. B>"
+
+
+@pytest.mark.parametrize("max_items", [1, 2, 3, 4, 7, 20])
+def test_the_window_shows_the_latest_and_mostly_begins_where_it_did(max_items):
+    """Seen to fail with a window cut at max_items exactly: neighbours would share no beginning."""
+    catalogue = Catalogue(tuple(f"i{n}" for n in range(200)), tuple(f"T {n}" for n in range(200)))
+    begins = []
+    for length in range(1, 201):
+        prefix = tuple(range(1, length + 1))
+        shown = window(prefix, catalogue, max_items)
+        assert shown == prefix[len(prefix) - len(shown) :]
+        assert max_items >= len(shown) >= min(length, max_items - max_items // 2)
+        assert window(prefix[-max_items - 3 :], catalogue, max_items) == shown or length <= max_items + 3
+        begins.append(shown[0])
+    assert begins == sorted(begins)
+    assert begins[:max_items] == [1] * max_items
+    if max_items > 3:
+        moves = len(set(begins))
+        assert moves < 200 / (max_items / 6)
 
 
 def test_the_target_is_not_in_the_prompt_of_its_prefix(stubs):

@@ -1,8 +1,10 @@
 import fcntl
+import os
 import random
+import signal
 import sqlite3
-import subprocess
-import sys
+import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +14,14 @@ import torch
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.views.engines import Answer, Choice
 from llm4sbr.views.spec import AnswerSpec, EngineIdentity, ModelIdentity, ViewSpec
-from llm4sbr.views.store import LocalisedRows, StoreError, ViewStore
+from llm4sbr.views.store import LocalisedRows, RunRecord, StoreError, ViewStore
 
 ENGINE = EngineIdentity(ModelIdentity("m", "m"), {"strategy": "greedy"}, "")
 LONG = AnswerSpec("long_term", "l {items}", ENGINE, 20, 100, 1)
 SHORT = AnswerSpec("short_term", "s {items}", ENGINE, 20, 100, 1)
 VIEW = ViewSpec("llm", ("long_term", "short_term"), (LONG, SHORT), ModelIdentity("e", "e"), "cat", 3)
 KEYS = [bytes([n]) * 16 for n in range(40)]
+RUN = RunRecord(1.5, 0, 2.25, 3, 4, 5, 6, "x86_64")
 
 
 def answer(n: int) -> Answer:
@@ -38,6 +41,8 @@ def fill(path) -> LocalisedRows:
         written = rows(len(KEYS))
         store.add_localised(VIEW, KEYS, written)
         store.add_titles(VIEW, torch.arange(12.0).reshape(4, 3), torch.tensor([True, True, False, True]))
+        store.add_failures([(LONG, bytes([n]) * 15, "HTTP 500 « x »") for n in range(9)])
+        store.add_run(VIEW, RUN)
     return written
 
 
@@ -51,6 +56,8 @@ def everything(path):
             found.ids.tolist(),
             found.weights.tolist(),
             [part.tolist() for part in store.titles(VIEW)],
+            sorted(store.failures(LONG)),
+            store.runs(VIEW),
         )
 
 
@@ -178,25 +185,39 @@ def test_one_writer_many_readers(tmp_path):
         assert len(list(reader.answers(LONG))) == len(KEYS) + 1
         with pytest.raises(StoreError, match=r"another process is writing.*pid"):
             ViewStore(tmp_path).add_answers([(LONG, b"m" * 16, answer(1))])
-        code = f"from llm4sbr.views.store import ViewStore; ViewStore({str(tmp_path)!r}).lock()"
-        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert "another process is writing" in other.stderr
+        with forked(lambda: ViewStore(tmp_path).lock()) as (_, said):
+            assert "another process is writing" in said.readline()
     with ViewStore(tmp_path) as store:
         store.lock()  # free again
 
 
+@contextmanager
+def forked(act):
+    """Another process that acts, says "done" or its error, and stays: importing torch anew takes seconds."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            act()
+            text = "done"
+        except BaseException as error:
+            text = str(error)
+        os.write(write, f"{text}\n".encode())
+        time.sleep(60)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as said:
+        yield pid, said
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def test_the_lock_dies_with_its_process(tmp_path):
-    code = (
-        f"import time; from llm4sbr.views.store import ViewStore; s = ViewStore({str(tmp_path)!r}); s.lock();"
-        "print(1, flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    with pytest.raises(StoreError):
-        ViewStore(tmp_path).lock()
-    process.kill()
-    process.communicate()
+    kept = ViewStore(tmp_path)
+    with forked(kept.lock) as (_, said):
+        assert said.readline() == "done\n"
+        with pytest.raises(StoreError, match="another process is writing"):
+            ViewStore(tmp_path).lock()
     with ViewStore(tmp_path) as store:
         store.lock()
 

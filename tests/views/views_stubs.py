@@ -6,7 +6,10 @@ import hashlib
 import os
 import random
 import re
+import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -121,7 +124,9 @@ class StubEngine:
             time.sleep(self.delay)
             self.asked += part
             yield [
-                Reply(begin + at, Answer(self.reply(prompt), len(prompt.split()), len(prompt.split()), 3, True))
+                Reply(
+                    begin + at, Answer(self.reply(prompt), len(prompt.split()), len(prompt.split()), 3, True)
+                )
                 for at, prompt in enumerate(part)
             ]
 
@@ -173,30 +178,81 @@ def log_what_is_reported(path: Path) -> None:
     ViewStore.add_answers = add_answers  # type: ignore[method-assign]
 
 
-def main() -> None:
-    """Run stage 1 slowly, for a test to stop: FOLDER, processes, and the delay of each in seconds."""
+def run(folder: Path, processes: int, *delays: float) -> int:
+    """Stage 1, slowly, for a test to stop; `delays` are seconds per batch in each process."""
     from llm4sbr.views.inference import inference_trainer
     from llm4sbr.views.pipeline import infer_views
 
-    folder, processes = Path(sys.argv[1]), int(sys.argv[2])
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     folder.mkdir(exist_ok=True)
     log_what_is_reported(folder / "reported.log")
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
-    engine = StubEngine(delay=float(sys.argv[3 + rank]), log=folder / "asked.log")
     with ViewStore(folder) as store:
         summary = infer_views(
             FakeSource(),
             store,
-            engine=engine,
+            engine=StubEngine(delay=delays[rank], log=folder / "asked.log"),
             encoder=StubEncoder(),
             progress=False,
             trainer=inference_trainer("cpu", processes) if processes > 1 else None,
         )
-    print(summary)
-    sys.exit(3 if summary.interrupted else 0)
+    (folder / f"out-{rank}").write_text(str(summary))
+    return 3 if summary.interrupted else 0
+
+
+def serve() -> None:
+    """Fork a run for each line of arguments: importing torch takes longer than a run."""
+    import lightning.pytorch  # noqa: F401
+
+    for line in sys.stdin:
+        sys.argv[1:] = line.rstrip("\n").split("\t")  # with which Lightning starts the other processes
+        pid = os.fork()
+        if not pid:
+            os.dup2(os.open(f"{sys.argv[1]}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+            os._exit(run(Path(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:])))
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+class Forked:
+    """Runs of stage 1, one after the other, each a process of its own; what they say is in FOLDER.err."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, __file__, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._pid = 0
+
+    def start(self, folder: Path, *delays: float) -> int:
+        """Begin, in as many processes as there are delays; returns the first one's id."""
+        assert self._server.stdin is not None
+        words = [str(folder), str(len(delays)), *map(str, delays)]
+        self._server.stdin.write("\t".join(words) + "\n")
+        self._server.stdin.flush()
+        self._pid = self._number()
+        return self._pid
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Exit status of the latest; below 0 for a signal, SIGKILL among them if it takes too long."""
+        timer = threading.Timer(timeout, os.kill, (self._pid, signal.SIGKILL))
+        timer.start()
+        try:
+            return self._number()
+        finally:
+            timer.cancel()
+
+    def _number(self) -> int:
+        assert self._server.stdout is not None
+        return int(self._server.stdout.readline())
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.communicate("")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main()
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:])))

@@ -17,7 +17,8 @@ class TitleTrie:
     left to decode: a title of twenty tokens is usually told from twelve thousand others by six.
 
     Args:
-        choices: Token ids of each choice; of equal ones (a tokenizer may forget case) the first stands for all.
+        choices: Token ids of each choice; the first of equal ones stands for all (a tokenizer may forget
+            case).
         stop: The token that ends an answer; it tells a choice from a longer one that begins with it.
 
     Shapes:
