@@ -19,14 +19,13 @@ class ViewWriter(BasePredictionWriter):
     """Writes what `ViewInference` yields into this process's store, and localises a chunk when it is whole.
 
     Args:
-        run: The run that this process takes part in.
         meter: Counts answers.
         stop: Asked between batches.
     """
 
-    def __init__(self, run: Run, meter: Meter, stop: StopRequest) -> None:
+    def __init__(self, meter: Meter, stop: StopRequest) -> None:
         super().__init__(write_interval="batch")
-        self.run, self.meter, self.stop = run, meter, stop
+        self.meter, self.stop = meter, stop
         self.failures: Counter[str] = Counter()
         self._asked = [0, 0, 0, 0]  # prompts; tokens of prompts, computed, of answers
         self._began = (time.time(), time.monotonic())
@@ -47,9 +46,11 @@ class ViewWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Pull answers as the engine gives them, and write each batch at once."""
+        run = _run_of(pl_module)
+        assert run is not None
         try:
             for part in prediction:
-                self.run.save(part)
+                run.save(part)
                 self.meter.advance(len(part.answers))
                 self.failures.update(reason for _, _, reason in part.failures)
                 for answer in part.asked:
@@ -61,24 +62,30 @@ class ViewWriter(BasePredictionWriter):
                     break
         finally:
             prediction.close()  # ends the engine's work at once, also after an error
-        self.run.localise(batch)
+        run.localise(batch)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what it took; then wait for the other processes, so that their shards are whole."""
-        self.note(trainer.global_rank)
+        self.note(trainer.global_rank, pl_module)
         if trainer.world_size > 1:
             _wait_for_all(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """What was asked until here cost its time, too."""
-        self.note(trainer.global_rank)
+        self.note(trainer.global_rank, pl_module)
 
-    def note(self, rank: int) -> None:
+    def note(self, rank: int, pl_module: LightningModule) -> None:
         """Write the record of this run, where anything was asked."""
-        if self._asked[0]:
+        run = _run_of(pl_module)
+        if run is not None and self._asked[0]:
             started, began = self._began
-            self.run.record(started, rank, time.monotonic() - began, self._asked)
+            run.record(started, rank, time.monotonic() - began, self._asked)
             self._asked = [0, 0, 0, 0]
+
+
+def _run_of(module: LightningModule) -> Run | None:
+    run: Run | None = module.run  # type: ignore[assignment]  # of ViewInference
+    return run
 
 
 def _wait_for_all(trainer: Trainer) -> None:

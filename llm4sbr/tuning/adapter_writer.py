@@ -38,7 +38,7 @@ class AdapterWriter(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where this is the best loss yet."""
         loss = trainer.callback_metrics.get(MONITOR)
-        trial = trainer.sanity_checking or trainer.fast_dev_run
+        trial = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
         if trial or loss is None or not float(loss) < self.best:
             return
         self.best = float(loss)

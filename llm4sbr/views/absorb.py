@@ -55,6 +55,8 @@ def absorb(store: ViewStore, other: Path) -> None:
     store.lock()
     database = other / "views.sqlite"
     open_reader(database).close()  # structure and specs are sound
+    if database.samefile(store.database):
+        return
     connection = store.connection
     with named_errors(store.database):
         connection.execute("ATTACH DATABASE ? AS other", (str(database),))

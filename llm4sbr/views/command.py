@@ -103,11 +103,11 @@ def infer(
         choices = [
             sanitize_title(title, max_title_chars) for title in sessions.catalogue.titles if title.strip()
         ]
-    engine = (
-        server.engine(model, max_new_tokens, choices)
-        if server.base_url
-        else local.engine(model, max_new_tokens, batch_size, choices)
-    )
+    engine = None
+    if source == "llm" and server.base_url:
+        engine = server.engine(model, max_new_tokens, choices)
+    elif source == "llm":
+        engine = local.engine(model, max_new_tokens, batch_size, choices)
     text_encoder = SentenceEncoder(encoder, device=local.device)
     what: dict[str, Any] = {
         "templates": asked,
@@ -120,6 +120,8 @@ def infer(
         "max_title_chars": max_title_chars,
     }
     if dry_run:
+        if engine is None:
+            raise InputError("views from titles ask nothing, so there is nothing to estimate")
         plan = plan_views(sessions, encoder=text_encoder, engine=engine, **what)
         known = store if store.database.exists() else None
         prompts = plan.pending(known)

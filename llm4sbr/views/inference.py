@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -21,15 +21,22 @@ class ViewInference(LightningModule):
     """Asks the engine about a chunk of sessions; a `ViewWriter` pulls the answers and writes them.
 
     Args:
-        run: The run that this process takes part in.
+        prepare: Gives the run that this process takes part in. It is called when every process has come to
+            `setup`, and so after the first has made the store, wherever and whenever they were started.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, prepare: Callable[[], Run]) -> None:
         super().__init__()
-        self.run = run
+        self._prepare = prepare
+        self.run: Run | None = None
+
+    def setup(self, stage: str) -> None:
+        """Lightning has the processes wait for each other before it calls this."""
+        self.run = self._prepare()
 
     def predict_step(self, batch: list[bytes], batch_idx: int) -> Iterator[Batch]:
         """Answers as they come; nothing is asked until they are pulled."""
+        assert self.run is not None
         return self.run.ask(batch)
 
 

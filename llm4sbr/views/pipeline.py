@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from lightning.pytorch import Trainer
 
@@ -104,7 +104,8 @@ def infer_views(
     summary.reused = sum(map(run.answers_in_store, plan.chosen))
     run.localise(list(plan.sessions))  # what a killed run asked but could not localise
     began = time.time()
-    summary.interrupted = _predict(run, trainer, progress)
+    missing = len(plan.spec.views) * len(plan.chosen) - summary.reused if progress else 0
+    summary.interrupted = _predict(lambda: run, plan, engine, trainer, missing)
     if trainer.world_size > 1:
         absorb_shards(store)
         run = Run(store, store, plan, encoder, engine)
@@ -118,26 +119,29 @@ def _assist(
 ) -> ViewSummary:
     """The part of any process but the first: read the store, write a shard."""
     with ViewStore(shard_of(store.path, trainer.global_rank)) as shard:
-        shard.lock(wait=60)  # the first process may be taking in what a killed run left
-        run = Run(StoreReader(store.path), shard, plan, encoder, engine)
-        _predict(run, trainer, progress=False)
+        # Later, in `setup`: by then the first process has made the store and taken in what a killed run left.
+        _predict(lambda: Run(StoreReader(store.path), shard, plan, encoder, engine), plan, engine, trainer)
     trainer.strategy.barrier("shards")  # closed, so that the first may take them in
     # Not `interrupted`: Lightning kills the first process where another ends with a status that is not 0.
     return ViewSummary(plan.spec.fingerprint, "llm", len(plan.sessions), len(plan.chosen))
 
 
-def _predict(run: Run, trainer: Trainer, progress: bool) -> bool:
-    """Ask about this process's share of the sessions; returns whether a signal ended it early."""
-    views, world = len(run.spec.views), trainer.world_size
-    missing = sum(views - run.answers_in_store(key) for key in run.plan.chosen) // world
-    with StopRequest() as stop, Meter("asking the LLM", missing, shown=progress and missing > 0) as meter:
-        size = max(1, run.engine.batch_size // views)
-        chunks = Chunks(run.plan.chosen, size, stop, trainer.global_rank, world)
-        writer = ViewWriter(run, meter, stop)
+def _predict(
+    prepare: Callable[[], Run], plan: ViewPlan, engine: Engine, trainer: Trainer, shown: int = 0
+) -> bool:
+    """Ask about this process's share of the sessions, and show a bar where so many answers are missing.
+
+    Returns whether a signal ended it early.
+    """
+    world = trainer.world_size
+    with StopRequest() as stop, Meter("asking the LLM", shown // world, shown=shown > 0) as meter:
+        size = max(1, engine.batch_size // len(plan.spec.views))
+        chunks = Chunks(plan.chosen, size, stop, trainer.global_rank, world)
+        writer = ViewWriter(meter, stop)
         trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         try:
             with quiet_lightning():
-                trainer.predict(ViewInference(run), chunks.loader(), return_predictions=False)
+                trainer.predict(ViewInference(prepare), chunks.loader(), return_predictions=False)
         finally:
             trainer.callbacks.remove(writer)  # type: ignore[attr-defined]
     if trainer.is_global_zero:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -53,14 +54,14 @@ def test_kill_minus_nine_of_the_first_process(stubs, forked, tmp_path):
     Seen to fail without the look at the parent's id: the helper asked on to the end of its share.
     """
     path = tmp_path / "store"
-    pid = forked.start(path, 0.1, 0.1)
-    until(lambda: len(lines(path / "reported.log")) > 60)
+    pid = forked.start(path, 0.1, 0.2)
+    until(lambda: len(lines(path / "reported.log")) > 40)
     os.kill(pid, signal.SIGKILL)
     forked.wait()
     until(lambda: gone(int((path / "pid-1").read_text())))
     reported, asked = lines(path / "reported.log"), lines(path / "asked.log")
     assert (shard_of(path, 1) / "views.sqlite").exists()
-    assert len(asked) < 200
+    assert len(asked) < 130
     engine, summary = finish(stubs, path)
     assert summary.reused >= len(reported)
     assert len(engine.asked) <= 264 - len(reported)
@@ -142,3 +143,47 @@ def test_the_command_line_on_two_processes_makes_what_one_makes(ring_shop, tiny_
         assert sorted(run.rank for run in runs) == [0, 1]  # both had their share
         assert sum(run.prompts for run in runs) == total
     assert not list((tmp_path / "two" / "shards").iterdir())
+
+
+MACHINE = """
+import runpy, sys
+from pathlib import Path
+stubs = runpy.run_path(sys.argv[1])
+from llm4sbr.views import infer_views
+from llm4sbr.views.inference import inference_trainer
+from llm4sbr.views.store import ViewStore
+path = Path(sys.argv[2])
+trainer = inference_trainer("cpu", 1, num_nodes=2)
+engine = stubs["StubEngine"](log=path.parent / f"asked-{trainer.global_rank}.log")
+with ViewStore(path) as store:
+    infer_views(stubs["FakeSource"](), store, engine=engine, encoder=stubs["StubEncoder"](), progress=False,
+                trainer=trainer)
+"""
+
+
+def test_two_machines_whichever_starts_first(stubs, tmp_path):
+    """Seen to fail with the helper's store opened before `setup`: "there is no view store here"."""
+    path = tmp_path / "store"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = []
+    for rank in (1, 0):
+        place = {"NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        words = [sys.executable, "-c", MACHINE, stubs.__file__, str(path)]
+        machines.append(subprocess.Popen(words, env={**os.environ, **place, "LOCAL_RANK": "0"}))
+        time.sleep(2)
+    assert [machine.wait(120) for machine in machines] == [0, 0]
+    shares = [set(lines(tmp_path / f"asked-{rank}.log")) for rank in (0, 1)]
+    assert all(shares)
+    straight = stubs.StubEngine()
+    with ViewStore(tmp_path / "straight") as store:
+        infer_views(stubs.FakeSource(), store, engine=straight, encoder=stubs.StubEncoder(), progress=False)
+        expected = {spec.view: dict(store.answers(spec)) for spec in store.answer_specs()}
+    with ViewStore(path) as store:
+        found = {spec.view: dict(store.answers(spec)) for spec in store.answer_specs()}
+    for view, answers in expected.items():
+        assert {key: answer.text for key, answer in found[view].items()} == {
+            key: answer.text for key, answer in answers.items()
+        }
+    assert not list((path / "shards").iterdir())

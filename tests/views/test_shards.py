@@ -108,10 +108,12 @@ def test_a_harmed_shard_is_named_and_kept(tmp_path, harm):
         holder.lock()
     with ViewStore(tmp_path) as store:
         store.lock()
-        with pytest.raises(StoreError) as caught:
-            absorb_shards(store)
-        assert str(shard) in str(caught.value)
-        assert not list(store.answers(LONG))
+        for act in (absorb_shards, lambda store: absorb(store, shard)):
+            if act is absorb_shards or harm != "in use":  # a store may be read while it grows
+                with pytest.raises(StoreError) as caught:
+                    act(store)
+                assert str(shard) in str(caught.value)
+                assert not list(store.answers(LONG))
     assert database.exists()
     holder.close()
 
@@ -136,4 +138,5 @@ def test_merging_on_the_command_line(tmp_path, capsys):
     before = everything(tmp_path / "a")
     assert main(["views", "merge", "--out", out, "--stores", str([str(tmp_path / "none")])]) == 1
     assert "no view store" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
     assert everything(tmp_path / "a") == before

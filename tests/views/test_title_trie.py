@@ -57,12 +57,15 @@ def test_nodes_are_the_shared_beginnings(titles):
 
 @given(st.lists(TOKENS, min_size=1, max_size=12, unique_by=tuple))
 @settings(max_examples=150, deadline=None)
-def test_identifying_is_the_shortest_beginning_of_ones_own(titles):
+def test_a_walk_ends_where_only_ones_own_title_is_left(titles):
+    """Seen to fail with the node after a token given in place of the one before it."""
     trie = TitleTrie(titles, STOP)
-    whole = [(*title, STOP) for title in titles]
+    whole, spelled = [(*title, STOP) for title in titles], walk(trie)
     for path in whole:
         told = next(n for n in range(1, len(path) + 1) if sum(o[:n] == path[:n] for o in whole) == 1)
-        assert trie.walk(path)[0] == list(path[:told])
+        tokens, nodes = trie.walk(path)
+        assert tokens == list(path[: told if len(titles) > 1 else 0])
+        assert [spelled[node] for node in nodes] == [path[:step] for step in range(len(nodes))]
 
 
 def test_one_title_begins_another():
@@ -88,7 +91,7 @@ def test_none_and_one(titles):
     assert trie.choice.tolist() == ([0] if titles else [-1])
     assert len(trie.children(np.array([0]))[0]) == 0
     if titles:
-        assert trie.identifying([*titles[0], STOP]) == [*titles[0], STOP][:1]
+        assert trie.walk([*titles[0], STOP]) == ([], [])  # there is nothing to choose
 
 
 def test_long_titles_differ_at_their_ends():
