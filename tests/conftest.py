@@ -1,5 +1,10 @@
 """Helpers that several folders of tests share, as fixtures: a plain import would put tests/ on sys.path."""
 
+import os
+
+# Before torch: what is tested is small, and two threads on a busy machine spend their time waiting.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import importlib.util
 import sys
 from collections.abc import Iterator

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llm4sbr.views.encoder import SentenceEncoder
+    from llm4sbr.views.engines.openai_engine import OpenAIEngine
     from llm4sbr.views.engines.transformers_engine import TransformersEngine
     from llm4sbr.views.loading import load_view_table
     from llm4sbr.views.pipeline import infer_views
-    from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate, load_templates
+    from llm4sbr.views.prompts import DEFAULT_TEMPLATES, PAPER_TEMPLATES, ViewTemplate, load_templates
     from llm4sbr.views.store import StoreError, ViewStore
     from llm4sbr.views.summary import ViewSummary
 
 _HOME = {
     "DEFAULT_TEMPLATES": "prompts",
+    "OpenAIEngine": "engines.openai_engine",
+    "PAPER_TEMPLATES": "prompts",
     "SentenceEncoder": "encoder",
     "StoreError": "store",
     "TransformersEngine": "engines.transformers_engine",
@@ -34,6 +37,8 @@ _HOME = {
 
 __all__ = [
     "DEFAULT_TEMPLATES",
+    "PAPER_TEMPLATES",
+    "OpenAIEngine",
     "SentenceEncoder",
     "StoreError",
     "TransformersEngine",
