@@ -1,0 +1,55 @@
+"""Two sets of views, held against each other by the script, as a person runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from llm4sbr.datamodules import SessionDataModule
+from llm4sbr.datamodules.rules import SplitBy
+from llm4sbr.views import ViewStore, infer_views
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "compare_views.py"
+
+
+def test_a_view_that_knows_the_next_item_is_ahead_of_one_that_does_not(stubs, tmp_path):
+    """Seen to fail with the baseline's gains on both sides of the difference."""
+    events = ["session_id,item_id,timestamp,split"]
+    for session in range(40):
+        part = "test" if session % 5 == 4 else "train"
+        events += [f"s{session},i{(session + click) % 9},{session * 10 + click},{part}" for click in range(3)]
+    (tmp_path / "events.csv").write_text("\n".join(events) + "\n")
+    titles = ["rose soap", "lemon oil", "silk brush", "nail polish", "eye liner", "argan cream"]
+    titles += ["hair powder", "night shampoo", "bath salt"]
+    rows = [f"i{number},{title}" for number, title in enumerate(titles)]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,title", *rows]) + "\n")
+    options = f"{{data_dir: {tmp_path}, split: {{by: column}}, cache_dir: {tmp_path / 'cache'}}}"
+    (tmp_path / "data.yaml").write_text(f"class_path: SessionDataModule\ninit_args: {options}\n")
+    data = SessionDataModule(tmp_path, split=SplitBy(by="column"), cache_dir=tmp_path / "cache")
+    data.prepare_data()
+
+    def knows(prompt: str) -> str:
+        return titles[(titles.index(stubs.last_title(prompt)) + 1) % 9]
+
+    specs = []
+    with ViewStore(tmp_path / "store") as store:
+        for name, reply in (("knows", knows), ("repeats", stubs.last_title)):
+            engine = stubs.StubEngine(reply, name=name)
+            summary = infer_views(
+                data, store, engine=engine, encoder=stubs.StubEncoder(), r=1, progress=False
+            )
+            specs.append(f"{name}={summary.spec}")
+    out = tmp_path / "out.json"
+    words = ["--data", str(tmp_path / "data.yaml"), "--store", str(tmp_path / "store"), "--draws", "100"]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words, "--specs", *specs, "--json", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = {row["what"]: row["value"] for row in json.loads(out.read_text())["rows"]}
+    assert told["short_term, knows: mrr@20"] == 100
+    assert told["short_term, repeats: mrr@20"] < 60
+    ahead = told["short_term, knows minus repeats: mrr@20"]
+    assert abs(ahead - (100 - told["short_term, repeats: mrr@20"])) < 0.1
