@@ -175,8 +175,15 @@ class ViewSpec:
 
     def describe(self) -> str:
         """One line for people."""
-        model = f" {self.answers[0].engine.model.name}" if self.answers else ""
-        return f"{self.fingerprint[:12]} ({self.source}{model}, encoder {self.encoder.name}, r={self.r})"
+        made: list[str] = [self.source]
+        if self.answers:
+            engine = self.answers[0].engine
+            made = [f"llm {engine.model.name}{f' + {engine.adapter.name}' if engine.adapter else ''}"]
+            if "choices" in engine.decoding:
+                made.append("held to the catalogue")
+            if "num_answers" in engine.decoding:
+                made.append(f"{engine.decoding['num_answers']} answers")
+        return f"{self.fingerprint[:12]} ({', '.join(made)}, encoder {self.encoder.name}, r={self.r})"
 
     def to_json(self) -> str:
         """The record as JSON, labels included."""
