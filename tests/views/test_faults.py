@@ -72,9 +72,9 @@ def test_kill_minus_nine_loses_nothing_reported_written(stubs, forked, straight,
     """Seen to fail with the commit moved to the end of the run, and with the answers in memory to the end."""
     draw, kills = random.Random(), 0
     for _ in range(12):
-        pid = forked.start(tmp_path, 0.02)
+        forked.start(tmp_path, 0.02)
         time.sleep(draw.uniform(0, 0.4))
-        os.kill(pid, signal.SIGKILL)
+        forked.kill(signal.SIGKILL)
         kills += forked.wait() == -signal.SIGKILL
         if reported := set(lines(tmp_path / "reported.log")):
             assert reported <= stored(tmp_path)[0]
@@ -92,9 +92,9 @@ def test_a_signal_stops_after_the_batch_with_its_views(stubs, forked, straight, 
     """Seen to fail with the views localised at the end of the run alone."""
     before = 0
     for _ in range(2):
-        pid = forked.start(tmp_path, 0.05)
+        forked.start(tmp_path, 0.05)
         after_the_first_batch(tmp_path, before)
-        os.kill(pid, number)
+        forked.kill(number)
         assert forked.wait() == 3
         before = len(lines(tmp_path / "asked.log"))
         assert before < straight[1]
@@ -120,10 +120,10 @@ def test_a_torn_tail_costs_the_tail_alone(stubs, forked, straight, tmp_path, har
     a later run makes the rest. Nothing better can be had of a file that lost what was synced.
     """
     whole, draw = tmp_path / "whole", random.Random()
-    pid = forked.start(whole, 0)
+    forked.start(whole, 0.01)
     while len(lines(whole / "reported.log")) < 150:
         time.sleep(0.001)
-    os.kill(pid, signal.SIGKILL)
+    forked.kill(signal.SIGKILL)
     forked.wait()
     reported, log = lines(whole / "reported.log"), whole / "views.sqlite-wal"
     content, ends = log.read_bytes(), set()

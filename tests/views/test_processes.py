@@ -54,9 +54,9 @@ def test_kill_minus_nine_of_the_first_process(stubs, forked, tmp_path):
     Seen to fail without the look at the parent's id: the helper asked on to the end of its share.
     """
     path = tmp_path / "store"
-    pid = forked.start(path, 0.1, 0.2)
+    forked.start(path, 0.1, 0.2)
     until(lambda: len(lines(path / "reported.log")) > 40)
-    os.kill(pid, signal.SIGKILL)
+    forked.kill(signal.SIGKILL)
     forked.wait()
     until(lambda: gone(int((path / "pid-1").read_text())))
     reported, asked = lines(path / "reported.log"), lines(path / "asked.log")
@@ -76,9 +76,9 @@ def test_a_signal_stops_all_even_where_one_is_done(stubs, forked, tmp_path, dela
     And a first process that waited in a barrier heard no signal until the other had done its share.
     """
     path = tmp_path / "store"
-    pid = forked.start(path, *delays)
+    forked.start(path, *delays)
     until(lambda: len(lines(path / "reported.log")) > 130)  # the quick one's share, and a little
-    os.kill(pid, signal.SIGTERM)
+    forked.kill(signal.SIGTERM)
     status, told = forked.wait(), (tmp_path / "store.err").read_text()
     assert status == 3, told
     assert told.count("stopping after this batch") == 1

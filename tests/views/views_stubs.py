@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -221,16 +222,25 @@ class Forked:
         self._server = subprocess.Popen(
             [sys.executable, __file__, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._pid = 0
+        self._pid = 0  # of a run that nobody has waited for
 
     def start(self, folder: Path, *delays: float) -> int:
         """Begin, in as many processes as there are delays; returns the first one's id."""
         assert self._server.stdin is not None
+        if self._pid:  # a test failed before it waited: its answer still stands in the pipe
+            self.kill(signal.SIGKILL)
+            self.wait()
         words = [str(folder), str(len(delays)), *map(str, delays)]
         self._server.stdin.write("\t".join(words) + "\n")
         self._server.stdin.flush()
         self._pid = self._number()
         return self._pid
+
+    def kill(self, number: int) -> None:
+        """Send a signal to the latest; nothing where it has ended already."""
+        assert self._pid > 1  # 0 would be the whole group of the tests
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, number)
 
     def wait(self, timeout: float = 30.0) -> int:
         """Exit status of the latest; below 0 for a signal, SIGKILL among them if it takes too long."""
@@ -240,6 +250,7 @@ class Forked:
             return self._number()
         finally:
             timer.cancel()
+            self._pid = 0
 
     def _number(self) -> int:
         assert self._server.stdout is not None
