@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,7 @@ class AmazonBeauty(SessionDataModule):
         recipe = super().recipe()
         if not self._raw or recipe.split.by != "column":
             return recipe
-        split = SplitBy("ratio", val_ratio=recipe.split.val_ratio, unseen_items=recipe.split.unseen_items)
-        return Recipe(**{**vars(recipe), "split": split})
+        return replace(recipe, split=replace(recipe.split, by="ratio"))
 
     def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         """Clicks and titles of either form.

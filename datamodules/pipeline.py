@@ -1,6 +1,7 @@
 """Clicks and titles to the examples of every split, in the one order that leaks nothing.
 
-sessions -> filter (on everything) -> split -> filter (on training) -> catalogue -> prefixes inside each split
+sessions -> filter (on everything) -> split -> filter (on training) -> catalogue -> sample
+-> prefixes inside each split
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .dataset import expand
 from .filtering import drop_unseen, k_core, k_core_on_train
 from .rules import ExampleMode, KCore, Sessions, SplitBy
 from .sessionize import sessionize
-from .splits import split_sessions
+from .splits import sample_sessions, split_sessions
 from .tables import warn_missing
 
 
@@ -81,7 +82,7 @@ def build(
     if recipe.split.unseen_items == "drop":
         clicks = drop_unseen(clicks)
     catalogue = make_catalogue(clicks["item_id"].unique(), items, recipe.missing_titles, path)
-    clicks = number_items(clicks, catalogue)
+    clicks = sample_sessions(number_items(clicks, catalogue), recipe.split.sample, recipe.seed)
     part = {name: clicks.filter(pl.col("part") == name) for name in ("train", "validate", "test")}
     splits: dict[Split, Examples] = {
         "train": _examples(part["train"], recipe.train_examples),

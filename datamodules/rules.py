@@ -94,14 +94,18 @@ class SplitBy:
         val_ratio: Share of the training sessions cut for validation (not used where the column names a
             validation split): the latest for `temporal`, else at random.
         unseen_items: Keep or drop clicks of validation and test on items that training never saw.
+        sample: Keep this share of each part's sessions, drawn by session id and seed, to try things on. The catalogue and the split are those of the whole; a smaller sample lies in a larger.
     """
 
     by: Literal["temporal", "ratio", "column"]
     test_ratio: float = 0.1
     val_ratio: float = 0.1
     unseen_items: Literal["keep", "drop"] = "keep"
+    sample: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.sample <= 1:
+            raise InputError("split.sample is a share in (0, 1]", value=self.sample)
         for name in ("test_ratio", "val_ratio"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"split.{name} is a share in [0, 1)", value=getattr(self, name))

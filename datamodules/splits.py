@@ -54,6 +54,20 @@ def split_sessions(clicks: pl.DataFrame, rules: SplitBy, seed: int) -> pl.DataFr
     return clicks.join(labels, on="session_id", how="left", maintain_order="left")
 
 
+def sample_sessions(clicks: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
+    """Keep a share of the sessions of each ``part``, at least one: the first in an order drawn by hash.
+
+    The order does not depend on the share, so that the sessions of a smaller one are among those of a larger.
+    """
+    if share == 1:
+        return clicks
+    kept: list[str] = []
+    for _, part in clicks.group_by("part"):
+        ids = part["session_id"].unique().to_list()
+        kept += [ids[row] for row in _shuffled(ids, seed, "sample")[: max(1, round(share * len(ids)))]]
+    return clicks.filter(pl.col("session_id").is_in(kept))
+
+
 def cut_at_random(ids: Sequence[str], seed: int, share: float) -> set[int]:
     """Positions of the sessions that go to validation: `share` of them, at least one, never all."""
     parts = _cut(["train"] * len(ids), _shuffled(ids, seed, "validate"), "validate", share)

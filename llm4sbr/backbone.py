@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from llm4sbr.batch import Interests, SessionBatch
 from llm4sbr.errors import InputError
+from llm4sbr.examples import Examples
 
 
 class SessionBackbone(nn.Module, ABC):
@@ -23,6 +24,7 @@ class SessionBackbone(nn.Module, ABC):
     Shapes:
         - encode: `SessionBatch` -> ``long_term (B, d)``, ``short_term (B, d)``
         - merge: `Interests` -> ``(B, d)``
+        - score: ``(B, d)``, `Interests` -> ``(B, V)``, column ``k - 1`` is item ``k``
         - item_embeddings: ``(V, d)``, row ``k - 1`` is item ``k``; no padding row
     """
 
@@ -46,6 +48,27 @@ class SessionBackbone(nn.Module, ABC):
     def item_embeddings(self) -> Tensor:
         """Embeddings of items 1..V, ``(V, d)``, tied to the scores (Eq. 13, arXiv:2402.13840)."""
 
+    def score(self, session: Tensor, interests: Interests) -> Tensor:
+        """Scores over the whole catalogue, ``(B, V)`` (Eq. 13, arXiv:2402.13840).
+
+        Override it where scores are more than a product with the item embeddings: normalised, of a
+        temperature, or dependent on the session in ways that no one vector expresses; `encode` hands over
+        what that takes in `Interests.context`. The wrapper gives its fused vector as `session`.
+
+        Args:
+            session: What `merge`, or the wrapper's fusion, made of the interests.
+            interests: What `encode` returned for these sessions.
+        """
+        return session @ self.item_embeddings().T
+
+    def read_training_sessions(self, examples: Examples) -> None:
+        """Take what the model needs from all training sessions, such as a global graph, before training.
+
+        Called once, before ``fit``, with the training split and nothing else. Keep what is read in buffers,
+        so that a checkpoint holds it.
+        """
+
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the whole catalogue, ``(B, V)``; column ``k - 1`` is item ``k``."""
-        return self.merge(self.encode(batch)) @ self.item_embeddings().T
+        interests = self.encode(batch)
+        return self.score(self.merge(interests), interests)

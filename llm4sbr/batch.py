@@ -6,7 +6,7 @@ Notation: ``B`` sessions in the batch, ``L`` longest session, ``V`` items, ``K``
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,10 +37,15 @@ class SessionBatch(NamedTuple):
 
 
 class Interests(NamedTuple):
-    """A backbone's two readings of a session (Eq. 6, arXiv:2402.13840)."""
+    """A backbone's two readings of a session (Eq. 6, arXiv:2402.13840), and what else it found on the way."""
 
     long_term: Tensor  # (B, d) global, h_g
     short_term: Tensor  # (B, d) local, h_l
+    context: Any = None  # the backbone's own; handed back to its `merge` and `score`
+    auxiliary_loss: Tensor | None = None  # scalar, added to the loss in training
+
+
+INTERESTS = ("long_term", "short_term")  # those that a view can read
 
 
 def build_session_graph(item_ids: Tensor, lengths: Tensor) -> SessionGraph:

@@ -48,6 +48,17 @@ class Examples:
         clicks = self.clicks.tolist()
         return [tuple(clicks[a:b]) for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
 
+    def sessions(self) -> list[IntArray]:
+        """Clicks of each session that gives an example, targets included, without what `start` cuts off."""
+        if len(self) == 0:
+            return []
+        number, where = np.unique(self.session, return_inverse=True)  # (S',), (E,)
+        first = np.full(len(number), len(self.clicks), dtype=np.int64)
+        last = np.zeros(len(number), dtype=np.int64)
+        np.minimum.at(first, where, self.start)
+        np.maximum.at(last, where, self.end + (self.target > 0))
+        return [self.clicks[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+
     def session_id(self, example: int) -> str:
         """The shop's id of the session that an example belongs to."""
         return self.session_ids[int(self.session[example])]

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from llm4sbr.backbone import SessionBackbone
-from llm4sbr.batch import SessionBatch
+from llm4sbr.batch import Interests, SessionBatch
 from llm4sbr.errors import InputError
 from llm4sbr.losses import catalogue_cross_entropy
 from llm4sbr.metrics import SessionRanking
@@ -68,21 +68,29 @@ class SBRModule(LightningModule):
         self.top_k = top_k
         self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
 
-    def session_vector(self, batch: SessionBatch) -> Tensor:
-        """One vector per session, ``(B, d)``: the backbone's own read-out."""
-        return self.backbone.merge(self.backbone.encode(batch))
+    def setup(self, stage: str) -> None:
+        """Show the training sessions to a backbone that is about to be trained."""
+        source = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and source is not None and hasattr(source, "examples"):
+            self.backbone.read_training_sessions(source.examples("train"))
 
-    def scores(self, session: Tensor) -> Tensor:
-        """Scores over all real items, ``(B, V)`` (Eq. 13, arXiv:2402.13840)."""
-        return session @ self.backbone.item_embeddings().T
+    def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
+        """One vector per session, ``(B, d)``, and the interests it was made of."""
+        interests = self.backbone.encode(batch)
+        return self.backbone.merge(interests), interests
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue."""
-        return self.scores(self.session_vector(batch))
+        return self.backbone.score(*self.read(batch))
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Named losses of a batch; ``loss`` is what is minimised."""
-        return {"loss": catalogue_cross_entropy(self(batch), batch.target)}
+        session, interests = self.read(batch)
+        rec_loss = catalogue_cross_entropy(self.backbone.score(session, interests), batch.target)
+        if interests.auxiliary_loss is None:
+            return {"loss": rec_loss}
+        auxiliary = interests.auxiliary_loss
+        return {"loss": rec_loss + auxiliary, "rec_loss": rec_loss, "auxiliary": auxiliary}
 
     def training_step(self, batch: SessionBatch, batch_idx: int) -> Tensor:
         """One step."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llm4sbr.backbone import SessionBackbone
-from llm4sbr.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.batch import INTERESTS, Interests, SessionBatch, build_session_graph
+from llm4sbr.examples import Examples
 
 
 def make_batch(
@@ -46,6 +48,35 @@ def make_batch(
     )
 
 
+def make_examples(sessions: list[list[int]]) -> Examples:
+    """Build training examples from lists of items: every prefix predicts the next click.
+
+    Shapes:
+        - E: the sum of each session's clicks but one
+
+    >>> make_examples([[3, 4, 5], [6, 7]]).prefixes()
+    [(3,), (3, 4), (6,)]
+    """
+    start, end, session = [], [], []
+    first = 0
+    for number, clicks in enumerate(sessions):
+        for position in range(1, len(clicks)):
+            start.append(first)
+            end.append(first + position)
+            session.append(number)
+        first += len(clicks)
+    clicks_ = np.array([item for clicks in sessions for item in clicks], dtype=np.int64)
+    ends = np.array(end, dtype=np.int64)
+    return Examples(
+        clicks=clicks_,
+        start=np.array(start, dtype=np.int64),
+        end=ends,
+        target=clicks_[ends],
+        session=np.array(session, dtype=np.int64),
+        session_ids=tuple(f"s{number}" for number in range(len(sessions))),
+    )
+
+
 def assert_backbone(
     make: Callable[[int], SessionBackbone], num_items: int = 13, tolerance: float = 1e-5
 ) -> None:
@@ -68,6 +99,7 @@ def assert_backbone(
     backbone = make(num_items)
     assert isinstance(backbone, SessionBackbone), "make(num_items) must return a SessionBackbone"
     sessions = [[1, 2, 3, 2], [num_items], [5, 5, 5], [9, 8, 7, 6, 1], [4, 2]]
+    backbone.read_training_sessions(make_examples([*sessions, [num_items, 3], [6, 7, 8, 2]]))
     backbone.eval()
     _check_shapes(backbone, make_batch(sessions), num_items)
 
@@ -96,7 +128,8 @@ def _check_shapes(backbone: SessionBackbone, batch: SessionBatch, num_items: int
     interests = backbone.encode(batch)
     expected = (len(batch.lengths), backbone.embedding_dim)
     assert isinstance(interests, Interests), "encode must return Interests"
-    for name, vector in interests._asdict().items():
+    for name in INTERESTS:
+        vector = getattr(interests, name)
         assert vector.shape == expected, f"{name} is {tuple(vector.shape)}, expected {expected}"
     session = backbone.merge(interests)
     assert session.shape == expected, f"merge gives {tuple(session.shape)}, expected {expected}"
@@ -105,13 +138,20 @@ def _check_shapes(backbone: SessionBackbone, batch: SessionBatch, num_items: int
         f"item_embeddings is {tuple(items.shape)}, expected {(num_items, backbone.embedding_dim)}: "
         "one row per real item and none for padding"
     )
-    assert backbone(batch).isfinite().all(), "scores are not finite"
+    scores = backbone(batch)
+    assert scores.shape == (len(batch.lengths), num_items), (
+        f"scores are {tuple(scores.shape)}, expected {(len(batch.lengths), num_items)}"
+    )
+    assert scores.isfinite().all(), "scores are not finite"
 
 
 def _check_gradients(backbone: SessionBackbone, batch: SessionBatch) -> None:
     interests = backbone.encode(batch)
     # Both interests and the scores: what the wrapper aligns must be trained too.
-    total = sum(vector.square().sum() for vector in interests) + backbone(batch).square().sum()
+    total = sum(getattr(interests, name).square().sum() for name in INTERESTS)
+    total = total + backbone(batch).square().sum()
+    if interests.auxiliary_loss is not None:
+        total = total + interests.auxiliary_loss
     assert isinstance(total, Tensor)
     backbone.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]

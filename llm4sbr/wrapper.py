@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from llm4sbr.backbone import SessionBackbone
-from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.errors import InputError
 from llm4sbr.heads import FUSIONS, alignment_loss, uniformity_loss
 from llm4sbr.losses import catalogue_cross_entropy
@@ -34,6 +34,7 @@ class Enhanced(NamedTuple):
     h: Tensor  # (B, K, d) interest that each view is aligned with
     z: Tensor  # (B, K, d) projected views; 0 where unknown
     mask: Tensor  # (B, K) bool: which views are known
+    interests: Interests  # as the backbone gave them
 
 
 class LLM4SBRWrapper(SBRModule):
@@ -84,8 +85,8 @@ class LLM4SBRWrapper(SBRModule):
         super().__init__(backbone, lr, weight_decay, lr_step, lr_gamma, ks, top_k)
         if fusion not in FUSIONS:
             raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
-        if not interest_of_view or any(name not in Interests._fields for name in interest_of_view):
-            raise InputError(f"each view reads one of {Interests._fields}", value=list(interest_of_view))
+        if not interest_of_view or any(name not in INTERESTS for name in interest_of_view):
+            raise InputError(f"each view reads one of {INTERESTS}", value=list(interest_of_view))
         self.save_hyperparameters(ignore=["backbone"])
         self.tau = tau
         self.text_dim = text_dim
@@ -109,17 +110,23 @@ class LLM4SBRWrapper(SBRModule):
             self._check_views(batch.views)
             mask = batch.view_mask if batch.view_mask is not None else h.new_ones(h.shape[:2]).bool()
             z = self.projection(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
-        fused = self.fusion(h, z, mask, self.backbone.merge)
-        return Enhanced(fused.session, fused.gates, h, z, mask)
 
-    def session_vector(self, batch: SessionBatch) -> Tensor:
-        """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840)."""
-        return self.enhance(batch).session
+        def merge(long_term: Tensor, short_term: Tensor) -> Tensor:
+            return self.backbone.merge(interests._replace(long_term=long_term, short_term=short_term))
+
+        fused = self.fusion(h, z, mask, merge)
+        return Enhanced(fused.session, fused.gates, h, z, mask, interests)
+
+    def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
+        """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840), and the interests."""
+        enhanced = self.enhance(batch)
+        return enhanced.session, enhanced.interests
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity, and their sum ``loss`` (Eq. 15, arXiv:2402.13840)."""
         enhanced = self.enhance(batch)
-        rec_loss = catalogue_cross_entropy(self.scores(enhanced.session), batch.target)
+        scores = self.backbone.score(enhanced.session, enhanced.interests)
+        rec_loss = catalogue_cross_entropy(scores, batch.target)
         aligned, uniform = [], []
         for view in range(len(self.interest_of_view)):
             known = enhanced.mask[:, view]
@@ -127,12 +134,16 @@ class LLM4SBRWrapper(SBRModule):
             aligned.append(alignment_loss(z, h))
             uniform.append((uniformity_loss(z) + uniformity_loss(h)) / 2)
         alignment, uniformity = torch.stack(aligned).mean(), torch.stack(uniform).mean()
-        return {
+        losses = {
             "loss": rec_loss + self.tau * (alignment + uniformity),
             "rec_loss": rec_loss,
             "alignment": alignment,
             "uniformity": uniformity,
         }
+        if enhanced.interests.auxiliary_loss is not None:
+            losses["auxiliary"] = enhanced.interests.auxiliary_loss
+            losses["loss"] = losses["loss"] + losses["auxiliary"]
+        return losses
 
     def _check_views(self, views: Tensor) -> None:
         expected = (len(self.interest_of_view), self.text_dim)

@@ -8,9 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llm4sbr.batch import Interests
-
-Merge = Callable[[Interests], Tensor]
+Merge = Callable[[Tensor, Tensor], Tensor]  # long- and short-term (B, d) -> the backbone's read-out (B, d)
 
 
 class Fused(NamedTuple):
@@ -83,7 +81,7 @@ class AverageFusion(nn.Module):
             total = h[:, views[0]] + (z[:, views] * known[:, views]).sum(1)  # (B, d)
             return total / (1 + known[:, views].sum(1))
 
-        return Fused(merge(Interests(averaged("long_term"), averaged("short_term"))), None)
+        return Fused(merge(averaged("long_term"), averaged("short_term")), None)
 
 
 FUSIONS: dict[str, type[GateFusion] | type[AverageFusion]] = {"gate": GateFusion, "average": AverageFusion}

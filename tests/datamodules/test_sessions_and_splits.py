@@ -8,7 +8,7 @@ import pytest
 from llm4sbr.datamodules.filtering import drop_unseen, k_core, k_core_on_train
 from llm4sbr.datamodules.rules import KCore, Sessions, SplitBy
 from llm4sbr.datamodules.sessionize import by_gap, by_key, by_window, sessionize
-from llm4sbr.datamodules.splits import split_sessions
+from llm4sbr.datamodules.splits import sample_sessions, split_sessions
 from llm4sbr.errors import InputError
 
 
@@ -129,6 +129,21 @@ def test_ratio_split_follows_seed_and_not_the_order_of_rows() -> None:
     shuffled = by_key(many().sample(fraction=1, shuffle=True, seed=1).rename({"session_id": "key"}))
     assert parts_of(split_sessions(shuffled, rules, seed=0)) == parts
     assert parts_of(split_sessions(many(), rules, seed=1)) != parts
+
+
+def test_a_sample_takes_from_each_part_and_lies_in_a_larger_one() -> None:
+    whole = split_sessions(many(200), SplitBy("ratio", test_ratio=0.2, val_ratio=0.25), 0)
+    some, more = (parts_of(sample_sessions(whole, share, 0)) for share in (0.1, 0.3))
+    assert {part: list(some.values()).count(part) for part in set(some.values())} == {
+        "train": 12,
+        "validate": 4,
+        "test": 4,
+    }
+    assert some.items() <= more.items() <= parts_of(whole).items()
+    assert parts_of(sample_sessions(whole[::-1], 0.1, 0)) == some  # not by the order of rows
+    assert parts_of(sample_sessions(whole, 0.1, 1)) != some
+    assert sample_sessions(whole, 1, 0) is whole
+    assert len(parts_of(sample_sessions(whole, 0.001, 0))) == 3  # one of each part at least
 
 
 def column(*names: str) -> pl.DataFrame:

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from llm4sbr.batch import Interests
 from llm4sbr.heads import AverageFusion, GateFusion, alignment_loss, uniformity_loss
 
 
@@ -85,7 +84,7 @@ def test_average_fusion_is_version_one_of_the_paper():
     h, z = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
     mask = torch.tensor([[True, True], [False, True], [False, False]])
     fused = AverageFusion(4, ("long_term", "short_term"))(
-        h, z, mask, lambda i: i.long_term + 10 * i.short_term
+        h, z, mask, lambda long_term, short_term: long_term + 10 * short_term
     )
     assert fused.gates is None
     assert torch.allclose(fused.session[0], (h[0, 0] + z[0, 0]) / 2 + 10 * (h[0, 1] + z[0, 1]) / 2)
@@ -102,6 +101,5 @@ def test_a_third_view_joins_its_interest():
     h, z = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
     h[:, 2] = h[:, 0]
     fusion = AverageFusion(4, ("long_term", "short_term", "long_term"))
-    fused = fusion(h, z, torch.ones(1, 3).bool(), lambda i: i.long_term)
+    fused = fusion(h, z, torch.ones(1, 3).bool(), lambda long_term, short_term: long_term)
     assert torch.allclose(fused.session, (h[:, 0] + z[:, 0] + z[:, 2]) / 3)
-    assert isinstance(Interests(h[:, 0], h[:, 1]), tuple)
