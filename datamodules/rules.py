@@ -94,7 +94,8 @@ class SplitBy:
         val_ratio: Share of the training sessions cut for validation (not used where the column names a
             validation split): the latest for `temporal`, else at random.
         unseen_items: Keep or drop clicks of validation and test on items that training never saw.
-        sample: Keep this share of each part's sessions, drawn by session id and seed, to try things on. The catalogue and the split are those of the whole; a smaller sample lies in a larger.
+        sample: Keep this share of each part's sessions, drawn by session id and seed, to try things on. The
+            catalogue and the split are those of the whole; a smaller sample lies in a larger.
     """
 
     by: Literal["temporal", "ratio", "column"]
