@@ -6,6 +6,7 @@ Notation: ``B`` sessions in the batch, ``L`` longest session, ``V`` items, ``K``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,39 @@ class Interests(NamedTuple):
 
 
 INTERESTS = ("long_term", "short_term")  # those that a view can read
+
+
+def batch_prefixes(
+    prefixes: Sequence[Sequence[int]],
+    target: Sequence[int] | None = None,
+    example_index: Sequence[int] | None = None,
+    *,
+    graph: bool = True,
+) -> SessionBatch:
+    """Build a batch from lists of items.
+
+    Args:
+        prefixes: Clicks of each session, items 1..V, oldest first; none is empty.
+        target: Next items; 0, not known, if not given.
+        example_index: Rows in the view table; 0 if not given.
+        graph: Whether to build the batch's graph.
+
+    Shapes:
+        - item_ids: ``(B, L)`` with ``L`` the longest prefix
+
+    >>> batch_prefixes([[3, 4], [5]]).item_ids.tolist()
+    [[3, 4], [5, 0]]
+    """
+    rows = [torch.tensor(prefix, dtype=torch.long) for prefix in prefixes]
+    item_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    lengths = torch.tensor([len(prefix) for prefix in prefixes])
+    return SessionBatch(
+        item_ids,
+        lengths,
+        torch.zeros_like(lengths) if target is None else torch.tensor(target),
+        torch.zeros_like(lengths) if example_index is None else torch.tensor(example_index),
+        graph=build_session_graph(item_ids, lengths) if graph else None,
+    )
 
 
 def build_session_graph(item_ids: Tensor, lengths: Tensor) -> SessionGraph:

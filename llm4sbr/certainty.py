@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch, build_session_graph
+from llm4sbr.batch import batch_prefixes
 from llm4sbr.errors import InputError
 
 _MOST_SESSIONS = 512  # in one batch, however small the catalogue
@@ -70,7 +71,7 @@ def session_entropies(
     try:
         for begin in range(0, len(order), size):
             keys = order[begin : begin + size]
-            scores = model(_batch([sessions[key] for key in keys], model.device))
+            scores = model(move_data_to_device(batch_prefixes([sessions[key] for key in keys]), model.device))
             if scores.size(1) != num_items:
                 raise InputError(f"the model scores {scores.size(1)} items, the catalogue has {num_items}")
             uncertain = entropy(scores)  # (B,)
@@ -83,17 +84,3 @@ def session_entropies(
     finally:
         model.train(was_training)
     return found
-
-
-def _batch(prefixes: list[tuple[int, ...]], device: torch.device) -> SessionBatch:
-    items = torch.nn.utils.rnn.pad_sequence([torch.tensor(prefix) for prefix in prefixes], batch_first=True)
-    lengths = torch.tensor([len(prefix) for prefix in prefixes])
-    nothing = torch.zeros_like(lengths)  # target and example_index: not known here
-    graph = build_session_graph(items, lengths)
-    return SessionBatch(
-        items.to(device),
-        lengths.to(device),
-        nothing.to(device),
-        nothing.to(device),
-        graph=type(graph)(*(part.to(device) for part in graph)),
-    )

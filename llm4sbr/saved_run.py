@@ -14,7 +14,7 @@ from llm4sbr.errors import InputError
 from llm4sbr.module import SBRModule
 from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
 from llm4sbr.trainer_cli import SBRCLI
-from llm4sbr.views.inference import quiet_lightning
+from llm4sbr.views.quiet import quiet_lightning
 
 # Nothing is trained, and the run's own accelerator may not be here.
 _IDLE_TRAINER = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llm4sbr.backbone import SessionBackbone
-from llm4sbr.batch import INTERESTS, Interests, SessionBatch, build_session_graph
+from llm4sbr.batch import INTERESTS, Interests, SessionBatch, batch_prefixes, build_session_graph
 from llm4sbr.examples import Examples
 
 
@@ -35,17 +35,10 @@ def make_batch(
     >>> make_batch([[3, 4], [5]]).item_ids.tolist()
     [[3, 4], [5, 0]]
     """
-    lengths = torch.tensor([len(session) for session in sessions])
-    item_ids = torch.zeros(len(sessions), int(lengths.max()) + padding, dtype=torch.long)
-    for row, session in enumerate(sessions):
-        item_ids[row, : len(session)] = torch.tensor(session)
-    return SessionBatch(
-        item_ids=item_ids,
-        lengths=lengths,
-        target=torch.tensor(target if target is not None else [1] * len(sessions)),
-        example_index=torch.arange(len(sessions)),
-        graph=build_session_graph(item_ids, lengths) if graph else None,
-    )
+    batch = batch_prefixes(sessions, target or [1] * len(sessions), range(len(sessions)), graph=False)
+    item_ids = torch.nn.functional.pad(batch.item_ids, (0, padding))
+    made = build_session_graph(item_ids, batch.lengths) if graph else None
+    return batch._replace(item_ids=item_ids, graph=made)
 
 
 def make_examples(sessions: list[list[int]]) -> Examples:

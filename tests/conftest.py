@@ -1,40 +1,29 @@
-"""Helpers that several folders of tests share, as fixtures: a plain import would put tests/ on sys.path."""
+"""Fixtures that several folders of tests share; what they are made of lies in `helpers`."""
 
 import os
 
 # Before torch: what is tested is small, and two threads on a busy machine spend their time waiting.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "views" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+import tiny_llm as tiny_llm_module
+import views_stubs
 
 
 @pytest.fixture(scope="session")
 def stubs() -> ModuleType:
     """Stand-ins for a data module, an engine and an encoder."""
-    return _module("views_stubs")
+    return views_stubs
 
 
 @pytest.fixture(scope="session")
 def tiny_module() -> ModuleType:
     """Makes language models of two random layers."""
-    return _module("tiny_llm")
+    return tiny_llm_module
 
 
 @pytest.fixture(scope="session")

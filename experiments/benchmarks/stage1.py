@@ -22,7 +22,7 @@ from results import keep, row
 from llm4sbr.datamodules import AmazonBeauty
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
-from llm4sbr.views.prompts import build_prompt, sanitize_title, templates_named
+from llm4sbr.views.prompts import build_prompt, shown_titles, templates_named
 from llm4sbr.views.summary import normal_title
 
 
@@ -96,7 +96,7 @@ def main() -> None:
         for prefix in prefixes
         for template in templates
     ]
-    titles = [sanitize_title(title, args.max_title_chars) for title in catalogue.titles if title.strip()]
+    titles = shown_titles(catalogue.titles, args.max_title_chars)
     options = {"model": args.model, "dtype": args.dtype, "max_new_tokens": args.max_new_tokens}
     free = TransformersEngine(**options)
     held = TransformersEngine(**options, choices=titles)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Generator, Sequence
 
 import torch
@@ -26,7 +25,6 @@ class ViewWriter(BasePredictionWriter):
     def __init__(self, meter: Meter, stop: StopRequest) -> None:
         super().__init__(write_interval="batch")
         self.meter, self.stop = meter, stop
-        self.failures: Counter[str] = Counter()
         self._asked = [0, 0, 0, 0]  # prompts; tokens of prompts, computed, of answers
         self._began = (time.time(), time.monotonic())
 
@@ -52,7 +50,6 @@ class ViewWriter(BasePredictionWriter):
             for part in prediction:
                 run.save(part)
                 self.meter.advance(len(part.answers))
-                self.failures.update(reason for _, _, reason in part.failures)
                 for answer in part.asked:
                     self._asked[0] += 1
                     self._asked[1] += answer.prompt_tokens

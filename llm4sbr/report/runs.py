@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from llm4sbr.module import SBRModule
 from llm4sbr.report.history import EpochLog, best_epoch, read_history
 from llm4sbr.report.model import RunResult
 from llm4sbr.report.page import duration
+from llm4sbr.views.quiet import quiet_lightning
 
 
 def train(
@@ -122,17 +121,3 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's remarks on devices, loggers and workers inside the block; errors come through."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
+from llm4sbr.batch import SessionBatch, batch_prefixes
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.examples import Examples, ExampleSource, Split
 from llm4sbr.metrics import target_ranks
@@ -34,12 +34,11 @@ def batch_of(examples: Examples, rows: Sequence[int]) -> SessionBatch:
     Shapes:
         - output: ``item_ids (B, L)`` with ``L`` the longest prefix
     """
-    prefixes = [torch.tensor(examples.prefix(row)) for row in rows]
-    return SessionBatch(
-        item_ids=torch.nn.utils.rnn.pad_sequence(prefixes, batch_first=True),
-        lengths=torch.tensor([len(prefix) for prefix in prefixes]),
-        target=torch.tensor([int(examples.target[row]) for row in rows]),
-        example_index=torch.tensor([examples.first_index + row for row in rows]),
+    return batch_prefixes(
+        [examples.prefix(row) for row in rows],
+        [int(examples.target[row]) for row in rows],
+        [examples.first_index + row for row in rows],
+        graph=False,
     )
 
 

@@ -14,7 +14,7 @@ from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 from llm4sbr.examples import Examples, ExampleSource, Split
 from llm4sbr.tuning.tuner import Lesson
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate, build_prompt, sanitize_title
+from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate, build_prompt, sanitize_title, shown_titles
 
 
 class SessionLessons(Dataset[list[Lesson]]):
@@ -119,8 +119,7 @@ class LessonDataModule(LightningDataModule):
     @cached_property
     def titles(self) -> list[str]:
         """Every title as prompts show it."""
-        every = self.source.catalogue.titles
-        return [sanitize_title(title, self.max_title_chars) for title in every if title.strip()]
+        return shown_titles(self.source.catalogue.titles, self.max_title_chars)
 
     def train_dataloader(self) -> DataLoader[list[Lesson]]:
         """Training sessions, in random order."""

@@ -16,7 +16,7 @@ from llm4sbr.views.engines.estimate import Estimate, estimate, token_counter
 from llm4sbr.views.options import Answers, LocalModel, Processes, Server
 from llm4sbr.views.pipeline import infer_views
 from llm4sbr.views.plan import plan_views
-from llm4sbr.views.prompts import sanitize_title, templates_named
+from llm4sbr.views.prompts import shown_titles, templates_named
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.summary import ViewSummary
 
@@ -100,9 +100,7 @@ def infer(
         only = sessions_within(budget, bare_run, sessions, splits or SPLITS, progress=shown)
     choices = None
     if answers == "catalogue":
-        choices = [
-            sanitize_title(title, max_title_chars) for title in sessions.catalogue.titles if title.strip()
-        ]
+        choices = shown_titles(sessions.catalogue.titles, max_title_chars)
     engine = None
     if source == "llm" and server.base_url:
         engine = server.engine(model, max_new_tokens, choices)

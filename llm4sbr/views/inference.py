@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, IterableDataset
 
 from llm4sbr.views.progress import StopRequest
+from llm4sbr.views.quiet import quiet_lightning
 from llm4sbr.views.run import Batch, Run
 
 
@@ -96,20 +94,3 @@ def inference_trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep what Lightning says of training (devices, workers, loggers) out of a run that only predicts."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -13,10 +13,11 @@ from llm4sbr.examples import SPLITS, ExampleSource, Split
 from llm4sbr.views.absorb import absorb_shards, shard_of
 from llm4sbr.views.encoder import TextEncoder
 from llm4sbr.views.engines import Engine
-from llm4sbr.views.inference import Chunks, ViewInference, inference_trainer, quiet_lightning
+from llm4sbr.views.inference import Chunks, ViewInference, inference_trainer
 from llm4sbr.views.plan import ViewPlan, plan_views
 from llm4sbr.views.progress import Meter, StopRequest
 from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate
+from llm4sbr.views.quiet import quiet_lightning
 from llm4sbr.views.reading import StoreReader
 from llm4sbr.views.run import Run, title_embeddings
 from llm4sbr.views.spec import ViewSource, ViewSpec
@@ -107,10 +108,10 @@ def infer_views(
     missing = len(plan.spec.views) * len(plan.chosen) - summary.reused if progress else 0
     summary.interrupted = _predict(lambda: run, plan, engine, trainer, missing)
     if trainer.world_size > 1:
+        trainer.strategy.barrier("shards")  # of `_assist`: every shard is closed
         absorb_shards(store)
-        run = Run(store, store, plan, encoder, engine)
     _conclude(summary, store, plan, began)
-    summary.coverage = plan.coverage(run.localised)
+    summary.coverage = plan.coverage(store.localised_keys(plan.spec))
     return summary
 
 
@@ -144,8 +145,6 @@ def _predict(
                 trainer.predict(ViewInference(prepare), chunks.loader(), return_predictions=False)
         finally:
             trainer.callbacks.remove(writer)  # type: ignore[attr-defined]
-    if trainer.is_global_zero:
-        trainer.strategy.barrier("shards")
     return stop.requested
 
 

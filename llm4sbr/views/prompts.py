@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -111,6 +111,11 @@ def sanitize_title(title: str, max_chars: int = 100) -> str:
     if len(text) > max_chars:
         text = text[: max_chars - 1].rstrip() + "…"
     return text or UNTITLED
+
+
+def shown_titles(titles: Iterable[str], max_chars: int = 100) -> list[str]:
+    """Titles as prompts show them, without the blank ones; see `sanitize_title`."""
+    return [sanitize_title(title, max_chars) for title in titles if title.strip()]
 
 
 def build_prompt(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.views.engines import Answer
-from llm4sbr.views.prompts import sanitize_title, window
+from llm4sbr.views.prompts import shown_titles, window
 from llm4sbr.views.sessions import Prefix
 from llm4sbr.views.spec import AnswerSpec
-from llm4sbr.views.summary import normal_title
+from llm4sbr.views.summary import flaws_of, normal_title
 
 _WORD = re.compile(r"\w+")
 _ENOUGH = 4  # words of a title at the end of a cut answer that tell which title it was going to be
@@ -74,13 +74,12 @@ def count_answers(
         normal = normal_title(answer.text)
         seen[normal] += 1
         wording.setdefault(normal, answer.text)
-        empty += not answer.text
-        cut += not answer.finished
-        made_up += bool(answer.text) and normal not in titles
+        flaws = flaws_of(answer, titles)
+        empty += flaws.empty
+        cut += flaws.cut
+        made_up += flaws.off_catalogue
         shown = {catalogue.title(item) for item in window(prefix, catalogue, spec.max_items)}
-        repeats += repeats_a_title(
-            answer, [sanitize_title(title, spec.max_title_chars) for title in shown if title.strip()]
-        )
+        repeats += repeats_a_title(answer, shown_titles(shown, spec.max_title_chars))
         prompt_tokens += answer.prompt_tokens
         computed += answer.computed_tokens
         answer_tokens += answer.answer_tokens

@@ -6,11 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.examples import Split
 from llm4sbr.views.engines import Answer
-from llm4sbr.views.prompts import sanitize_title
+from llm4sbr.views.prompts import shown_titles
 from llm4sbr.views.reading import RunRecord
 
 _NUMBERING = re.compile(r"^\s*\d+[.)]\s+")
@@ -76,9 +77,10 @@ class ViewSummary:
         """Take answers into the counts; `titles` come from `normal_titles`."""
         for answer in answers:
             self.answers += 1
-            self.empty += not answer.text
-            self.unfinished += not answer.finished
-            self.off_catalogue += bool(answer.text) and normal_title(answer.text) not in titles
+            flaws = flaws_of(answer, titles)
+            self.empty += flaws.empty
+            self.unfinished += flaws.cut
+            self.off_catalogue += flaws.off_catalogue
 
     def __str__(self) -> str:
         covered = ", ".join(f"{split} {share:.1%}" for split, share in self.coverage.items())
@@ -103,6 +105,20 @@ class ViewSummary:
         return "\n".join(lines)
 
 
+class Flaws(NamedTuple):
+    """What may be wrong with an answer."""
+
+    empty: bool  # without a word; its view is masked
+    cut: bool  # ended by the token limit
+    off_catalogue: bool  # a text, and no title of the catalogue
+
+
+def flaws_of(answer: Answer, titles: frozenset[str]) -> Flaws:
+    """Look at one answer; `titles` come from `normal_titles`."""
+    made_up = bool(answer.text) and normal_title(answer.text) not in titles
+    return Flaws(not answer.text, not answer.finished, made_up)
+
+
 def normal_title(text: str) -> str:
     """A title or answer without case, quotes, numbering and closing dot.
 
@@ -115,6 +131,6 @@ def normal_title(text: str) -> str:
 
 def normal_titles(catalogue: Catalogue, max_title_chars: int) -> frozenset[str]:
     """The titles an answer may match: as they are, and as prompts show them."""
-    shown = (sanitize_title(title, max_title_chars) for title in catalogue.titles if title.strip())
     whole = (title for title in catalogue.titles if title.strip())
+    shown = shown_titles(catalogue.titles, max_title_chars)
     return frozenset(normal_title(title) for title in (*whole, *shown))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shops import write_shop
 
 from llm4sbr.cli import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
@@ -23,14 +24,7 @@ def shop(stubs, tmp_path, monkeypatch):
     """A bare run and a store with views of every session."""
     monkeypatch.chdir(tmp_path)
     draw = random.Random(4)
-    events = ["session_id,item_id,timestamp,split"]
-    for session in range(40):
-        part = "test" if session % 5 == 4 else "train"
-        events += [f"s{session},i{draw.randrange(9)},{click},{part}" for click in range(3)]
-    (tmp_path / "events.csv").write_text("\n".join(events) + "\n")
-    (tmp_path / "items.csv").write_text(
-        "item_id,title\n" + "\n".join(f"i{k},Bead {k}" for k in range(9)) + "\n"
-    )
+    write_shop(tmp_path, item=lambda session, click: draw.randrange(9))
     data = ["--data", "SessionDataModule", "--data.data_dir", str(tmp_path), "--data.split.by", "column"]
     data += ["--data.cache_dir", str(tmp_path / "cache")]
     backbone = ["--model.backbone", str(EXPERIMENTS / "backbone" / "srgnn.yaml")]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from shops import write_shop
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -23,18 +24,7 @@ def run(script, *words, cwd):
 
 
 def test_compare_resumes_and_the_table_reads_its_results(tmp_path):
-    events = ["session_id,item_id,timestamp,split"]
-    for session in range(30):
-        part = "test" if session % 5 == 4 else "train"
-        events += [f"s{session},i{(session + click) % 9},{click},{part}" for click in range(3)]
-    (tmp_path / "events.csv").write_text("\n".join(events) + "\n")
-    (tmp_path / "items.csv").write_text(
-        "item_id,title\n" + "\n".join(f"i{k},Bead {k}" for k in range(9)) + "\n"
-    )
-    (tmp_path / "data.yaml").write_text(
-        "class_path: SessionDataModule\n"
-        f"init_args: {{data_dir: {tmp_path}, split: {{by: column}}, cache_dir: {tmp_path / 'cache'}}}\n"
-    )
+    write_shop(tmp_path, sessions=30)
     words = ["--data", "data.yaml", "--variants", "bare", "--seeds", "0", "1", "--out", "results", "--quiet"]
     words += ["--options", "--trainer.max_epochs 1 --trainer.accelerator cpu"]
     run("compare.py", *words, cwd=tmp_path)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from shops import write_shop
+
 from llm4sbr.datamodules import SessionDataModule
 from llm4sbr.datamodules.rules import SplitBy
 from llm4sbr.views import ViewStore, infer_views
@@ -14,17 +16,9 @@ SCRIPT = Path(__file__).parents[2] / "experiments" / "compare_views.py"
 
 def test_a_view_that_knows_the_next_item_is_ahead_of_one_that_does_not(stubs, tmp_path):
     """Seen to fail with the baseline's gains on both sides of the difference."""
-    events = ["session_id,item_id,timestamp,split"]
-    for session in range(40):
-        part = "test" if session % 5 == 4 else "train"
-        events += [f"s{session},i{(session + click) % 9},{session * 10 + click},{part}" for click in range(3)]
-    (tmp_path / "events.csv").write_text("\n".join(events) + "\n")
     titles = ["rose soap", "lemon oil", "silk brush", "nail polish", "eye liner", "argan cream"]
     titles += ["hair powder", "night shampoo", "bath salt"]
-    rows = [f"i{number},{title}" for number, title in enumerate(titles)]
-    (tmp_path / "items.csv").write_text("\n".join(["item_id,title", *rows]) + "\n")
-    options = f"{{data_dir: {tmp_path}, split: {{by: column}}, cache_dir: {tmp_path / 'cache'}}}"
-    (tmp_path / "data.yaml").write_text(f"class_path: SessionDataModule\ninit_args: {options}\n")
+    write_shop(tmp_path, titles)
     data = SessionDataModule(tmp_path, split=SplitBy(by="column"), cache_dir=tmp_path / "cache")
     data.prepare_data()
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from shops import SOAPS, write_shop
 
 from llm4sbr.cli import main
 from llm4sbr.tuning.lessons import LessonDataModule, SessionLessons
@@ -133,15 +134,13 @@ def test_the_command_line_tunes_and_resumes(tiny_llm, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "ring"
     folder.mkdir()
-    part = ["train", "train", "train", "validate", "test"]
-    events = [
-        f"s{session:03d},i{(session + click) % 12:02d},{100 * session + click},{part[session % 5]}"
-        for session in range(30)
-        for click in range(2 + session % 4)
-    ]
-    (folder / "events.csv").write_text("\n".join(["session_id,item_id,timestamp,split", *events, ""]))
-    items = [f"i{item:02d},{'rose' if item % 2 else 'silk'} soap {item}" for item in range(12)]
-    (folder / "items.csv").write_text("\n".join(["item_id,title", *items, ""]))
+    write_shop(
+        folder,
+        SOAPS,
+        sessions=30,
+        clicks=lambda session: 2 + session % 4,
+        parts=["train", "train", "train", "validate", "test"],
+    )
     words = [
         *("tune-llm", "--data", "SessionDataModule", "--data.data_dir", str(folder)),
         *("--data.split.by", "column", "--model.model", tiny_llm, "--model.rank", "2", "--out", "adapter"),

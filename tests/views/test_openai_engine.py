@@ -1,6 +1,4 @@
-import importlib.util
 import time
-from pathlib import Path
 
 import pytest
 
@@ -11,16 +9,17 @@ from llm4sbr.views.engines.openai_engine import OpenAIEngine
 from llm4sbr.views.spec import AnswerSpec
 
 pytest.importorskip("openai")
-SPEC = importlib.util.spec_from_file_location("openai_server", Path(__file__).with_name("openai_server.py"))
-server_module = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(server_module)
-PROMPTS, serve, direct = server_module.PROMPTS, server_module.serve, server_module.direct
-assert_all_answered, collect, engine_for = (
-    server_module.assert_all_answered,
-    server_module.collect,
-    server_module.engine_for,
+from openai_server import (
+    PROMPTS,
+    assert_all_answered,
+    collect,
+    collect_into,
+    completion,
+    engine_for,
 )
-collect_into, completion = server_module.collect_into, server_module.completion
+
+pytestmark = pytest.mark.usefixtures("direct")
+
 KEY = "sk-not-to-be-shown"
 
 

@@ -1,26 +1,24 @@
 import asyncio
-import importlib.util
 import logging
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from llm4sbr.errors import InputError
 
 pytest.importorskip("openai")
-SPEC = importlib.util.spec_from_file_location("openai_server", Path(__file__).with_name("openai_server.py"))
-server_module = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(server_module)
-PROMPTS, serve, direct = server_module.PROMPTS, server_module.serve, server_module.direct
-assert_all_answered, collect, engine_for = (
-    server_module.assert_all_answered,
-    server_module.collect,
-    server_module.engine_for,
+from openai_server import (
+    PROMPTS,
+    assert_all_answered,
+    collect,
+    collect_into,
+    engine_for,
+    until,
 )
-collect_into, until = server_module.collect_into, server_module.until
+
+pytestmark = pytest.mark.usefixtures("direct")
 
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(serve):

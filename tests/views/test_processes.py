@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from shops import SOAPS, write_shop
 
 from llm4sbr.cli import main
 from llm4sbr.views import infer_views
@@ -96,16 +97,7 @@ def test_a_signal_stops_all_even_where_one_is_done(stubs, forked, tmp_path, dela
 def ring_shop(tmp_path):
     """40 sessions around a ring of 12 items."""
     folder = tmp_path / "ring"
-    folder.mkdir()
-    events = [
-        f"s{session:03d},i{(session + click) % 12:02d},{100 * session + click}"
-        for session in range(40)
-        for click in range(2 + session % 4)
-    ]
-    (folder / "events.csv").write_text("\n".join(["session_id,item_id,timestamp", *events, ""]))
-    items = [f"i{item:02d},{'rose' if item % 2 else 'silk'} soap {item}" for item in range(12)]
-    (folder / "items.csv").write_text("\n".join(["item_id,title", *items, ""]))
-    return folder
+    return write_shop(folder, SOAPS, clicks=lambda session: 2 + session % 4, parts=None)
 
 
 @pytest.mark.llm

@@ -81,7 +81,7 @@ def decode_trees(
         logits = state.feed(asked)  # (H, V)
         step += 1
         found = _continuations(logits, live, rules)
-        live, asked, owner = _select(found, live, owner, done, rules, last=step == rules.max_new_tokens)
+        live, asked, owner = _select(found, owner, done, rules, last=step == rules.max_new_tokens)
         state.keep(np.array([one.parent for one in live], dtype=np.int64))
     answers: list[list[list[Hypothesis]]] = [[] for _ in trees]
     for (row, _), best in zip(prompts, done, strict=True):
@@ -208,7 +208,6 @@ def _extend(
 
 def _select(
     found: list[list[Hypothesis]],
-    live: list[Hypothesis],
     owner: IntArray,
     done: list[list[Hypothesis]],
     rules: Rules,

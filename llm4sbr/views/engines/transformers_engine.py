@@ -98,6 +98,8 @@ class TransformersEngine:
         root = read_root(self.lm.model, tokens[0][:shared])
         lengths = [len(one) for one in tokens]
         trees = sorted(grow_trees(tokens, skip=shared), key=lambda tree: -len(tree.tokens))
+        if root is not None:
+            trees[0].new[0] += root.length  # computed once, so one prompt bears it
         while trees:
             rows = max(1, self._tokens_per_pass // max(1, len(trees[0].tokens) + len(trees[0].asked)))
             yield self._answer(trees[:rows], lengths, root)

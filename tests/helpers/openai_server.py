@@ -165,7 +165,7 @@ def _shut(connection: socket.socket) -> None:
 PROMPTS = [f"prompt {number}" for number in range(40)]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def direct(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
