@@ -18,9 +18,11 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from llm4sbr.batch import SessionBatch
 from llm4sbr.metrics import target_ranks
-from llm4sbr.trainer_cli import run
+from llm4sbr.trainer_cli import SBRCLI, run
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # short in the commands that results carry
 VARIANTS = {  # which views a run reads, and what stands where there are none
@@ -36,6 +38,7 @@ VARIANTS = {  # which views a run reads, and what stands where there are none
     "titles": ("titles", "mask"),
     "llm": ("llm", "mask"),
     "llm+titles": ("llm", "titles"),
+    "no-views": (None, "mask"),  # wrapped, and never a view: what the architecture alone brings
 }
 
 
@@ -67,36 +70,51 @@ def fit_options(args: argparse.Namespace, backbone: str, variant: str, seed: int
     if args.data_dir:
         words += ["--data.data_dir", args.data_dir]
     if views is not None:
-        words += ["--views.store", args.store, "--views.spec", views[0], "--views.fallback", views[1]]
+        spec, fallback = views
+        if spec is not None:
+            words += ["--views.store", args.store, "--views.spec", spec, "--views.fallback", fallback]
     if args.quiet:
         words += ["--trainer.enable_progress_bar", "false"]
     return words + shlex.split(args.options)
 
 
-def one_run(args: argparse.Namespace, backbone: str, variant: str, seed: int) -> None:
-    """Fit, test the chosen epoch, write the JSON."""
-    target = args.out / f"{backbone}-{variant}-{seed}.json"
+def one_run(
+    args: argparse.Namespace,
+    backbone: str,
+    variant: str,
+    seed: int,
+    options: Sequence[str] = (),
+    *,
+    target: Path | None = None,
+    test: bool = True,
+) -> dict[str, Any]:
+    """Fit, test the chosen epoch unless told not to, write the JSON; what is there already is not done again.
+
+    Args:
+        args: Of `main`.
+        backbone: Name of a file under ``backbone/``.
+        variant: One of `VARIANTS`.
+        seed: Of the run.
+        options: Further words for ``llm4sbr fit``.
+        target: The JSON; by default one in ``args.out`` named after the rest.
+        test: False leaves the test split unread.
+    """
+    target = target or args.out / f"{backbone}-{variant}-{seed}.json"
     if target.exists():
         print(f"{target} is there already")
-        return
-    words = fit_options(args, backbone, variant, seed)
+        return dict(json.loads(target.read_text()))
+    words = [*fit_options(args, backbone, variant, seed), *options]
     began = time.perf_counter()
     cli = run(words)
     seconds = time.perf_counter() - began
-    recorder, checkpoint = RankRecorder(), cli.trainer.checkpoint_callback
-    cli.trainer.callbacks.append(recorder)
-    with torch.random.fork_rng():
-        (tested,) = cli.trainer.test(
-            cli.model, cli.datamodule, ckpt_path=checkpoint.best_model_path, verbose=False, weights_only=True
-        )
-    log_dir = Path(cli.trainer.log_dir)
-    np.save(log_dir / "test-ranks.npy", np.concatenate(recorder.ranks))
-    np.save(log_dir / "test-sessions.npy", cli.datamodule.examples("test").session)
+    checkpoint = cli.trainer.checkpoint_callback
+    tested = measure(cli) if test else {}
     result = {
         "backbone": backbone,
         "variant": variant,
         "seed": seed,
         "command": "llm4sbr " + shlex.join(words),
+        "parameters": sum(weight.numel() for weight in cli.model.parameters()),
         "date": date.today().isoformat(),
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         "device": str(cli.trainer.strategy.root_device),
@@ -105,12 +123,33 @@ def one_run(args: argparse.Namespace, backbone: str, variant: str, seed: int) ->
         "best_epoch": int(Path(checkpoint.best_model_path).stem.split("-")[1]),
         "best_validation": round(float(checkpoint.best_model_score), 5),
         "fit_seconds": round(seconds, 1),
+        "log_dir": cli.trainer.log_dir,
+        **tested,
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")  # a killed run leaves no half of a result
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(target)
+    print(target, json.dumps(result.get("test", {"validation": result["best_validation"]})), flush=True)
+    return result
+
+
+def measure(cli: SBRCLI) -> dict[str, Any]:
+    """Test the chosen epoch, and keep the rank of every test example."""
+    recorder = RankRecorder()
+    cli.trainer.callbacks.append(recorder)
+    best = cli.trainer.checkpoint_callback.best_model_path
+    with torch.random.fork_rng():
+        (tested,) = cli.trainer.test(
+            cli.model, cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
+        )
+    log_dir = Path(cli.trainer.log_dir)
+    np.save(log_dir / "test-ranks.npy", np.concatenate(recorder.ranks))
+    np.save(log_dir / "test-sessions.npy", cli.datamodule.examples("test").session)
+    return {
         "test": {name: round(value, 5) for name, value in tested.items()},
         "ranks": str(log_dir / "test-ranks.npy"),
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n")
-    print(target, json.dumps(result["test"]), flush=True)
 
 
 def main() -> None:

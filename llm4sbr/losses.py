@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def catalogue_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
+def catalogue_cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the next item over the whole catalogue (Eq. 14, arXiv:2402.13840).
 
     The paper prints a binary cross-entropy per column but calls it cross-entropy; this is the latter.
@@ -15,6 +15,7 @@ def catalogue_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
     Args:
         scores: Column ``k - 1`` scores item ``k``.
         target: Next items, 1..V.
+        label_smoothing: Share of the target's probability that is spread evenly over the catalogue.
 
     Shapes:
         - scores: ``(B, V)``, target: ``(B,)`` long
@@ -23,4 +24,5 @@ def catalogue_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
     >>> round(catalogue_cross_entropy(torch.zeros(1, 4), torch.tensor([4])).item(), 4)  # log 4
     1.3863
     """
-    return F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, target - 1)
+    scores = scores.float() if scores.dtype == torch.bfloat16 else scores
+    return F.cross_entropy(scores, target - 1, label_smoothing=label_smoothing)

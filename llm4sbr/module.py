@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import Interests, SessionBatch
@@ -39,6 +40,9 @@ class SBRModule(LightningModule):
         lr_gamma: Factor of a decay.
         ks: Cut-offs of the metrics.
         top_k: Items that a prediction lists (fewer if the catalogue is smaller).
+        score_scale: Score by the cosine of session and item times this number, in place of their product;
+            only for backbones without scores of their own. Around 10 to 20 for a start.
+        label_smoothing: Share of the target's probability that is spread over the catalogue in training.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
@@ -53,6 +57,8 @@ class SBRModule(LightningModule):
         lr_gamma: float = 0.1,
         ks: Sequence[int] = (5, 10, 20),
         top_k: int = 20,
+        score_scale: float | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if not isinstance(backbone, SessionBackbone):
@@ -61,8 +67,17 @@ class SBRModule(LightningModule):
                 value=type(backbone).__name__,
                 hint="Subclass llm4sbr.SessionBackbone; it asks for encode, merge and item_embeddings",
             )
+        if not 0 <= label_smoothing < 1:
+            raise InputError("label_smoothing is a share in [0, 1)", value=label_smoothing)
+        if score_scale is not None and type(backbone).score is not SessionBackbone.score:
+            raise InputError(
+                f"{type(backbone).__name__} has scores of its own, so score_scale can't replace them",
+                value=score_scale,
+                hint="Leave score_scale out; the backbone's own options set its scale",
+            )
         self.save_hyperparameters(ignore=["backbone"])
         self.backbone = backbone
+        self.score_scale, self.label_smoothing = score_scale, label_smoothing
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_step, self.lr_gamma = lr_step, lr_gamma
         self.top_k = top_k
@@ -79,18 +94,29 @@ class SBRModule(LightningModule):
         interests = self.backbone.encode(batch)
         return self.backbone.merge(interests), interests
 
+    def score(self, session: Tensor, interests: Interests) -> Tensor:
+        """Scores over the catalogue, ``(B, V)``: the backbone's, or scaled cosines."""
+        if self.score_scale is None:
+            return self.backbone.score(session, interests)
+        items = normalize(self.backbone.item_embeddings(), dim=-1)  # (V, d)
+        return self.score_scale * normalize(session, dim=-1) @ items.T
+
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue."""
-        return self.backbone.score(*self.read(batch))
+        return self.score(*self.read(batch))
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Named losses of a batch; ``loss`` is what is minimised."""
         session, interests = self.read(batch)
-        rec_loss = catalogue_cross_entropy(self.backbone.score(session, interests), batch.target)
+        rec_loss = self.rec_loss(self.score(session, interests), batch.target)
         if interests.auxiliary_loss is None:
             return {"loss": rec_loss}
         auxiliary = interests.auxiliary_loss
         return {"loss": rec_loss + auxiliary, "rec_loss": rec_loss, "auxiliary": auxiliary}
+
+    def rec_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy over the catalogue (Eq. 14, arXiv:2402.13840)."""
+        return catalogue_cross_entropy(scores, target, self.label_smoothing)
 
     def training_step(self, batch: SessionBatch, batch_idx: int) -> Tensor:
         """One step."""

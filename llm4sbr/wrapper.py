@@ -12,7 +12,6 @@ from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.errors import InputError
 from llm4sbr.heads import FUSIONS, alignment_loss, uniformity_loss
-from llm4sbr.losses import catalogue_cross_entropy
 from llm4sbr.module import SBRModule
 
 Interest = Literal["long_term", "short_term"]
@@ -54,7 +53,8 @@ class LLM4SBRWrapper(SBRModule):
     Args:
         backbone: Any `SessionBackbone`.
         text_dim: ``d_t``, size of the text vectors (384 for MiniLM).
-        fusion: ``"gate"`` (the paper's second version) or ``"average"`` (its first).
+        fusion: ``"gate"`` (the paper's second version), ``"average"`` (its first), ``"concat"`` or
+            ``"residual"`` (ours; see `llm4sbr.heads`).
         tau: Weight of alignment and uniformity, the paper's τ.
         interest_of_view: For each view the interest it reads. A third view is a third entry.
         lr: Learning rate.
@@ -63,6 +63,12 @@ class LLM4SBRWrapper(SBRModule):
         lr_gamma: Factor of a decay.
         ks: Cut-offs of the metrics.
         top_k: Items that a prediction lists.
+        score_scale: Score by the cosine of session and item times this number, in place of their product.
+        label_smoothing: Share of the target's probability that is spread over the catalogue in training.
+        align: False leaves out alignment (Eq. 8), an ablation.
+        uniform: False leaves out uniformity (Eq. 9), an ablation.
+        separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
+        view_dropout: Probability with which a known view is hidden from the fusion in training.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
@@ -72,7 +78,7 @@ class LLM4SBRWrapper(SBRModule):
         self,
         backbone: SessionBackbone,
         text_dim: int = 384,
-        fusion: Literal["gate", "average"] = "gate",
+        fusion: Literal["gate", "average", "concat", "residual"] = "gate",
         tau: float = 0.1,
         interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
         lr: float = 1e-3,
@@ -81,18 +87,32 @@ class LLM4SBRWrapper(SBRModule):
         lr_gamma: float = 0.1,
         ks: Sequence[int] = (5, 10, 20),
         top_k: int = 20,
+        score_scale: float | None = None,
+        label_smoothing: float = 0.0,
+        align: bool = True,
+        uniform: bool = True,
+        separate_projections: bool = False,
+        view_dropout: float = 0.0,
     ) -> None:
-        super().__init__(backbone, lr, weight_decay, lr_step, lr_gamma, ks, top_k)
+        super().__init__(
+            backbone, lr, weight_decay, lr_step, lr_gamma, ks, top_k, score_scale, label_smoothing
+        )
         if fusion not in FUSIONS:
             raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
         if not interest_of_view or any(name not in INTERESTS for name in interest_of_view):
             raise InputError(f"each view reads one of {INTERESTS}", value=list(interest_of_view))
+        if not 0 <= view_dropout < 1:
+            raise InputError("view_dropout is a probability in [0, 1)", value=view_dropout)
         self.save_hyperparameters(ignore=["backbone"])
-        self.tau = tau
+        self.tau, self.align, self.uniform, self.view_dropout = tau, align, uniform, view_dropout
         self.text_dim = text_dim
         self.interest_of_view = tuple(interest_of_view)
         # Eq. 7: linear and shared by all views, so a catalogue's titles can be projected once.
         self.projection = nn.Linear(text_dim, backbone.embedding_dim, bias=False)
+        others = len(self.interest_of_view) - 1 if separate_projections else 0
+        self.further_projections = nn.ModuleList(
+            nn.Linear(text_dim, backbone.embedding_dim, bias=False) for _ in range(others)
+        )
         self.fusion = FUSIONS[fusion](backbone.embedding_dim, self.interest_of_view)
         self.view_table: ViewTable | None = None  # set by the view cache callback
 
@@ -109,12 +129,15 @@ class LLM4SBRWrapper(SBRModule):
         else:
             self._check_views(batch.views)
             mask = batch.view_mask if batch.view_mask is not None else h.new_ones(h.shape[:2]).bool()
-            z = self.projection(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
+            z = self._project(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
+        shown = mask
+        if self.training and self.view_dropout:  # alignment and uniformity see every known view all the same
+            shown = mask & (torch.rand(mask.shape, device=mask.device) >= self.view_dropout)
 
         def merge(long_term: Tensor, short_term: Tensor) -> Tensor:
             return self.backbone.merge(interests._replace(long_term=long_term, short_term=short_term))
 
-        fused = self.fusion(h, z, mask, merge)
+        fused = self.fusion(h, z, shown, merge)
         return Enhanced(fused.session, fused.gates, h, z, mask, interests)
 
     def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
@@ -125,8 +148,7 @@ class LLM4SBRWrapper(SBRModule):
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity, and their sum ``loss`` (Eq. 15, arXiv:2402.13840)."""
         enhanced = self.enhance(batch)
-        scores = self.backbone.score(enhanced.session, enhanced.interests)
-        rec_loss = catalogue_cross_entropy(scores, batch.target)
+        rec_loss = self.rec_loss(self.score(enhanced.session, enhanced.interests), batch.target)
         aligned, uniform = [], []
         for view in range(len(self.interest_of_view)):
             known = enhanced.mask[:, view]
@@ -135,7 +157,7 @@ class LLM4SBRWrapper(SBRModule):
             uniform.append((uniformity_loss(z) + uniformity_loss(h)) / 2)
         alignment, uniformity = torch.stack(aligned).mean(), torch.stack(uniform).mean()
         losses = {
-            "loss": rec_loss + self.tau * (alignment + uniformity),
+            "loss": rec_loss + self.tau * (self.align * alignment + self.uniform * uniformity),
             "rec_loss": rec_loss,
             "alignment": alignment,
             "uniformity": uniformity,
@@ -144,6 +166,14 @@ class LLM4SBRWrapper(SBRModule):
             losses["auxiliary"] = enhanced.interests.auxiliary_loss
             losses["loss"] = losses["loss"] + losses["auxiliary"]
         return losses
+
+    def _project(self, views: Tensor) -> Tensor:
+        """Views ``(B, K, d_t)`` into the space of the items, ``(B, K, d)`` (Eq. 7, arXiv:2402.13840)."""
+        if not self.further_projections:
+            projected: Tensor = self.projection(views)
+            return projected
+        every = (self.projection, *self.further_projections)
+        return torch.stack([one(views[:, k]) for k, one in enumerate(every)], dim=1)
 
     def _check_views(self, views: Tensor) -> None:
         expected = (len(self.interest_of_view), self.text_dim)

@@ -15,7 +15,7 @@ from llm4sbr.errors import InputError
 from llm4sbr.views.key_file import read_keys
 from llm4sbr.views.loading import LoadedViews, load_view_table
 from llm4sbr.views.store import ViewStore
-from llm4sbr.views.tables import ViewTable
+from llm4sbr.views.tables import UsedViews, ViewTable
 from llm4sbr.wrapper import LLM4SBRWrapper
 
 
@@ -33,6 +33,7 @@ class ViewCache(Callback):
         max_device_share: Largest share of the device's free memory that the cache may take.
         only: File of session keys (`llm4sbr.views.key_file`): views of other sessions count as not known, as
             if the LLM had been asked about these alone.
+        use: Names of the only views to use, the others count as not known; all by default. An ablation.
 
     Raises:
         InputError: No data module to look the examples up in, no fitting views, or another text size than the
@@ -46,12 +47,13 @@ class ViewCache(Callback):
         fallback: Literal["mask", "titles"] = "mask",
         max_device_share: float = 0.5,
         only: str | None = None,
+        use: list[str] | None = None,
     ) -> None:
         self.store = store
         self.spec = spec
         self.fallback = fallback
         self.max_device_share = max_device_share
-        self.only = only
+        self.only, self.use = only, use
         self.table: ViewTable | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -75,7 +77,7 @@ class ViewCache(Callback):
         with ViewStore(self.store) as store:
             loaded = load_view_table(store, source, self.spec, self.fallback, only)
         self._check(loaded, pl_module)
-        self.table = loaded.table
+        self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
         shares = ", ".join(f"{share:.1%} of {split}" for split, share in loaded.coverage.items())
         rank_zero_info(
             f"View cache: {loaded.spec.source} views of {shares}; elsewhere "

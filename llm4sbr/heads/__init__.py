@@ -1,6 +1,15 @@
 """The wrapper's heads: pure modules and functions, each one equation of arXiv:2402.13840."""
 
 from llm4sbr.heads.alignment import alignment_loss, uniformity_loss
-from llm4sbr.heads.fusion import FUSIONS, AverageFusion, Fused, GateFusion
+from llm4sbr.heads.fusion import FUSIONS, AverageFusion, ConcatFusion, Fused, GateFusion, ResidualFusion
 
-__all__ = ["FUSIONS", "AverageFusion", "Fused", "GateFusion", "alignment_loss", "uniformity_loss"]
+__all__ = [
+    "FUSIONS",
+    "AverageFusion",
+    "ConcatFusion",
+    "Fused",
+    "GateFusion",
+    "ResidualFusion",
+    "alignment_loss",
+    "uniformity_loss",
+]

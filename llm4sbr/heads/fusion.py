@@ -84,4 +84,73 @@ class AverageFusion(nn.Module):
         return Fused(merge(averaged("long_term"), averaged("short_term")), None)
 
 
-FUSIONS: dict[str, type[GateFusion] | type[AverageFusion]] = {"gate": GateFusion, "average": AverageFusion}
+class ConcatFusion(nn.Module):
+    r"""One linear read-out of all interests and all views, which enter as vectors (ours).
+
+    .. math:: h = W [h_1 ; \dots ; h_K ; z_1 ; \dots ; z_K]
+
+    A gate can only turn an interest up or down; here a view also says where to look. An unknown view is 0.
+
+    Args:
+        dim: ``d``.
+        interest_of_view: For each view the interest it reads, ``"long_term"`` or ``"short_term"``.
+
+    Shapes:
+        - h, z: ``(B, K, d)``, mask: ``(B, K)`` bool
+        - output: session ``(B, d)``, no gates
+    """
+
+    def __init__(self, dim: int, interest_of_view: tuple[str, ...]) -> None:
+        super().__init__()
+        self.readout = nn.Linear(2 * len(interest_of_view) * dim, dim, bias=False)
+
+    def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
+        """Read out interests and known views at once."""
+        known = z * mask.unsqueeze(-1)  # (B, K, d)
+        return Fused(self.readout(torch.cat((h, known), dim=1).flatten(1)), None)
+
+
+class ResidualFusion(nn.Module):
+    r"""The backbone's own read-out, and each view added to it through a gate for every dimension (ours).
+
+    .. math:: h = \mathrm{merge}(h_l, h_g) + \sum_k \sigma(A_k [h_k ; z_k] + b_k) \odot z_k
+
+    What the wrapper adds is the views' and nothing else: with every view unknown the wrapped model scores as
+    the bare backbone, and the backbone's read-out is trained as without the wrapper. Gates start nearly
+    closed (``b = -2``).
+
+    Args:
+        dim: ``d``.
+        interest_of_view: For each view the interest it reads, ``"long_term"`` or ``"short_term"``.
+
+    Shapes:
+        - h, z: ``(B, K, d)``, mask: ``(B, K)`` bool
+        - output: session ``(B, d)``, gates ``(B, K)``: means over the dimensions
+    """
+
+    def __init__(self, dim: int, interest_of_view: tuple[str, ...]) -> None:
+        super().__init__()
+        self.interest_of_view = interest_of_view
+        missing = {"long_term", "short_term"} - set(interest_of_view)
+        if missing:
+            raise ValueError(f"residual fusion needs a view of every interest; none reads {sorted(missing)}")
+        self.gates = nn.ModuleList(nn.Linear(2 * dim, dim) for _ in interest_of_view)
+        for gate in self.gates:
+            nn.init.constant_(gate.bias, -2.0)
+
+    def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
+        """Merge as the backbone does, then add the known views."""
+        both = torch.cat((h, z), dim=-1)  # (B, K, 2d)
+        opened = [torch.sigmoid(gate(both[:, k])) for k, gate in enumerate(self.gates)]
+        gates = torch.stack(opened, dim=1) * mask.unsqueeze(-1)  # (B, K, d)
+        interest = {name: h[:, k] for k, name in reversed(list(enumerate(self.interest_of_view)))}
+        session = merge(interest["long_term"], interest["short_term"]) + (gates * z).sum(1)
+        return Fused(session, gates.mean(-1))
+
+
+FUSIONS: dict[str, type[GateFusion | AverageFusion | ConcatFusion | ResidualFusion]] = {
+    "gate": GateFusion,
+    "average": AverageFusion,
+    "concat": ConcatFusion,
+    "residual": ResidualFusion,
+}

@@ -106,6 +106,34 @@ class ScaledTitleViews(TitleViews):
         return torch.where(self.norms.unsqueeze(-1) > 0, scaled, views), mask
 
 
+class UsedViews(ViewTable):
+    """Another table with some of its views masked.
+
+    Args:
+        inner: The table.
+        use: Names of the views that stay.
+
+    Raises:
+        InputError: A name is none of the table's.
+    """
+
+    used: Tensor  # (K,) bool
+
+    def __init__(self, inner: ViewTable, use: Sequence[str]) -> None:
+        super().__init__(inner.table, inner.views)
+        unknown = sorted(set(use) - set(inner.views))
+        if unknown:
+            raise InputError(f"there is no such view; there are {inner.views}", value=unknown)
+        self.inner = inner
+        self.register_buffer("used", torch.tensor([name in use for name in inner.views]), persistent=False)
+
+    def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Views and their mask."""
+        views, mask = self.inner(batch)
+        mask = mask & self.used
+        return views * mask.unsqueeze(-1), mask
+
+
 class StoredViews(ViewTable):
     """Views of known examples, found by `SessionBatch.example_index`.
 

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from llm4sbr.heads import AverageFusion, GateFusion, alignment_loss, uniformity_loss
+from llm4sbr.heads import (
+    AverageFusion,
+    ConcatFusion,
+    GateFusion,
+    ResidualFusion,
+    alignment_loss,
+    uniformity_loss,
+)
 
 
 def by_hand_alignment(z, h):
@@ -103,3 +110,36 @@ def test_a_third_view_joins_its_interest():
     fusion = AverageFusion(4, ("long_term", "short_term", "long_term"))
     fused = fusion(h, z, torch.ones(1, 3).bool(), lambda long_term, short_term: long_term)
     assert torch.allclose(fused.session, (h[:, 0] + z[:, 0] + z[:, 2]) / 3)
+
+
+def test_concat_reads_out_interests_and_known_views():
+    torch.manual_seed(0)
+    fusion = ConcatFusion(3, ("long_term", "short_term"))
+    h, z = torch.randn(2, 2, 3), torch.randn(2, 2, 3)
+    fused = fusion(h, z, torch.tensor([[True, True], [False, True]]), None)
+    weight = fusion.readout.weight
+    first = weight @ torch.cat((h[0, 0], h[0, 1], z[0, 0], z[0, 1]))
+    second = weight @ torch.cat((h[1, 0], h[1, 1], torch.zeros(3), z[1, 1]))
+    assert fused.gates is None
+    assert torch.allclose(fused.session, torch.stack((first, second)), atol=1e-6)
+
+
+def test_residual_adds_gated_views_to_the_backbones_read_out():
+    torch.manual_seed(0)
+    fusion = ResidualFusion(3, ("short_term", "long_term", "long_term"))
+    h, z = torch.randn(2, 3, 3), torch.randn(2, 3, 3)
+    h[:, 2] = h[:, 1]
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    fused = fusion(h, z, mask, lambda long_term, short_term: long_term + 10 * short_term)
+    expected = h[0, 1] + 10 * h[0, 0]
+    for k in (0, 2):
+        gate = fusion.gates[k]
+        opened = torch.sigmoid(gate.weight @ torch.cat((h[0, k], z[0, k])) + gate.bias)
+        expected = expected + opened * z[0, k]
+        assert torch.allclose(fused.gates[0, k], opened.mean(), atol=1e-6)
+    assert torch.allclose(fused.session[0], expected, atol=1e-5)
+    assert torch.equal(fused.session[1], h[1, 1] + 10 * h[1, 0])
+    assert fused.gates[0, 1] == 0
+    assert (fused.gates[1] == 0).all()
+    with pytest.raises(ValueError, match="short_term"):
+        ResidualFusion(4, ("long_term",))

@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import SRGNN, GRU4Rec
-from llm4sbr.heads import alignment_loss, uniformity_loss
+from llm4sbr.heads import FUSIONS, alignment_loss, uniformity_loss
 from llm4sbr.testing import make_batch
 
 SESSIONS = [[1, 2, 3], [4], [5, 5, 6], [7, 8]]
@@ -36,7 +36,7 @@ def test_loss_is_eq_15():
     assert torch.allclose(losses["loss"], rec + 0.3 * (alignment + uniformity), atol=1e-6)
 
 
-@pytest.mark.parametrize("fusion", ["gate", "average"])
+@pytest.mark.parametrize("fusion", sorted(FUSIONS))
 def test_views_change_the_scores_and_masked_ones_do_not(fusion):
     model, batch = small(fusion=fusion).eval(), make_batch(SESSIONS)
     mask = torch.tensor([[True, True], [False, False], [True, False], [False, False]])
@@ -50,7 +50,7 @@ def test_views_change_the_scores_and_masked_ones_do_not(fusion):
     assert torch.allclose(model(garbage), seen)
 
 
-@pytest.mark.parametrize("fusion", ["gate", "average"])
+@pytest.mark.parametrize("fusion", sorted(FUSIONS))
 def test_every_view_masked_still_trains_and_recommends(fusion):
     model = small(fusion=fusion)
     batch = with_views(make_batch(SESSIONS, [2, 3, 4, 5]), torch.zeros(4, 2).bool())
@@ -61,8 +61,9 @@ def test_every_view_masked_still_trains_and_recommends(fusion):
     assert model.predict_step(batch, 0).items.shape == (4, 10)
 
 
-def test_average_with_no_view_is_the_bare_backbone():
-    model = small(fusion="average").eval()
+@pytest.mark.parametrize("fusion", ["average", "residual"])
+def test_with_no_view_they_are_the_bare_backbone(fusion):
+    model = small(fusion=fusion).eval()
     batch = make_batch(SESSIONS)
     assert torch.equal(model(batch), model.backbone(batch))
 
@@ -83,7 +84,7 @@ def test_wrong_views_and_settings_are_refused():
     with pytest.raises(InputError, match="text_dim"):
         small()(with_views(make_batch(SESSIONS), text_dim=7))
     with pytest.raises(InputError, match="fusion"):
-        LLM4SBRWrapper(SRGNN(10), fusion="concat")
+        LLM4SBRWrapper(SRGNN(10), fusion="sum")
     with pytest.raises(InputError, match="reads one of"):
         LLM4SBRWrapper(SRGNN(10), interest_of_view=["mid_term"])
     with pytest.raises(InputError, match="SessionBackbone"):
@@ -134,3 +135,61 @@ def test_a_checkpoint_loads_with_weights_only(tmp_path):
     assert twin.tau == 0.2
     batch = with_views(make_batch(SESSIONS))
     assert torch.equal(twin.eval()(batch), model.eval()(batch))
+
+
+def test_scaled_cosines_replace_products_for_bare_and_wrapped_alike():
+    batch = with_views(make_batch(SESSIONS))
+    for model in (small(score_scale=5.0), SBRModule(SRGNN(10, 8), score_scale=5.0)):
+        session, _ = model.eval().read(batch)
+        cosine = torch.nn.functional.cosine_similarity(
+            session.unsqueeze(1), model.backbone.item_embeddings().unsqueeze(0), dim=-1
+        )
+        assert torch.allclose(model(batch), 5 * cosine, atol=1e-5)
+
+
+def test_label_smoothing_is_spread_over_the_catalogue():
+    batch = make_batch(SESSIONS, [2, 3, 4, 5])
+    model = SBRModule(SRGNN(10, 8), label_smoothing=0.2)
+    logs = model(batch).log_softmax(-1)
+    expected = -(0.8 * logs.gather(1, batch.target.unsqueeze(1) - 1).squeeze(1) + 0.2 * logs.mean(1)).mean()
+    assert torch.allclose(model.losses(batch)["loss"], expected, atol=1e-6)
+
+
+def test_ablations_leave_out_what_they_name():
+    batch = with_views(make_batch(SESSIONS, [2, 3, 4, 5]))
+    for options, kept in (
+        ({"align": False}, ["uniformity"]),
+        ({"uniform": False}, ["alignment"]),
+        ({"align": False, "uniform": False}, []),
+    ):
+        losses = small(tau=0.3, **options).losses(batch)
+        expected = losses["rec_loss"] + 0.3 * sum(losses[name] for name in kept)
+        assert torch.allclose(losses["loss"], expected, atol=1e-6)
+    separate = small(separate_projections=True)
+    z = separate.enhance(batch).z
+    assert torch.allclose(z[:, 0], separate.projection(batch.views[:, 0]))
+    assert torch.allclose(z[:, 1], separate.further_projections[0](batch.views[:, 1]))
+    assert not torch.allclose(z[:, 1], separate.projection(batch.views[:, 1]))
+
+
+def test_hidden_views_are_hidden_from_the_fusion_alone_and_in_training_alone():
+    batch = with_views(make_batch(SESSIONS, [2, 3, 4, 5]))
+    model = small(fusion="residual", view_dropout=0.999)
+    hidden = model.enhance(batch)
+    assert torch.equal(hidden.session, model.backbone.merge(hidden.interests))
+    assert hidden.mask.all()  # known all the same, and aligned
+    assert not torch.equal(model.eval().enhance(batch).session, hidden.session)
+
+
+def test_options_out_of_range_are_refused():
+    with pytest.raises(InputError, match="view_dropout"):
+        small(view_dropout=1.0)
+    with pytest.raises(InputError, match="label_smoothing"):
+        small(label_smoothing=-0.1)
+
+    class Own(SRGNN):
+        def score(self, session, interests):
+            return super().score(session, interests)
+
+    with pytest.raises(InputError, match="scores of its own"):
+        SBRModule(Own(10), score_scale=3.0)

@@ -1,0 +1,189 @@
+"""Tune bare and wrapped models alike, choose by validation, test over seeds once: one command.
+
+    python experiments/protocol.py --data experiments/data/beauty.yaml --data_dir ../shared/data/beauty \
+        --backbones srgnn gru4rec --variants bare titles --trials 8 --seeds 0 1 2 \
+        --out experiments/results/protocol-beauty --minutes 120
+
+For each backbone and variant: ``--trials`` fits, whose settings are drawn from search.yaml, at a seed of
+their own and without a look at the test split; then the settings that are best by validation MRR@20 run once
+for each seed and are tested. Bare and wrapped get as many trials, each with the same draw of what both have.
+
+Every fit leaves one JSON, so the command resumes where it was stopped and can be run in pieces: ``--minutes``
+starts no fit after that time. Pieces go round the models, so that a table can be made at any time with
+``python experiments/table.py OUT``. ``--estimate`` measures what a fit costs here and starts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import compare
+import yaml
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.registry import BACKBONES, load_plugins
+from llm4sbr.trainer_cli import run
+
+TUNING_SEED = 1000  # of all trials; no seed that is tested
+Space = dict[str, dict[str, list[Any]]]
+
+
+class Fit(NamedTuple):
+    """One fit of the protocol."""
+
+    backbone: str
+    variant: str
+    trial: int | None  # None: the chosen settings, tested
+    seed: int
+
+
+def draw(space: Space, trial: int, *, wrapped: bool, own_scores: bool = False) -> dict[str, Any]:
+    """Settings of a trial: the first values for trial 0, else drawn by the trial's number alone.
+
+    >>> space = {"common": {"--model.lr": [1, 2, 3]}, "wrapped": {"--model.tau": [4, 5, 6]}}
+    >>> draw(space, 0, wrapped=True)
+    {'--model.lr': 1, '--model.tau': 4}
+    >>> all(draw(space, n, wrapped=True) | draw(space, n, wrapped=False) == draw(space, n, wrapped=True)
+    ...     for n in range(20))
+    True
+    """
+    settings = {}
+    for part in ("common", "wrapped") if wrapped else ("common",):
+        dice = random.Random(f"{part} {trial}")
+        for name, values in space.get(part, {}).items():
+            settings[name] = values[0] if trial == 0 else dice.choice(values)
+    if own_scores:
+        settings.pop("--model.score_scale", None)
+    return settings
+
+
+def words(settings: dict[str, Any]) -> list[str]:
+    """Settings as words for the command line; null leaves a setting out."""
+    return [word for name, value in settings.items() if value is not None for word in (name, str(value))]
+
+
+def plan(args: argparse.Namespace) -> Iterator[Fit]:
+    """All fits, round the models: first the trials, one of each model at a time, then the seeds."""
+    models = [(backbone, variant) for backbone in args.backbones for variant in args.variants]
+    for trial in range(args.trials):
+        yield from (Fit(*model, trial, TUNING_SEED) for model in models)
+    for seed in args.seeds:
+        yield from (Fit(*model, None, seed) for model in models)
+
+
+def place(args: argparse.Namespace, fit: Fit) -> Path:
+    """The JSON of a fit."""
+    if fit.trial is None:
+        return Path(args.out / f"{fit.backbone}-{fit.variant}-{fit.seed}.json")
+    return Path(args.out / "trials" / f"{fit.backbone}-{fit.variant}-{fit.trial:02d}.json")
+
+
+def settings_of(args: argparse.Namespace, space: Space, fit: Fit) -> dict[str, Any]:
+    """A trial's draw, or the draw of the best trial by validation; the earlier of two equals."""
+    wrapped = compare.VARIANTS[fit.variant] is not None
+    own_scores = has_own_scores(fit.backbone)
+    trial = fit.trial
+    if trial is None:
+        found = [place(args, fit._replace(trial=n, seed=TUNING_SEED)) for n in range(args.trials)]
+        scores = [json.loads(path.read_text())["best_validation"] for path in found]
+        trial = max(range(len(scores)), key=scores.__getitem__)
+    return draw(space, trial, wrapped=wrapped, own_scores=own_scores)
+
+
+def has_own_scores(backbone: str) -> bool:
+    """Whether the class named in the backbone's file scores otherwise than by a product."""
+    name = yaml.safe_load((compare.HERE / "backbone" / f"{backbone}.yaml").read_text())["class_path"]
+    kinds = {one.__name__: one for one in load_plugins(BACKBONES).values()}
+    kind = kinds[name.rsplit(".", 1)[-1]]
+    return bool(kind.score is not SessionBackbone.score)
+
+
+def estimate(args: argparse.Namespace) -> None:
+    """Measure a training step of every model, and say what the whole protocol costs on this machine."""
+    total = 0.0
+    fits = args.trials + len(args.seeds)
+    print(
+        "| backbone | variant | ms a step | s an epoch | h of all its fits, at most |\n|---|---|---|---|---|"
+    )
+    for backbone in args.backbones:
+        for variant in args.variants:
+            few, many = (timed(args, backbone, variant, steps) for steps in (10, 10 + args.steps))
+            step = (many[0] - few[0]) / args.steps
+            epoch = step * many[1]
+            hours = fits * epoch * args.epochs / 3600
+            total += hours
+            print(f"| {backbone} | {variant} | {1000 * step:.0f} | {epoch:.0f} | {hours:.1f} |", flush=True)
+    print(f"{fits} fits of up to {args.epochs} epochs for each: {total:.1f} h, validation not counted")
+
+
+def timed(args: argparse.Namespace, backbone: str, variant: str, steps: int) -> tuple[float, int]:
+    """Seconds of a fit of so many steps, and the steps of a whole epoch."""
+    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", str(steps)]
+    options += ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0"]
+    options += ["--trainer.logger", "false", "--trainer.callbacks", "[]"]
+    options += ["--trainer.enable_checkpointing", "false", "--trainer.enable_progress_bar", "false"]
+    given = compare.fit_options(args, backbone, variant, 0)
+    named = given.index("--trainer.logger.init_args.name")
+    del given[named : named + 2]
+    began = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli = run([*given, *options])
+    seconds = time.perf_counter() - began
+    return seconds, len(cli.datamodule.train_dataloader())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="data module YAML")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--backbones", nargs="+", default=["srgnn"])
+    parser.add_argument("--variants", nargs="+", default=["bare", "titles"], choices=sorted(compare.VARIANTS))
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--space", type=Path, default=compare.HERE / "search.yaml")
+    parser.add_argument("--epochs", type=int, default=10, help="of a fit, at most")
+    parser.add_argument("--store", default="views/beauty", help="folder that `llm4sbr views infer` wrote")
+    parser.add_argument("--out", type=Path, default=compare.HERE / "results" / "protocol")
+    parser.add_argument("--options", default="", help="further words for every `llm4sbr fit`")
+    parser.add_argument("--minutes", type=float, help="start no fit after that time")
+    parser.add_argument("--estimate", action="store_true", help="measure the cost of a step, and stop")
+    parser.add_argument("--steps", type=int, default=40, help="steps that --estimate measures")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args()
+    if TUNING_SEED in args.seeds or args.trials < 1:
+        parser.error(f"at least one trial, and {TUNING_SEED} is the seed of the trials: test others")
+    if args.estimate:
+        estimate(args)
+        return 0
+    space = yaml.safe_load(args.space.read_text())
+    args.options += f" --trainer.max_epochs {args.epochs}"
+    began = time.monotonic()
+    fits = list(plan(args))
+    for number, fit in enumerate(fits):
+        target = place(args, fit)
+        if target.exists():
+            continue
+        if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
+            left = sum(not place(args, one).exists() for one in fits[number:])
+            print(f"time is up: {left} of {len(fits)} fits are left; run the same command to go on")
+            return 0
+        chosen = words(settings_of(args, space, fit))
+        test = fit.trial is None
+        compare.one_run(args, fit.backbone, fit.variant, fit.seed, chosen, target=target, test=test)
+    print(f"all {len(fits)} fits are there: python experiments/table.py {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The protocol, run as a person runs it, tiny: in pieces, without a look at the test split while it tunes."""
+
+import doctest
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shops import write_shop
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture(scope="module")
+def protocol():
+    sys.path.insert(0, str(EXPERIMENTS))  # as Python does for a script
+    spec = importlib.util.spec_from_file_location("protocol", EXPERIMENTS / "protocol.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(EXPERIMENTS))
+
+
+def test_a_draw_is_the_trials_alone(protocol):
+    assert doctest.testmod(protocol).failed == 0
+    space = {"common": {"--a": [1, 2, 3], "--model.score_scale": [None, 5.0]}, "wrapped": {"--b": [4, 5]}}
+    assert protocol.draw(space, 0, wrapped=True) == {"--a": 1, "--model.score_scale": None, "--b": 4}
+    drawn = [protocol.draw(space, n, wrapped=True) for n in range(1, 40)]
+    assert {one["--a"] for one in drawn} == {1, 2, 3}
+    assert {one["--b"] for one in drawn} == {4, 5}
+    assert "--model.score_scale" not in protocol.draw(space, 1, wrapped=True, own_scores=True)
+    assert protocol.words({"--a": 1, "--c": None}) == ["--a", "1"]
+
+
+def run(cwd, script, *words):
+    done = subprocess.run(
+        [sys.executable, str(EXPERIMENTS / script), *words],
+        cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, tmp_path):
+    """Seen to fail with the worst trial chosen, and with trials that test."""
+    write_shop(tmp_path, sessions=30)
+    space = "common:\n  --model.lr: [1.0e-9, 0.05]\n  --model.score_scale: [null, 8.0]\n"
+    (tmp_path / "space.yaml").write_text(space)
+    words = ["--data", "data.yaml", "--variants", "bare", "no-views", "--trials", "3", "--seeds", "0"]
+    words += ["--space", "space.yaml", "--out", "results", "--epochs", "2", "--quiet"]
+    words += ["--options", "--trainer.accelerator cpu"]
+    assert "8 of 8 fits are left" in run(tmp_path, "protocol.py", *words, "--minutes", "0")
+    assert "all 8 fits are there" in run(tmp_path, "protocol.py", *words)
+    trials = {
+        path.stem: json.loads(path.read_text()) for path in (tmp_path / "results" / "trials").glob("*.json")
+    }
+    assert len(trials) == 6
+    assert not any("test" in one or "ranks" in one for one in trials.values())
+    assert {one["seed"] for one in trials.values()} == {1000}
+    for variant in ("bare", "no-views"):
+        scores = [trials[f"srgnn-{variant}-{n:02d}"]["best_validation"] for n in range(3)]
+        best = trials[f"srgnn-{variant}-{scores.index(max(scores)):02d}"]["command"]
+        tested = json.loads((tmp_path / "results" / f"srgnn-{variant}-0.json").read_text())
+        options = [part for part in best.split(" --") if part.startswith("model.")]
+        assert all(part in tested["command"] for part in options)
+        assert "test/recall@20" in tested["test"]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    run(tmp_path, "protocol.py", *words)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    assert "| srgnn | no-views | 1 |" in run(tmp_path, "table.py", "results")
+
+
+def test_the_cost_is_measured_before_anything_runs(tmp_path):
+    write_shop(tmp_path, sessions=30)
+    words = ["--data", "data.yaml", "--variants", "bare", "--estimate", "--steps", "1", "--out", "results"]
+    told = run(tmp_path, "protocol.py", *words, "--options", "--trainer.accelerator cpu")
+    assert "| srgnn | bare |" in told
+    assert not (tmp_path / "results").exists()
