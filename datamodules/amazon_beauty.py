@@ -61,7 +61,7 @@ class AmazonBeauty(SessionDataModule):
             data_dir,
             sessions=sessions or Sessions(by="column"),
             kcore=kcore
-            or (KCore(on="all") if paper else KCore("train", min_item_clicks=5, min_session_length=2)),
+            or (KCore(over="all") if paper else KCore("train", min_item_clicks=5, min_session_length=2)),
             split=split or (SplitBy(by="column") if paper else SplitBy(by="temporal", unseen_items="drop")),
             **kwargs,
         )

@@ -64,7 +64,7 @@ class SessionDataModule(LightningDataModule):
         *,
         columns: Columns = Columns(),  # noqa: B008 (frozen)
         sessions: Sessions = Sessions(by="column"),  # noqa: B008
-        kcore: KCore = KCore(on="all"),  # noqa: B008
+        kcore: KCore = KCore(over="all"),  # noqa: B008
         split: SplitBy = SplitBy(by="temporal"),  # noqa: B008
         missing_titles: Literal["error", "empty"] = "empty",
         examples_per_session: ExampleMode = "prefixes",

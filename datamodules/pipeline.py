@@ -70,14 +70,14 @@ def build(
     """
     clicks = sessionize(events, recipe.sessions)
     seen = f"{clicks['session_id'].n_unique()} sessions of {clicks.height} clicks"
-    if recipe.kcore.on == "all":
+    if recipe.kcore.over == "all":
         clicks = k_core(
             clicks,
             min_item_clicks=recipe.kcore.min_item_clicks,
             min_session_length=recipe.kcore.min_session_length,
         )
     clicks = split_sessions(clicks, recipe.split, recipe.seed)
-    if recipe.kcore.on == "train":
+    if recipe.kcore.over == "train":
         clicks = k_core_on_train(clicks, recipe.kcore)
     if recipe.split.unseen_items == "drop":
         clicks = drop_unseen(clicks)

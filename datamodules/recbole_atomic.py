@@ -48,7 +48,7 @@ class RecBoleAtomic(SessionDataModule):
         *,
         columns: Columns = Columns(),  # noqa: B008 (frozen)
         sessions: Sessions = Sessions(by="gap"),  # noqa: B008
-        kcore: KCore = KCore(on="all"),  # noqa: B008
+        kcore: KCore = KCore(over="all"),  # noqa: B008
         split: SplitBy = SplitBy(by="temporal"),  # noqa: B008
         **kwargs: Any,
     ) -> None:

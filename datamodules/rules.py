@@ -67,13 +67,13 @@ class KCore:
     """Drop rare items and short sessions until none is left.
 
     Args:
-        on: Count clicks in `all` sessions, as most papers do, or in `train` only, which leaks nothing; items
-            outside training's core are then dropped from the other splits.
+        over: Count clicks in `all` sessions, as most papers do, or in `train` only, which leaks nothing;
+            items outside training's core are then dropped from the other splits.
         min_item_clicks: Least clicks of an item.
         min_session_length: Least clicks of a session.
     """
 
-    on: Literal["all", "train"]
+    over: Literal["all", "train"]
     min_item_clicks: int = 1
     min_session_length: int = 1
 

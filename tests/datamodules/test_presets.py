@@ -21,6 +21,7 @@ from llm4sbr.datamodules import (
     SessionDataModule,
     SplitBy,
 )
+from llm4sbr.datamodules.rules import KCore
 from llm4sbr.errors import InputError
 
 Write = Callable[[str, "str | bytes"], Path]
@@ -205,7 +206,14 @@ def test_configs_parse_and_give_way_to_the_command_line(name: str, kind: type) -
         "temporal",
     )
     assert type(data) is kind
-    assert (data.data_dir, data.batch_size, data.max_length, data.kcore.on) == ("elsewhere", 7, 50, "train")
+    assert (data.data_dir, data.batch_size, data.max_length, data.kcore.over) == ("elsewhere", 7, 50, "train")
+
+
+def test_groups_are_set_in_yaml() -> None:
+    """YAML reads a bare ``on`` as true, so no field may be called that."""
+    data = parse("--data", str(ROOT / "experiments" / "data" / "beauty-core.yaml"))
+    assert data.kcore == KCore(over="all", min_item_clicks=40, min_session_length=3)
+    assert data.split == SplitBy(by="column", sample=0.3)
 
 
 def test_groups_are_set_from_the_command_line() -> None:

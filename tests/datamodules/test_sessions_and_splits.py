@@ -99,7 +99,7 @@ def test_k_core_on_training_counts_training_only() -> None:
     clicks = pl.DataFrame(rows, schema=["session_id", "item_id"], orient="row").with_columns(
         part=pl.when(pl.col("session_id").is_in(["x", "y"])).then(pl.lit("test")).otherwise(pl.lit("train"))
     )
-    kept = k_core_on_train(clicks, KCore(on="train", min_item_clicks=2))
+    kept = k_core_on_train(clicks, KCore(over="train", min_item_clicks=2))
     assert kept.rows() == [
         ("t1", "a", "train"),
         ("t2", "a", "train"),
