@@ -1,0 +1,140 @@
+"""Atten-Mixer: no graph network, a read-out asked by the last clicks at several levels."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.backbones.readout import last_click
+from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.errors import InputError
+
+
+class AttenMixer(SessionBackbone):
+    r"""Multi-level attention mixture network (Zhang et al., WSDM 2023, arXiv:2206.12781).
+
+    A level-``l`` query is a deep set of the last ``l`` clicks, so their order does not matter (local
+    invariance) and later clicks enter more queries (inherent priority). With unit-length clicks ``x``:
+
+    .. math:: q_l = \text{norm}\Big(W_l \sum_{j=0}^{l-1} x_{n-j} + b_l\Big), \quad l = 1 \dots K
+
+    Each query attends to all clicks in several heads; ``L_p`` pooling mixes the maps of all levels:
+
+    .. math::
+        a^h_{li} = \text{softmax}_i\, 2 \sigma(Q^h q_l \cdot K^h x_i), \quad
+        \gamma^h_i = \text{softmax}_i\, 2 \Big(\sum_l (a^h_{li})^p\Big)^{1/p}
+
+    .. math:: s_g = LN\big([\textstyle\sum_i \gamma^h_i V^h x_i]_h\big), \quad s = W [s_g ; x_n],
+        \quad \hat y_v = \tau \cos(s, e_v)
+
+    ``s_g`` is the long-term interest, ``x_n`` the short-term one. The softmax after the pooling, the twos and
+    the sigmoid are those of the authors' code. It differs from this model in four ways: its queries
+    concatenate the last clicks, which depends on their order; it normalises queries across levels, which
+    leaves a single level nothing but signs; its heads mix positions; its first softmax includes padding.
+
+    All parameters start from ``U(-1/sqrt(d), 1/sqrt(d))``, as the authors' do.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``, divisible by `heads` (authors: 256).
+        levels: ``K``, the most last clicks that a query reads; a shorter session gives what it has.
+        heads: Attention heads (authors: 8, which does not divide 100).
+        power: ``p`` of the pooling, at least 1; infinity takes the largest weight.
+        dropout: Dropout on embeddings, attention and, in the scores, item vectors.
+        scale: ``tau``, which the cosines are multiplied by.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``
+        - score: cosines times `scale`, ``(B, V)``
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        levels: int = 7,
+        heads: int = 4,
+        power: float = 4.0,
+        dropout: float = 0.1,
+        scale: float = 16.0,
+    ) -> None:
+        super().__init__(num_items, embedding_dim)
+        if levels < 1:
+            raise InputError("levels must be at least 1", value=levels)
+        if heads < 1 or embedding_dim % heads:
+            raise InputError(
+                f"embedding_dim {embedding_dim} can't be split into the heads",
+                value=heads,
+                hint="Choose heads that divide embedding_dim",
+            )
+        if not power >= 1:
+            raise InputError("power must be at least 1", value=power)
+        if not 0 <= dropout < 1:
+            raise InputError("dropout must be in [0, 1)", value=dropout)
+        if not 0 < scale < math.inf:
+            raise InputError("scale must be positive and finite", value=scale)
+        self.levels, self.heads, self.power, self.scale = levels, heads, power, scale
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.level_weight = nn.Parameter(torch.empty(levels, embedding_dim, embedding_dim))
+        self.level_bias = nn.Parameter(torch.empty(levels, embedding_dim))
+        self.query = nn.Linear(embedding_dim, embedding_dim)
+        self.key = nn.Linear(embedding_dim, embedding_dim)
+        self.value = nn.Linear(embedding_dim, embedding_dim)
+        self.norm = nn.LayerNorm(embedding_dim, eps=1e-8)
+        self.readout = nn.Linear(2 * embedding_dim, embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+        bound = 1 / math.sqrt(embedding_dim)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """The mixed attention over the session (long term) and the last click (short term)."""
+        clicks = F.normalize(self.dropout(self.embedding(batch.item_ids)), dim=-1)  # (B, L, d)
+        weight = self._attention(self._queries(clicks, batch.lengths), clicks, batch.padding_mask())
+        mixed = torch.einsum("bhi,bihd->bhd", self.dropout(weight), self._split(self.value(clicks)))
+        return Interests(long_term=self.norm(mixed.flatten(1)), short_term=last_click(clicks, batch.lengths))
+
+    def merge(self, interests: Interests) -> Tensor:
+        """Linear read-out of both interests, ``(B, d)``."""
+        return cast(Tensor, self.readout(torch.cat((interests.long_term, interests.short_term), dim=-1)))
+
+    def score(self, session: Tensor, interests: Interests) -> Tensor:
+        """Scaled cosines of session and items, ``(B, V)``."""
+        items: Tensor = self.dropout(F.normalize(self.item_embeddings(), dim=-1))  # (V, d)
+        return self.scale * F.normalize(session, dim=-1) @ items.T
+
+    def item_embeddings(self) -> Tensor:
+        """``(V, d)``, without the padding row."""
+        return self.embedding.weight[1:]
+
+    def _queries(self, clicks: Tensor, lengths: Tensor) -> Tensor:
+        """Deep sets of the last 1..K clicks, ``(B, K, d)``."""
+        back = torch.arange(self.levels, device=lengths.device)  # (K,): clicks counted from the last
+        position = lengths.unsqueeze(1) - 1 - back  # (B, K): negative before the session's first click
+        index = position.clamp(min=0).unsqueeze(-1).expand(-1, -1, clicks.size(-1))
+        latest = clicks.gather(1, index) * (position >= 0).unsqueeze(-1)  # (B, K, d), newest first
+        sets = latest.cumsum(1)  # (B, K, d): row l - 1 sums the last l clicks
+        return F.normalize(torch.einsum("bkd,kde->bke", sets, self.level_weight) + self.level_bias, dim=-1)
+
+    def _attention(self, queries: Tensor, clicks: Tensor, real: Tensor) -> Tensor:
+        """Weights of the clicks in each head, ``(B, H, L)``; 0 at padding."""
+        padding = ~real[:, None, :]  # (B, 1, L)
+        agreement = torch.einsum(
+            "bkhd,bihd->bhki", self._split(self.query(queries)), self._split(self.key(clicks))
+        )
+        maps = torch.softmax(
+            (2 * torch.sigmoid(agreement)).masked_fill(padding.unsqueeze(2), float("-inf")), dim=-1
+        )  # (B, H, K, L)
+        pooled = torch.linalg.vector_norm(maps, ord=self.power, dim=2)  # (B, H, L)
+        return torch.softmax((2 * pooled).masked_fill(padding, float("-inf")), dim=-1)
+
+    def _split(self, vectors: Tensor) -> Tensor:
+        """Heads: ``(B, n, d)`` -> ``(B, n, H, d / H)``."""
+        return vectors.view(*vectors.shape[:-1], self.heads, -1)

@@ -1,0 +1,181 @@
+"""CORE: a session is a weighted mean of its items, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.backbones.readout import last_click, masked_mean
+from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.errors import InputError
+
+
+class ClickWeights(nn.Module):
+    r"""Weights of a session's clicks by a causal transformer, those of CORE-trm.
+
+    .. math:: F = Transformer(x_1 + p_1, \dots, x_n + p_n), \quad \alpha = softmax(F w)
+
+    Args:
+        dim: ``d``, divisible by `num_heads`.
+        num_blocks: Blocks; the layer norm stands behind each sublayer.
+        num_heads: Attention heads.
+        inner_dim: Width of the feed-forward layers.
+        dropout: Dropout on the input, on attention and on each sublayer's output.
+        max_length: Number of positions.
+
+    Shapes:
+        - clicks: ``(B, L, d)``, mask: ``(B, L)`` bool, True at real clicks
+        - output: ``(B, L)``, 0 at padding, rows sum to 1
+    """
+
+    def __init__(
+        self, dim: int, num_blocks: int, num_heads: int, inner_dim: int, dropout: float, max_length: int
+    ) -> None:
+        super().__init__()
+        self.position = nn.Embedding(max_length, dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+        block = nn.TransformerEncoderLayer(
+            dim, num_heads, inner_dim, dropout, activation="gelu", layer_norm_eps=1e-12, batch_first=True
+        )
+        block.dropout.p = 0.0  # the authors have none between the two maps of a feed-forward layer
+        self.blocks = nn.TransformerEncoder(block, num_blocks, enable_nested_tensor=False)
+        self.weight = nn.Linear(dim, 1, bias=False)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=0.02)
+        for name, parameter in self.blocks.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        # It adds the same to every click's weight, and a softmax forgets that: its gradient is 0.
+        cast(nn.TransformerEncoderLayer, self.blocks.layers[-1]).norm2.bias.requires_grad_(False)
+
+    def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
+        """Weigh the clicks."""
+        width = clicks.size(1)
+        states = self.dropout(self.norm(clicks + self.position.weight[:width]))
+        causal = nn.Transformer.generate_square_subsequent_mask(width, device=clicks.device)
+        # The causal mask alone keeps right padding from real clicks: it stands after all of them.
+        states = self.blocks(states, mask=causal, is_causal=True)  # (B, L, d)
+        scores = cast(Tensor, self.weight(states)).squeeze(-1)  # (B, L)
+        return scores.masked_fill(~mask, -torch.inf).softmax(-1)
+
+
+class CORE(SessionBackbone):
+    r"""Session-based recommendation within consistent representation space (Hou et al., arXiv:2204.11067).
+
+    Simple and effective, SIGIR 2022. The representation-consistent encoder makes a session of its items'
+    embeddings by a weighted mean alone, so that sessions and items share one space; a transformer (CORE-trm)
+    or the plain mean (CORE-ave) gives the weights. Robust distance measuring scores by the cosine over a
+    temperature, in training with dropout ``'`` on the embeddings of the items to choose from:
+
+    .. math:: h_s = \sum_i \alpha_i x_i, \quad \hat y_k = \cos(h_s, x_k') / \tau
+
+    ``h_s`` is the long-term interest and the model's own read-out; the last click's embedding, which lives in
+    the same space, is the short-term one. Initialisation, dropout on the session's embeddings and the causal
+    mask, of which the paper says nothing, are the authors' code's.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``; divisible by `num_heads`.
+        encoder: ``"trm"`` or ``"ave"``; the latter has no use for the settings of the transformer.
+        temperature: ``τ`` (0.07 in the authors' settings, which the next ones are from, too).
+        item_dropout: Dropout on the embeddings of the items to choose from.
+        session_dropout: Dropout on the embeddings of the session's items.
+        num_blocks: Transformer blocks.
+        num_heads: Attention heads.
+        inner_dim: Width of the transformer's feed-forward layers.
+        dropout: Dropout inside the transformer.
+        max_length: Longest session of the transformer; a longer batch is an error.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``
+        - score: cosines over `temperature`, ``(B, V)``
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        encoder: Literal["trm", "ave"] = "trm",
+        temperature: float = 0.07,
+        item_dropout: float = 0.2,
+        session_dropout: float = 0.2,
+        num_blocks: int = 2,
+        num_heads: int = 2,
+        inner_dim: int = 256,
+        dropout: float = 0.5,
+        max_length: int = 50,
+    ) -> None:
+        super().__init__(num_items, embedding_dim)
+        if encoder not in ("trm", "ave"):
+            raise InputError("encoder must be 'trm' or 'ave'", value=encoder)
+        if not 0 < temperature < math.inf:
+            raise InputError("temperature must be above 0", value=temperature, hint="The authors' is 0.07")
+        for name, rate in (
+            ("item_dropout", item_dropout),
+            ("session_dropout", session_dropout),
+            ("dropout", dropout),
+        ):
+            if not 0 <= rate < 1:
+                raise InputError(f"{name} must be at least 0 and below 1", value=rate)
+        for name, size in (
+            ("num_blocks", num_blocks),
+            ("num_heads", num_heads),
+            ("inner_dim", inner_dim),
+            ("max_length", max_length),
+        ):
+            if size < 1:
+                raise InputError(f"{name} is at least 1", value=size)
+        if encoder == "trm" and embedding_dim % num_heads:
+            raise InputError(
+                f"embedding_dim {embedding_dim} can't be split into num_heads {num_heads}",
+                hint="Choose a divisor of embedding_dim",
+            )
+        self.temperature, self.max_length = temperature, max_length
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.item_dropout = nn.Dropout(item_dropout)
+        self.session_dropout = nn.Dropout(session_dropout)
+        bound = 1 / math.sqrt(embedding_dim)
+        nn.init.uniform_(self.embedding.weight, -bound, bound)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
+        self.weights = (
+            ClickWeights(embedding_dim, num_blocks, num_heads, inner_dim, dropout, max_length)
+            if encoder == "trm"
+            else None
+        )
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """Weighted mean of the clicks' embeddings (long term) and the last click's (short term)."""
+        clicks = self.session_dropout(self.embedding(batch.item_ids))  # (B, L, d)
+        mask = batch.padding_mask()
+        if self.weights is None:
+            session = masked_mean(clicks, mask)  # (B, d)
+        else:
+            if clicks.size(1) > self.max_length:
+                raise InputError(
+                    f"CORE was built for at most {self.max_length} clicks",
+                    value=clicks.size(1),
+                    hint="Raise its max_length, or lower the data module's",
+                )
+            session = (self.weights(clicks, mask).unsqueeze(-1) * clicks).sum(1)  # (B, d)
+        return Interests(long_term=session, short_term=last_click(clicks, batch.lengths))
+
+    def merge(self, interests: Interests) -> Tensor:
+        """The weighted mean ``h_s``, ``(B, d)``."""
+        return interests.long_term
+
+    def item_embeddings(self) -> Tensor:
+        """Normalised, ``(V, d)``, without the padding row."""
+        return F.normalize(self.embedding.weight[1:], dim=-1)
+
+    def score(self, session: Tensor, interests: Interests) -> Tensor:
+        """Cosines of session and items over `temperature`, ``(B, V)``; in training with dropped-out items."""
+        items = F.normalize(self.item_dropout(self.embedding.weight[1:]), dim=-1)  # (V, d)
+        return F.normalize(session, dim=-1) / self.temperature @ items.T

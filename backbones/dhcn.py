@@ -1,0 +1,154 @@
+"""S²-DHCN: training sessions as hyperedges, and a second view of the batch that supervises the first."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.backbones.position_attention import Clicks, ReversedPositionAttention, find_clicks
+from llm4sbr.backbones.training_graph import Hypergraph
+from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.errors import InputError
+from llm4sbr.examples import Examples
+
+
+def jaccard(items: Tensor, session: Tensor, num_sessions: int) -> Tensor:
+    """Distinct items that two sessions share, over those that either has; 1 for a session and itself.
+
+    Shapes:
+        - items, session: ``(T,)`` long, one row per click
+        - output: ``(B, B)``
+
+    >>> jaccard(torch.tensor([5, 6, 6, 6, 7, 8]), torch.tensor([0, 0, 0, 1, 1, 1]), 2).tolist()
+    [[1.0, 0.25], [0.25, 1.0]]
+    """
+    distinct, column = torch.unique(items, return_inverse=True)
+    has = torch.zeros(num_sessions, len(distinct), device=items.device)
+    has[session, column] = 1
+    shared, size = has @ has.T, has.sum(1)
+    return shared / (size.unsqueeze(1) + size - shared)
+
+
+class DHCN(SessionBackbone):
+    r"""Self-supervised hypergraph convolutional networks (Xia et al., AAAI 2021, arXiv:2012.06852).
+
+    *Hypergraph channel*, which recommends: all items are convolved over the training sessions (`Hypergraph`),
+    layers are averaged, and the session's clicks are read out as in GCE-GNN (`ReversedPositionAttention`);
+    scores are products with the convolved items:
+
+    .. math:: X_h = \frac{1}{L+1} \sum_{l=0}^{L} (D^{-1} H B^{-1} H^T)^l X, \quad
+        \theta_h = \sum_t \alpha_t x_t, \quad \hat z = \theta_h^T X_h
+
+    *Line graph channel*, in training only: sessions of the batch, each the mean of its unconvolved items, are
+    convolved over their Jaccard overlap :math:`\hat A`, which is 1 on its diagonal:
+
+    .. math:: \Theta_l = \frac{1}{L+1} \sum_{l=0}^{L} (\hat D^{-1} \hat A)^l \Theta^{(0)}, \quad
+        L_s = -\sum_i \log \sigma(\theta_h^T \theta_l) + \log(1 - \sigma(\tilde\theta_h^T \theta_l))
+
+    :math:`\tilde\theta_h` comes of shuffling rows and columns of the batch's :math:`\Theta_h`. The auxiliary
+    loss is :math:`\beta L_s`; no score depends on another session of the batch.
+
+    :math:`\theta_h` is the long-term interest and the model's own read-out, the last click's convolved item
+    the short-term one.
+
+    The paper prints :math:`\sigma(1 - \cdot)` in :math:`L_s` but names binary cross-entropy, which is what it
+    is here and in the authors' code. Two things differ from that code and follow the paper: each training
+    session is one hyperedge (there, each of its prefixes), and gradients reach :math:`\Theta_l`.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``.
+        num_layers: ``L``, layers of both channels.
+        beta: β, weight of the self-supervised task; 0 leaves the line graph out (the paper's DHCN). It weighs
+            a sum over the batch, as in the authors' code: 0.01 is meant for 100 sessions a batch.
+        max_length: Longest session, the number of positions; 200 in the authors' code.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``; `Interests.context` is ``(V, d)``, the convolved items
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        num_layers: int = 3,
+        beta: float = 0.01,
+        max_length: int = 200,
+    ) -> None:
+        super().__init__(num_items, embedding_dim)
+        if num_layers < 1:
+            raise InputError("num_layers is at least 1", value=num_layers)
+        if beta < 0:
+            raise InputError("beta is at least 0", value=beta)
+        self.num_layers, self.beta = num_layers, beta
+        self.hypergraph = Hypergraph(num_items)
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.readout = ReversedPositionAttention(embedding_dim, max_length)
+        bound = 1 / math.sqrt(embedding_dim)  # as the authors
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
+
+    def read_training_sessions(self, examples: Examples) -> None:
+        """Build the hypergraph."""
+        self.hypergraph.read(examples)
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """Attention over the session (long term) and the last click's item (short term), both convolved."""
+        where = find_clicks(batch)
+        items = batch.item_ids[where.mask]  # (T,)
+        convolved = self._convolve()  # (V + 1, d)
+        clicks = F.embedding(items, convolved)  # (T, d)
+        long_term = self.readout(clicks, where)
+        supervised = self.training and self.beta > 0
+        return Interests(
+            long_term=long_term,
+            short_term=clicks[where.last],
+            context=convolved[1:],
+            auxiliary_loss=self.beta * self._supervise(items, where, long_term) if supervised else None,
+        )
+
+    def merge(self, interests: Interests) -> Tensor:
+        """The attentive read-out, which is the long-term interest, ``(B, d)``."""
+        return interests.long_term
+
+    def score(self, session: Tensor, interests: Interests) -> Tensor:
+        """Products with the convolved items that `encode` left in the context, ``(B, V)``."""
+        convolved: Tensor = interests.context
+        return session @ convolved.T
+
+    def item_embeddings(self) -> Tensor:
+        """The convolved items, ``(V, d)``, without the padding row."""
+        return self._convolve()[1:]
+
+    def _convolve(self) -> Tensor:
+        """Items after each layer, averaged; the padding row stays zero."""
+        self.hypergraph.check_known()
+        hidden = total = self.embedding.weight
+        for _ in range(self.num_layers):
+            hidden = self.hypergraph(hidden)
+            total = total + hidden
+        return total / (self.num_layers + 1)
+
+    def _supervise(self, items: Tensor, where: Clicks, sessions: Tensor) -> Tensor:
+        """How far both channels are from telling a session's two vectors from shuffled ones."""
+        clicks = self.embedding(items)  # (T, d)
+        hidden = scatter(clicks, where.session, dim_size=len(sessions), reduce="mean")  # (B, d)
+        overlap = jaccard(items, where.session, len(sessions))  # (B, B)
+        share = overlap / overlap.sum(1, keepdim=True)
+        total = hidden
+        for _ in range(self.num_layers):
+            hidden = share @ hidden
+            total = total + hidden
+        line = total / (self.num_layers + 1)
+        rows = torch.randperm(sessions.size(0), device=sessions.device)
+        columns = torch.randperm(sessions.size(1), device=sessions.device)
+        true = (sessions * line).sum(1)  # (B,)
+        shuffled = (sessions[rows][:, columns] * line).sum(1)
+        return (F.softplus(-true) + F.softplus(shuffled)).sum()

@@ -1,0 +1,210 @@
+"""GCE-GNN: the session's own transitions, and those of all training sessions."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.utils import scatter, softmax
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.backbones.position_attention import ReversedPositionAttention, find_clicks
+from llm4sbr.backbones.training_graph import GlobalGraph
+from llm4sbr.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.errors import InputError
+from llm4sbr.examples import Examples
+
+
+class SessionGraphAttention(nn.Module):
+    r"""Attention over the session graph, one weight vector per type of edge (Sec. 4.2, arXiv:2106.05081).
+
+    .. math:: h^s_i = \sum_{j \in N_i} \alpha_{ij} h_j, \quad
+        \alpha_{ij} = softmax_j(LeakyReLU(a_{r_{ij}}^T (h_i \odot h_j)))
+
+    Type :math:`r_{ij}` is *out* where the session goes from i to j only, *in* where it goes from j to i only,
+    *in-out* where it does both, and *self* from every node to itself.
+
+    Args:
+        dim: ``d``.
+
+    Shapes:
+        - hidden: ``(N, d)``, edge_index: ``(2, M)``
+        - output: ``(N, d)``
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.types = nn.Linear(dim, 4, bias=False)  # out, in, in-out, self
+
+    def forward(self, hidden: Tensor, edge_index: Tensor) -> Tensor:
+        """Attend once."""
+        size = len(hidden)
+        source, target = edge_index[
+            :, edge_index[0] != edge_index[1]
+        ]  # a repeat is its item's edge to itself
+        both = torch.cat((source * size + target, target * size + source))
+        pair, where = torch.unique(both, return_inverse=True)  # (E,): centre * size + neighbour
+        found = torch.ones_like(both)
+        found[len(source) :] = 2
+        kind = scatter(found, where, dim_size=len(pair), reduce="sum") - 1  # 1, 2 or 1 + 2 -> 0, 1, 2
+        nodes = torch.arange(size, device=pair.device)
+        centre = torch.cat((pair // max(size, 1), nodes))  # (E + N,)
+        neighbour = torch.cat((pair % max(size, 1), nodes))
+        kind = torch.cat((kind, torch.full_like(nodes, 3)))
+        states = F.embedding(neighbour, hidden)  # (E + N, d)
+        every = self.types(F.embedding(centre, hidden) * states)  # (E + N, 4)
+        score = F.leaky_relu(every.gather(1, kind.unsqueeze(1)), 0.2)  # (E + N, 1)
+        weight = softmax(score, centre, num_nodes=size)
+        return cast(Tensor, scatter(weight * states, centre, dim_size=size, reduce="sum"))
+
+
+class GlobalAggregator(nn.Module):
+    r"""One hop over the global graph, with attention that knows the session (Sec. 4.1, arXiv:2106.05081).
+
+    .. math:: \pi_{ij} = softmax_j(q_1^T LeakyReLU(W_1 [(s \odot h_j) ; w_{ij}])), \quad
+        h^g_i = ReLU(W_2 [h_i ; \sum_j \pi_{ij} h_j])
+
+    Args:
+        dim: ``d``.
+
+    Shapes:
+        - hidden: ``(P, d)``, states of items in sessions; session: ``(P, d)``, ``s`` of each
+        - own: ``(P',)``, neighbours: ``(P', N)``, rows of `hidden`; weights: ``(P', N)``, 0: no neighbour
+        - output: ``(P', d)``
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.relate = nn.Linear(dim + 1, dim + 1, bias=False)
+        self.score = nn.Linear(dim + 1, 1, bias=False)
+        self.combine = nn.Linear(2 * dim, dim, bias=False)
+
+    def forward(
+        self, hidden: Tensor, session: Tensor, own: Tensor, neighbours: Tensor, weights: Tensor
+    ) -> Tensor:
+        """Aggregate once."""
+        by_state, by_weight = self.relate.weight[:, :-1], self.relate.weight[:, -1:].T
+        related = F.linear(session * hidden, by_state)  # (P, d + 1): once for all who share a neighbour
+        # As a product, since its gradient is then one too, without another (P' N, d + 1).
+        edges = torch.addmm(F.embedding(neighbours.flatten(), related), weights.view(-1, 1), by_weight)
+        score = self.score(F.leaky_relu(edges, 0.2)).view_as(weights)  # (P', N)
+        real = weights > 0
+        share = (
+            score.masked_fill(~real, torch.finfo(score.dtype).min).softmax(-1) * real
+        )  # 0 without neighbours
+        around = (share.unsqueeze(1) @ F.embedding(neighbours, hidden)).squeeze(1)  # (P', d)
+        return torch.relu(self.combine(torch.cat((F.embedding(own, hidden), around), dim=-1)))
+
+
+class GCEGNN(SessionBackbone):
+    r"""Global context enhanced graph neural networks (Wang et al., SIGIR 2020, arXiv:2106.05081).
+
+    Items learn from their neighbours in all training sessions (`GlobalAggregator`, hop by hop) and from
+    those in the session (`SessionGraphAttention`); both are added and read out
+    (`ReversedPositionAttention`):
+
+    .. math:: h'_i = dropout(h^{g,(k)}_i) + h^s_i, \quad \hat y = softmax(S^T V)
+
+    The read-out ``S`` is the long-term interest, the last click's :math:`h'` the short-term one. The paper's
+    session vector is ``S`` alone, so `merge` gives the long-term interest.
+
+    Two things differ from the authors' code and follow the paper: an item with fewer than ``N`` neighbours
+    attends to those it has (there, some are repeated at random), and both ends of an edge call it *in-out*
+    (there, one does).
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``.
+        hops: ``k``, hops on the global graph; the paper tries 1 and 2.
+        window: ε, the most steps between neighbours in a training session.
+        num_neighbours: ``N``, the neighbours that an item keeps.
+        dropout: Dropout on the global states.
+        max_length: Longest session, the number of positions; 200 in the authors' code.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        hops: int = 1,
+        window: int = 3,
+        num_neighbours: int = 12,
+        dropout: float = 0.5,
+        max_length: int = 200,
+    ) -> None:
+        super().__init__(num_items, embedding_dim)
+        for name, value in (("hops", hops), ("window", window), ("num_neighbours", num_neighbours)):
+            if value < 1:
+                raise InputError(f"{name} is at least 1", value=value)
+        if not 0 <= dropout < 1:
+            raise InputError("dropout is at least 0 and below 1", value=dropout)
+        self.global_graph = GlobalGraph(num_items, window, num_neighbours)
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.hops = nn.ModuleList(GlobalAggregator(embedding_dim) for _ in range(hops))
+        self.session_attention = SessionGraphAttention(embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.readout = ReversedPositionAttention(embedding_dim, max_length)
+        bound = 1 / math.sqrt(embedding_dim)  # as the authors
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
+
+    def read_training_sessions(self, examples: Examples) -> None:
+        """Build the global graph."""
+        self.global_graph.read(examples)
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """Attention over the session (long term) and the last click's state (short term)."""
+        self.global_graph.check_known()
+        graph = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
+        where = find_clicks(batch)
+        node = graph.alias[where.mask]  # (T,)
+        session = torch.zeros_like(graph.nodes).scatter(0, node, where.session)  # (N,)
+        items = self.embedding(graph.nodes)  # (N, d)
+        context = scatter(
+            F.embedding(node, items), where.session, dim_size=len(where.last), reduce="mean"
+        )  # (B, d): s
+        globally = self.dropout(self.aggregate(graph.nodes, session, context))  # (N, d)
+        states = globally + self.session_attention(items, graph.edge_index)
+        clicks = F.embedding(node, states)  # (T, d)
+        return Interests(long_term=self.readout(clicks, where), short_term=clicks[where.last])
+
+    def aggregate(self, nodes: Tensor, session: Tensor, context: Tensor) -> Tensor:
+        """Global states of items, each as its session sees it.
+
+        Shapes:
+            - nodes: ``(N,)`` items, session: ``(N,)`` rows of `context`, context: ``(B, d)``
+            - output: ``(N, d)``
+        """
+        stride = self.num_items + 1
+        # A state depends on item and session; many edges lead to the same one, which is computed once.
+        pairs = session * stride + nodes  # (P0,)
+        reached = []
+        for _ in self.hops:
+            item = pairs % stride
+            neighbours = self.global_graph.neighbours[item]  # (P, N)
+            found = (pairs - item).unsqueeze(1) + neighbours
+            size = len(pairs)
+            pairs, index = torch.unique(torch.cat((pairs, found.flatten())), return_inverse=True)
+            reached.append((index[:size], index[size:].view_as(found), self.global_graph.weights[item]))
+        hidden = self.embedding(pairs % stride)  # (P, d)
+        seen_by = F.embedding(pairs // stride, context)
+        for hop, (own, around, weights) in zip(self.hops, reversed(reached), strict=True):
+            hidden = hop(hidden, seen_by, own, around, weights)
+            seen_by = seen_by[own]
+        return cast(Tensor, hidden)
+
+    def merge(self, interests: Interests) -> Tensor:
+        """The attentive read-out, which is the long-term interest, ``(B, d)``."""
+        return interests.long_term
+
+    def item_embeddings(self) -> Tensor:
+        """``(V, d)``, without the padding row."""
+        return self.embedding.weight[1:]

@@ -1,0 +1,137 @@
+"""GC-SAN: self-attention over the states of a gated graph network."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.backbones.readout import last_click
+from llm4sbr.backbones.srgnn import GatedSessionConv
+from llm4sbr.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.errors import InputError
+
+
+class SelfAttentionBlock(nn.Module):
+    r"""One self-attention block: a single head, then a feed-forward layer with a residual connection.
+
+    .. math::
+        F = \mathrm{softmax}\Big(\frac{(H W^Q) (H W^K)^T}{\sqrt{d}}\Big) (H W^V), \quad
+        E = \mathrm{ReLU}(F W_1 + b_1) W_2 + b_2 + F
+
+    Args:
+        dim: ``d``, the hidden size.
+        dropout: Dropout on the attention weights and on the feed-forward layer.
+
+    Shapes:
+        - queries: ``(B, Q, d)``, states: ``(B, L, d)``, mask: ``(B, L)`` bool, True at real clicks
+        - output: ``(B, Q, d)``
+    """
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.Dropout(dropout)
+        )
+        self.dropout = dropout
+
+    def forward(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Rows of ``E``, those of `queries`, which attend to every real click."""
+        attended = functional.scaled_dot_product_attention(
+            self.query(queries),
+            self.key(states),
+            self.value(states),
+            attn_mask=mask.unsqueeze(1),  # (B, 1, L): padding is no key; a session has one real click or more
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # (B, Q, d)
+        return cast(Tensor, self.feed_forward(attended) + attended)
+
+
+class GCSAN(SessionBackbone):
+    r"""Graph contextualized self-attention network for session-based recommendation (Xu et al., IJCAI 2019).
+
+    SR-GNN's gated graph layer reads the transitions, ``k`` self-attention blocks read the whole session. The
+    last click's node is the short-term interest, the last position of the last block the long-term one:
+
+    .. math::
+        H = \mathrm{GGNN}(s), \quad E^{(k)} = \mathrm{SAN}(E^{(k-1)}), \; E^{(0)} = H, \quad
+        S = \omega E^{(k)}_n + (1 - \omega) H_n
+
+    Attention goes both ways and knows no positions, as in the paper's equations; padding takes no part. The
+    graph layer and the initialisation (uniform within :math:`1 / \sqrt{d}`) are SR-GNN's.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``.
+        steps: Propagation steps of the graph layer.
+        num_blocks: ``k``, self-attention blocks.
+        weight: ``ω``, the share of the self-attention; the paper advises 0.4 to 0.8.
+        dropout: Dropout on attention weights and feed-forward layers.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        steps: int = 1,
+        num_blocks: int = 1,
+        weight: float = 0.6,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(num_items, embedding_dim)
+        for name, count in (("steps", steps), ("num_blocks", num_blocks)):
+            if count < 1:
+                raise InputError(f"{name} must be at least 1", value=count)
+        if not 0 <= weight <= 1:
+            raise InputError(
+                "weight must lie between 0 and 1",
+                value=weight,
+                hint="It is the share of the self-attention in the session vector",
+            )
+        if not 0 <= dropout < 1:
+            raise InputError("dropout must lie between 0 and 1", value=dropout)
+        self.steps = steps
+        self.weight = weight
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.conv = GatedSessionConv(embedding_dim)
+        self.blocks = nn.ModuleList(SelfAttentionBlock(embedding_dim, dropout) for _ in range(num_blocks))
+        bound = 1 / math.sqrt(embedding_dim)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """The last position of the self-attention (long term) and the last click's node (short term)."""
+        graph = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
+        hidden = self.embedding(graph.nodes)  # (N, d)
+        for _ in range(self.steps):
+            hidden = self.conv(hidden, graph.edge_index)
+        clicks = hidden[graph.alias]  # (B, L, d)
+        states, mask = clicks, batch.padding_mask()
+        for block in self.blocks[:-1]:
+            states = block(states, states, mask)
+        # Of the last block's output only the last position is read.
+        last = last_click(states, batch.lengths).unsqueeze(1)  # (B, 1, d)
+        return Interests(
+            long_term=self.blocks[-1](last, states, mask).squeeze(1),
+            short_term=last_click(clicks, batch.lengths),
+        )
+
+    def merge(self, interests: Interests) -> Tensor:
+        """Weighted sum of both interests, ``(B, d)``."""
+        return self.weight * interests.long_term + (1 - self.weight) * interests.short_term
+
+    def item_embeddings(self) -> Tensor:
+        """``(V, d)``, without the padding row."""
+        return self.embedding.weight[1:]

@@ -1,0 +1,144 @@
+"""LESSR: edge order and shortcuts, so that a session's graph loses nothing of the session."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter, softmax
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.backbones.lessr_graph import (
+    EdgeOrderConv,
+    FeatureNorm,
+    LESSRGraph,
+    ShortcutAttention,
+    build_lessr_graph,
+)
+from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.errors import InputError
+
+
+class AttentionReadout(nn.Module):
+    r"""The session as a whole: attention over its nodes, asked by the last click's.
+
+    .. math::
+        \beta_i = \mathrm{softmax}_i\, q^T \sigma(W_1 x_i + W_2 x_{last} + r), \quad
+        s_g = \mathrm{PReLU}\Big(W_{out} \sum_i \beta_i x_i\Big)
+
+    Args:
+        in_dim: ``D``, the size of the features.
+        out_dim: ``d``, the size of the session vector.
+        dropout: Dropout on the features.
+
+    Shapes:
+        - features: ``(N, D)``
+        - output: ``(B, d)``
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = FeatureNorm(in_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.attend_node = nn.Linear(in_dim, out_dim, bias=False)
+        self.attend_last = nn.Linear(in_dim, out_dim)
+        self.attend_score = nn.Linear(out_dim, 1, bias=False)
+        self.output = nn.Linear(in_dim, out_dim, bias=False)
+        self.activation = nn.PReLU(out_dim)
+
+    def forward(self, features: Tensor, graph: LESSRGraph) -> Tensor:
+        """One vector per session."""
+        features = self.dropout(self.norm(features))
+        query = self.attend_last(features[graph.last])[graph.session]  # (N, d)
+        score = self.attend_score(torch.sigmoid(self.attend_node(features) + query))  # (N, 1)
+        weight = softmax(score, graph.session, num_nodes=len(graph.last))
+        pooled = scatter(weight * features, graph.session, dim_size=len(graph.last))  # (B, D)
+        return cast(Tensor, self.activation(self.output(pooled)))
+
+
+class LESSR(SessionBackbone):
+    r"""Handling information loss of graph neural networks for session-based recommendation.
+
+    Chen and Wong, KDD 2020. `EdgeOrderConv` and `ShortcutAttention` take turns; each layer reads all
+    features found so far, ``x = [x^{(0)} ; ... ; x^{(l)}]``. The read-out is linear in both interests,
+
+    .. math:: s = W_h [s_g ; x_{last}] = W_h^g s_g + W_h^l x_{last}
+
+    whose summands are the long-term and the short-term interest here: :math:`x_{last}` itself is
+    ``num_layers + 1`` times as wide as an item.
+
+    Taken from the authors' code: batch normalisation before every layer and read-out, a PReLU behind layers
+    and attention, dropout, item vectors cut to a norm of 1, and PyTorch's own initialisation.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``.
+        num_layers: ``L``, layers of both kinds together; the first is an `EdgeOrderConv`.
+        dropout: Dropout on the features that enter a layer.
+        max_norm: Largest norm of an item vector, kept by cutting a vector when it is read; None for no bound.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        num_layers: int = 3,
+        dropout: float = 0.2,
+        max_norm: float | None = 1.0,
+    ) -> None:
+        super().__init__(num_items, embedding_dim)
+        if num_layers < 1:
+            raise InputError("num_layers must be at least 1", value=num_layers)
+        if not 0 <= dropout < 1:
+            raise InputError("dropout must lie between 0 and 1", value=dropout)
+        if max_norm is not None and max_norm <= 0:
+            raise InputError("max_norm must be positive", value=max_norm, hint="None sets no bound")
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.max_norm = max_norm
+        self.register_buffer("catalogue", torch.arange(1, num_items + 1), persistent=False)
+        width = embedding_dim
+        self.layers = nn.ModuleList()
+        for number in range(num_layers):
+            layer = ShortcutAttention if number % 2 else EdgeOrderConv
+            self.layers.append(layer(width, embedding_dim, dropout))
+            width += embedding_dim
+        self.pool = AttentionReadout(width, embedding_dim, dropout)
+        # Normalisation and dropout act on each feature alone, so they can be split as W_h is.
+        bound = (width + embedding_dim) ** -0.5  # of W_h as one matrix
+        self.readout_global = self._readout(embedding_dim, dropout, bound)
+        self.readout_last = self._readout(width, dropout, bound)
+
+    def _readout(self, width: int, dropout: float, bound: float) -> nn.Sequential:
+        linear = nn.Linear(width, self.embedding_dim, bias=False)
+        nn.init.uniform_(linear.weight, -bound, bound)
+        return nn.Sequential(FeatureNorm(width), nn.Dropout(dropout), linear)
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """What the attention over the nodes (long term) and the last click (short term) give the session."""
+        graph = build_lessr_graph(batch)
+        features = self._look_up(graph.nodes)  # (N, d)
+        for layer in self.layers:
+            features = torch.cat((features, layer(features, graph)), dim=1)  # (N, D): one d wider each time
+        return Interests(
+            long_term=self.readout_global(self.pool(features, graph)),
+            short_term=self.readout_last(features[graph.last]),
+        )
+
+    def merge(self, interests: Interests) -> Tensor:
+        """Sum of both interests, ``(B, d)``."""
+        return interests.long_term + interests.short_term
+
+    def item_embeddings(self) -> Tensor:
+        """``(V, d)``, without the padding row."""
+        return self._look_up(cast(Tensor, self.catalogue))
+
+    def _look_up(self, item_ids: Tensor) -> Tensor:
+        """Vectors of items, cut in place as by ``nn.Embedding(max_norm=...)``, which takes row after row."""
+        if self.max_norm is not None:
+            with torch.no_grad():
+                self.embedding.weight.renorm_(2, 0, self.max_norm)
+        return cast(Tensor, self.embedding(item_ids))

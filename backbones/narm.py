@@ -1,0 +1,93 @@
+"""NARM: a recurrent network whose states are read twice, last and by attention."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from llm4sbr.backbone import SessionBackbone
+from llm4sbr.backbones.readout import last_click
+from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.errors import InputError
+
+
+class NARM(SessionBackbone):
+    r"""Neural attentive session-based recommendation (Li et al., CIKM 2017, arXiv:1711.04725).
+
+    A GRU reads the clicks into states ``h_1..h_t``. Its last state is the global encoder's reading, the
+    sequential behaviour; attention over all states, asked by the last one, is the local encoder's, the main
+    purpose of the session. A bilinear map compares both with the items:
+
+    .. math::
+        c^g = h_t, \quad c^l = \sum_j v^T \sigma(A_1 h_t + A_2 h_j)\, h_j, \quad S_i = emb_i^T B\, [c^g ; c^l]
+
+    The names follow what a state has seen, not the paper's: ``c^l`` weighs the whole session and is the
+    long-term interest, ``c^g`` ends at the last click and is the short-term one.
+
+    As in the paper the attention weights are not normalised and the GRU has no biases; the authors' code
+    normalises the weights by a softmax and has biases at the GRU's input. Its one GRU for both encoders is
+    kept. Items and states share one size, where the paper has 50 and 100. torch's GRU applies the reset gate
+    to ``U h``, the paper to ``h``.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``, the size of items and of hidden states.
+        embedding_dropout: Dropout between the item embeddings and the GRU (0.25 in the paper).
+        session_dropout: Dropout between ``[c^g; c^l]`` and the bilinear map (0.5 in the paper).
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        embedding_dropout: float = 0.25,
+        session_dropout: float = 0.5,
+    ) -> None:
+        super().__init__(num_items, embedding_dim)
+        for name, value in (("embedding_dropout", embedding_dropout), ("session_dropout", session_dropout)):
+            if not 0 <= value < 1:
+                raise InputError(f"{name} must be at least 0 and below 1", value=value)
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.gru = nn.GRU(embedding_dim, embedding_dim, bias=False, batch_first=True)
+        self.attend_last = nn.Linear(embedding_dim, embedding_dim, bias=False)
+        self.attend_click = nn.Linear(embedding_dim, embedding_dim, bias=False)
+        self.attend_score = nn.Linear(embedding_dim, 1, bias=False)
+        self.session_dropout = nn.Dropout(session_dropout)
+        self.bilinear = nn.Linear(2 * embedding_dim, embedding_dim, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As the authors' code: Gaussians of variance ``2 / fan-in``, orthogonal recurrent matrices."""
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=math.sqrt(2 / parameter.size(1)))
+        nn.init.normal_(self.embedding.weight, std=math.sqrt(2 / self.num_items))
+        for gate in cast(Tensor, self.gru.weight_hh_l0).chunk(3):
+            nn.init.orthogonal_(gate.data)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """Attention over the states (long term, ``c^l``) and the last state (short term, ``c^g``)."""
+        # Right padding needs no packing: a state never sees what stands after it.
+        states, _ = self.gru(self.embedding_dropout(self.embedding(batch.item_ids)))  # (B, L, d)
+        last = last_click(states, batch.lengths)  # (B, d)
+        query = self.attend_last(last).unsqueeze(1)  # (B, 1, d)
+        weight = self.attend_score(torch.sigmoid(query + self.attend_click(states)))  # (B, L, 1)
+        weight = weight * batch.padding_mask().unsqueeze(-1)
+        return Interests(long_term=(weight * states).sum(1), short_term=last)
+
+    def merge(self, interests: Interests) -> Tensor:
+        """``B [c^g ; c^l]``, ``(B, d)``: the side of the bilinear map that faces the items."""
+        session = torch.cat((interests.short_term, interests.long_term), dim=-1)  # (B, 2d)
+        return cast(Tensor, self.bilinear(self.session_dropout(session)))
+
+    def item_embeddings(self) -> Tensor:
+        """``(V, d)``, without the padding row."""
+        return self.embedding.weight[1:]

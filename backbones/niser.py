@@ -1,0 +1,95 @@
+"""NISER+: SR-GNN on the unit sphere."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm4sbr.backbones.readout import last_click
+from llm4sbr.backbones.srgnn import SRGNN
+from llm4sbr.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.errors import InputError
+
+
+class NISERPlus(SRGNN):
+    r"""Normalised item and session representations against popularity bias (Gupta et al., arXiv:1909.04276).
+
+    SR-GNN whose items and sessions have length one, so that a popular item's long vector wins nothing; a
+    scale ``σ`` gives the softmax its range back. NISER+ adds dropout on the item embeddings and the position
+    ``p_i`` of a click to its node's state:
+
+    .. math::
+        \tilde x = x / \|x\|, \quad v_i = GNN(\tilde x)_i + p_i
+
+        s_g = \sum_i q^T \sigma(W_1 v_n + W_2 v_i + c)\, v_i, \quad
+        \hat y_k = \sigma\, \tilde x_k^T \tilde s, \quad s = W_3 [s_g ; v_n]
+
+    The last click is the short-term interest, the attention ``s_g`` the long-term one. `score` normalises
+    whatever session vector it is given, the wrapper's fused one, too. Positions count from the session's
+    first kept click. Initialisation is SR-GNN's, on which the paper builds.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d`` (100 in the paper).
+        steps: Propagation steps (1 in the paper).
+        scale: ``σ``, the factor of the cosines (16 in the paper).
+        dropout: Dropout on item embeddings, before they are normalised (0.1 in the paper).
+        max_length: Longest session; a longer batch is an error.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
+        - score: cosines times `scale`, ``(B, V)``
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_dim: int = 100,
+        steps: int = 1,
+        scale: float = 16.0,
+        dropout: float = 0.1,
+        max_length: int = 50,
+    ) -> None:
+        super().__init__(num_items, embedding_dim, steps)
+        if not 0 <= dropout < 1:
+            raise InputError("dropout must be at least 0 and below 1", value=dropout)
+        if not 0 < scale < math.inf:
+            raise InputError("scale must be above 0", value=scale, hint="The paper's is 16")
+        if max_length < 1:
+            raise InputError("max_length is at least 1", value=max_length)
+        self.scale, self.max_length = scale, max_length
+        self.item_dropout = nn.Dropout(dropout)
+        self.position = nn.Embedding(max_length, embedding_dim)
+        bound = 1 / math.sqrt(embedding_dim)
+        nn.init.uniform_(self.position.weight, -bound, bound)
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """Soft attention over the session (long term) and the last click (short term), positions in both."""
+        width = batch.item_ids.size(1)
+        if width > self.max_length:
+            raise InputError(
+                f"NISERPlus was built for at most {self.max_length} clicks",
+                value=width,
+                hint="Raise its max_length, or lower the data module's",
+            )
+        graph = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
+        hidden = F.normalize(self.item_dropout(self.embedding(graph.nodes)), dim=-1)  # (N, d)
+        for _ in range(self.steps):
+            hidden = self.conv(hidden, graph.edge_index)
+        clicks = hidden[graph.alias] + self.position.weight[:width]  # (B, L, d)
+        last = last_click(clicks, batch.lengths)  # (B, d)
+        query = self.attend_last(last).unsqueeze(1)  # (B, 1, d)
+        weight = self.attend_score(torch.sigmoid(query + self.attend_click(clicks)))  # (B, L, 1)
+        weight = weight * batch.padding_mask().unsqueeze(-1)
+        return Interests(long_term=(weight * clicks).sum(1), short_term=last)
+
+    def item_embeddings(self) -> Tensor:
+        """Normalised, ``(V, d)``, without the padding row."""
+        return F.normalize(self.embedding.weight[1:], dim=-1)
+
+    def score(self, session: Tensor, interests: Interests) -> Tensor:
+        """Cosines of session and items times `scale`, ``(B, V)``."""
+        return self.scale * F.normalize(session, dim=-1) @ self.item_embeddings().T

@@ -1,0 +1,72 @@
+"""The read-out of GCE-GNN, which S²-DHCN took over."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from llm4sbr.batch import SessionBatch
+from llm4sbr.errors import InputError
+
+
+class Clicks(NamedTuple):
+    """The real clicks of a batch, session after session, ``T`` in all."""
+
+    mask: Tensor  # (B, L) bool: where they stand in the batch
+    session: Tensor  # (T,) long: row of the batch
+    to_end: Tensor  # (T,) long: clicks that follow in the session; 0 for its last
+    last: Tensor  # (B,) long: each session's last click among the T
+
+
+def find_clicks(batch: SessionBatch) -> Clicks:
+    """Leave the padding behind."""
+    mask = batch.padding_mask()
+    session, column = mask.nonzero(as_tuple=True)
+    return Clicks(mask, session, batch.lengths[session] - 1 - column, batch.lengths.cumsum(0) - 1)
+
+
+class ReversedPositionAttention(nn.Module):
+    r"""Soft attention over clicks that know how far the session's end is (arXiv:2106.05081).
+
+    .. math:: z_i = \tanh(W_3 [h_i ; p_{l-i+1}] + b_3), \quad
+        \beta_i = q_2^T \sigma(W_4 z_i + W_5 s' + b_4), \quad S = \sum_i \beta_i h_i
+
+    with :math:`s'` the mean of the clicks. The weights are not normalised, as in the paper.
+
+    Args:
+        dim: ``d``.
+        max_length: Positions, the longest session.
+
+    Shapes:
+        - clicks: ``(T, d)``, where: `Clicks`
+        - output: ``(B, d)``
+    """
+
+    def __init__(self, dim: int, max_length: int) -> None:
+        super().__init__()
+        if max_length < 1:
+            raise InputError("max_length is at least 1", value=max_length)
+        self.position = nn.Embedding(max_length, dim)
+        self.locate = nn.Linear(2 * dim, dim)
+        self.attend_click = nn.Linear(dim, dim)
+        self.attend_session = nn.Linear(dim, dim, bias=False)
+        self.attend_score = nn.Linear(dim, 1, bias=False)
+
+    def forward(self, clicks: Tensor, where: Clicks) -> Tensor:
+        """One vector per session."""
+        width, longest = where.mask.size(1), self.position.num_embeddings
+        if width > longest:
+            raise InputError(
+                f"this backbone was built for at most {longest} clicks",
+                value=width,
+                hint="Raise its max_length, or lower the data module's",
+            )
+        located = torch.tanh(self.locate(torch.cat((clicks, self.position(where.to_end)), dim=-1)))  # (T, d)
+        sessions = scatter(clicks, where.session, dim_size=len(where.last), reduce="mean")  # (B, d)
+        query = F.embedding(where.session, self.attend_session(sessions))  # (T, d)
+        weight = self.attend_score(torch.sigmoid(self.attend_click(located) + query))  # (T, 1)
+        return cast(Tensor, scatter(weight * clicks, where.session, dim_size=len(where.last), reduce="sum"))

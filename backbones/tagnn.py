@@ -1,0 +1,100 @@
+"""TAGNN: SR-GNN whose session vector depends on the item to be scored."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from llm4sbr.backbones.srgnn import SRGNN
+from llm4sbr.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.errors import InputError
+
+
+class SessionClicks(NamedTuple):
+    """The real clicks of a batch, one session after the other; ``T`` is the sum of the lengths."""
+
+    states: Tensor  # (T, d) node of each click
+    session: Tensor  # (T,) long: row of the session in the batch
+
+
+class TAGNN(SRGNN):
+    r"""Target attentive graph neural networks (Yu et al., SIGIR 2020, arXiv:2005.02844).
+
+    SR-GNN's last click is the short-term interest, its soft attention the long-term one. For each candidate
+    ``t`` a third vector attends to the session with the candidate as its query (Eq. 6-7, 11):
+
+    .. math::
+        \beta_{i,t} = \mathrm{softmax}_i(v_t^T W v_i), \quad s_t = \sum_i \beta_{i,t} v_i, \quad
+        y_t = v_t^T W_3 [s_t ; s_{local} ; s_{global}]
+
+    Scores are linear in :math:`W_3`, so `merge` holds its part for both interests, and `score` adds the part
+    for the target, :math:`\sum_i \beta_{i,t} (W_3^{target} v_i)^T v_t`. Both factors are products of clicks
+    and items: no vector per session and candidate is ever made. Padding takes no part in the attention.
+
+    The authors' code leaves :math:`W_3` out of the target's part, normalises the soft attention of SR-GNN
+    and lets padding into both; this follows the paper. The initialisation is SR-GNN's, as in their code.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``.
+        steps: Propagation steps.
+        chunk_size: Items scored at a time; the scores don't depend on it.
+
+    Shapes:
+        - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
+        - score: ``(B, d)``, `Interests` -> ``(B, V)`` in ``O(T V)`` memory
+    """
+
+    def __init__(
+        self, num_items: int, embedding_dim: int = 100, steps: int = 1, chunk_size: int = 1024
+    ) -> None:
+        super().__init__(num_items, embedding_dim, steps)
+        if chunk_size < 1:
+            raise InputError("chunk_size must be at least 1", value=chunk_size)
+        self.chunk_size = chunk_size
+        self.target_attention = nn.Linear(embedding_dim, embedding_dim, bias=False)  # W
+        self.target_readout = nn.Linear(embedding_dim, embedding_dim, bias=False)  # W_3's columns for s_t
+        bound = 1 / math.sqrt(embedding_dim)
+        for layer in (self.target_attention, self.target_readout):
+            nn.init.uniform_(layer.weight, -bound, bound)
+
+    def encode(self, batch: SessionBatch) -> Interests:
+        """SR-GNN's interests, and the states of all clicks for the target's attention."""
+        graph = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
+        hidden = self.embedding(graph.nodes)  # (N, d)
+        for _ in range(self.steps):
+            hidden = self.conv(hidden, graph.edge_index)
+        mask = batch.padding_mask()
+        session = mask.nonzero()[:, 0]  # (T,)
+        states = hidden[graph.alias[mask]]  # (T, d)
+        last = hidden[graph.alias.gather(1, batch.lengths.unsqueeze(1) - 1).squeeze(1)]  # (B, d)
+        query = self.attend_last(last)[session]  # (T, d)
+        weight = self.attend_score(torch.sigmoid(query + self.attend_click(states)))  # (T, 1)
+        return Interests(
+            long_term=scatter(weight * states, session, dim_size=len(batch.lengths)),
+            short_term=last,
+            context=SessionClicks(states, session),
+        )
+
+    def score(self, session: Tensor, interests: Interests) -> Tensor:
+        """Product of session and items, and the target's part, which no one session vector can hold."""
+        clicks: SessionClicks = interests.context
+        keys = self.target_attention(clicks.states)  # (T, d): W v_i
+        values = self.target_readout(clicks.states)  # (T, d): W_3^target v_i
+        scores = []
+        for items in torch.split(self.item_embeddings(), self.chunk_size):  # (C, d)
+            attention = self._exponents(keys @ items.T, clicks.session, len(session))  # (T, C)
+            total = scatter(attention, clicks.session, dim_size=len(session))  # (B, C)
+            target = scatter(attention * (values @ items.T), clicks.session, dim_size=len(session)) / total
+            scores.append(session @ items.T + target)
+        return torch.cat(scores, dim=1)
+
+    @staticmethod
+    def _exponents(logits: Tensor, session: Tensor, sessions: int) -> Tensor:
+        """Numerators of a softmax within each session: to divide ``(B, C)`` later beats ``(T, C)`` now."""
+        largest: Tensor = scatter(logits.detach(), session, dim_size=sessions, reduce="max")  # (B, C)
+        return (logits - largest[session]).exp()

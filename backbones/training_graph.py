@@ -1,0 +1,191 @@
+"""Graphs of all training sessions: how they are built, and buffers that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm4sbr.errors import InputError
+from llm4sbr.examples import Examples, IntArray
+
+
+class TrainingGraph(nn.Module):
+    """Buffers whose size is known only once the training sessions are read.
+
+    They are empty before; a state dict brings its own sizes, so it can be loaded into a fresh model.
+
+    Args:
+        num_items: ``V``.
+        buffers: Name and type of each buffer.
+    """
+
+    def __init__(self, num_items: int, **buffers: torch.dtype) -> None:
+        super().__init__()
+        self.num_items = num_items
+        for name, dtype in buffers.items():
+            self.register_buffer(name, torch.empty(0, dtype=dtype))
+        self.register_load_state_dict_pre_hook(_take_sizes)  # type: ignore[no-untyped-call]
+
+    def fill(self, **arrays: np.ndarray) -> None:
+        """Replace the buffers; types and devices stay."""
+        for name, array in arrays.items():
+            old = self.get_buffer(name)
+            setattr(self, name, torch.from_numpy(array).to(old.device, old.dtype))
+
+    def check_known(self) -> None:
+        """Refuse to go on without the training sessions."""
+        if any(buffer.numel() == 0 for buffer in self.buffers()):
+            raise InputError(
+                "this backbone has not read the training sessions",
+                hint="Call its read_training_sessions(data.examples('train')), as Trainer.fit does with a "
+                "data module, or load a checkpoint",
+            )
+
+    def clicks(self, examples: Examples) -> tuple[IntArray, IntArray]:
+        """Items of all training sessions one after the other, and the session (0, 1, ...) of each click.
+
+        Shapes:
+            - output: ``(T,)``, ``(T,)``
+        """
+        sessions = examples.sessions()
+        if not sessions:
+            raise InputError("there are no training sessions to learn a graph from")
+        items = np.concatenate(sessions)
+        if items.max() > self.num_items:
+            raise InputError(
+                f"the backbone was built for {self.num_items} items, a training session has another",
+                value=int(items.max()),
+            )
+        return items, np.repeat(np.arange(len(sessions)), [len(clicks) for clicks in sessions])
+
+
+def _take_sizes(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: object) -> None:
+    for name, old in list(module.named_buffers(recurse=False)):
+        new = state_dict.get(prefix + name)
+        if isinstance(new, Tensor) and new.shape != old.shape:
+            setattr(module, name, old.new_empty(new.shape))
+
+
+class GlobalGraph(TrainingGraph):
+    r"""Which items stand near each other in the training sessions (Sec. 3, arXiv:2106.05081).
+
+    Two clicks of one session that are at most :math:`\epsilon` steps apart join their items; the weight of
+    an edge counts how often. Each item keeps its heaviest edges, of equal ones those to the lower ids. A
+    click repeated within the window makes an item its own neighbour.
+
+    Args:
+        num_items: ``V``.
+        window: :math:`\epsilon`.
+        num_neighbours: ``N``, the edges that an item keeps.
+
+    Shapes:
+        - neighbours: ``(V + 1, N)`` item ids, row 0 is padding; 0 where an item has fewer neighbours
+        - weights: ``(V + 1, N)`` edge weights, heaviest first; 0 where there is no neighbour
+    """
+
+    neighbours: Tensor
+    weights: Tensor
+
+    def __init__(self, num_items: int, window: int, num_neighbours: int) -> None:
+        super().__init__(num_items, neighbours=torch.long, weights=torch.float)
+        self.window, self.num_neighbours = window, num_neighbours
+
+    def read(self, examples: Examples) -> None:
+        """Count the pairs of all training sessions."""
+        items, session = self.clicks(examples)  # (T,), (T,)
+        stride = self.num_items + 1
+        pairs = []
+        for step in range(1, self.window + 1):
+            together = session[step:] == session[:-step]
+            left, right = items[:-step][together], items[step:][together]
+            pairs += [left * stride + right, right * stride + left]  # undirected
+        pair, weight = np.unique(np.concatenate(pairs), return_counts=True)
+        item, neighbour = np.divmod(pair, stride)
+        order = np.lexsort((neighbour, -weight, item))
+        item, neighbour, weight = item[order], neighbour[order], weight[order]
+        rank = np.arange(len(item)) - np.searchsorted(item, item)  # place among the item's edges
+        kept = rank < self.num_neighbours
+        where = item[kept], rank[kept]
+        neighbours = np.zeros((stride, self.num_neighbours), dtype=np.int64)
+        weights = np.zeros((stride, self.num_neighbours), dtype=np.float32)
+        neighbours[where], weights[where] = neighbour[kept], weight[kept]
+        self.fill(neighbours=neighbours, weights=weights)
+
+
+class Hypergraph(TrainingGraph):
+    r"""Each training session is a hyperedge over its distinct items (Sec. 3, arXiv:2012.06852).
+
+    .. math:: X' = D^{-1} H W B^{-1} H^T X, \quad W = I
+
+    The incidence matrix ``H`` stays as it is, sorted by session and by item: a layer costs two passes over
+    its entries, where the product of both has many times as many.
+
+    Args:
+        num_items: ``V``.
+
+    Shapes:
+        - items, sessions: ``(E,)``, the entries of ``H``: items session by session, sessions item by item
+        - session_start: ``(M,)``, item_start: ``(V + 1,)``, where each begins; row 0 is padding
+        - session_share: ``(M, 1)``, the inverse of ``B``; item_share: ``(V + 1, 1)``, the inverse of ``D``, 0
+          for an item without sessions
+        - forward: ``(V + 1, d)`` -> ``(V + 1, d)``
+    """
+
+    items: Tensor
+    sessions: Tensor
+    session_start: Tensor
+    item_start: Tensor
+    session_share: Tensor
+    item_share: Tensor
+
+    def __init__(self, num_items: int) -> None:
+        index = dict.fromkeys(("items", "sessions", "session_start", "item_start"), torch.int32)
+        super().__init__(num_items, **index, session_share=torch.float, item_share=torch.float)
+
+    def read(self, examples: Examples) -> None:
+        """Note which items are in which training session."""
+        clicked, number = self.clicks(examples)
+        stride = self.num_items + 1
+        session, item = np.divmod(np.unique(number * stride + clicked), stride)  # (E,), (E,): by session
+        by_item = np.argsort(item, kind="stable")
+        session_size = np.bincount(session)  # (M,)
+        item_size = np.bincount(item, minlength=stride)  # (V + 1,)
+        self.fill(
+            items=item,
+            sessions=session[by_item],
+            session_start=np.cumsum(session_size) - session_size,
+            item_start=np.cumsum(item_size) - item_size,
+            session_share=1 / session_size[:, None],
+            item_share=np.where(item_size > 0, 1 / np.maximum(item_size, 1), 0)[:, None],
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """From items to sessions and back, a mean each time."""
+        return cast(Tensor, _Convolution.apply(hidden, self))  # type: ignore[no-untyped-call]
+
+    def spread(self, hidden: Tensor) -> Tensor:
+        """The symmetric part, ``H B^-1 H^T X``."""
+        edges = F.embedding_bag(self.items, hidden, self.session_start, mode="sum").mul_(self.session_share)
+        return F.embedding_bag(self.sessions, edges, self.item_start, mode="sum")  # (V + 1, d)
+
+
+class _Convolution(torch.autograd.Function):
+    """``D^-1 P X`` with a symmetric ``P``, whose gradient is ``P D^-1 G``: the same two products.
+
+    PyTorch's own gradient of `embedding_bag` sorts all entries at every step, which takes ten times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, graph: Hypergraph) -> Tensor:
+        ctx.graph = graph
+        return graph.spread(hidden).mul_(graph.item_share)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        graph: Hypergraph = ctx.graph
+        return graph.spread(gradients[0] * graph.item_share), None

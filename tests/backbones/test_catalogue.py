@@ -1,0 +1,60 @@
+"""Every registered backbone: the contract, a file for the experiments, and training by name, bare and wrapped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import Trainer
+from shops import write_shop
+
+from llm4sbr import LLM4SBRWrapper, SBRModule
+from llm4sbr.datamodules import SessionDataModule
+from llm4sbr.datamodules.rules import SplitBy
+from llm4sbr.registry import BACKBONES, load_plugins
+from llm4sbr.testing import assert_backbone
+
+FILES = Path(__file__).parents[2] / "experiments" / "backbone"
+KINDS = load_plugins(BACKBONES)
+OURS = {name: kind for name, kind in KINDS.items() if "llm4sbr.backbones" in kind.__module__}
+FIELD = {
+    *("SRGNN", "GRU4Rec", "SASRec", "GCEGNN", "DHCN", "NARM", "STAMP", "GCSAN", "TAGNN", "NISERPlus"),
+    *("LESSR", "CORE", "AttenMixer", "MSGIFSR", "SHARE"),
+}
+
+
+def test_the_fields_models_are_there():
+    assert set(OURS) == FIELD
+    named = {yaml.safe_load(path.read_text())["class_path"] for path in FILES.glob("*.yaml")}
+    assert named == FIELD
+
+
+@pytest.mark.parametrize("name", sorted(FIELD))
+def test_contract(name):
+    assert_backbone(lambda num_items: OURS[name](num_items, 16))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("name", sorted(FIELD))
+def test_it_trains_and_its_checkpoint_says_the_same(name, wrapped, tmp_path):
+    """With a plain Trainer and a data module, which shows the training sessions to those that read them."""
+    data = SessionDataModule(
+        str(write_shop(tmp_path, sessions=30)), split=SplitBy(by="column"), cache_dir=str(tmp_path / "cache")
+    )
+    data.prepare_data()
+    torch.manual_seed(0)
+    model = (LLM4SBRWrapper if wrapped else SBRModule)(OURS[name](data.num_items, 16))
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    assert torch.tensor(trainer.callback_metrics["train/loss"]).isfinite()
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    torch.manual_seed(1)
+    twin = type(model).load_from_checkpoint(
+        tmp_path / "model.ckpt", backbone=OURS[name](data.num_items, 16), weights_only=True
+    )
+    batch = next(iter(data.test_dataloader()))
+    with torch.inference_mode():
+        assert torch.equal(twin.eval()(batch), model.eval()(batch))
