@@ -103,22 +103,23 @@ def test_scores_know_no_lengths_of_vectors():
     assert scores.abs().max() <= model.scale
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_dropout_stands_in_training_alone(dropout):
-    model = strong(dropout=dropout)
-    batch = make_batch([[1, 2, 3], [4]])
-    assert torch.equal(model(batch), model(batch))
-    model.train()
-    session = torch.randn(2, 8)
+def shapes_through(module, compute):
+    """Shapes of all that passes a module while something is computed."""
+    shapes = []
+    hook = module.register_forward_hook(lambda _, args, output: shapes.append(tuple(output.shape)))
+    compute()
+    hook.remove()
+    return shapes
 
-    def changes(compute):
-        return not torch.equal(compute(), compute())
 
-    assert changes(lambda: model.encode(batch).short_term) == (dropout > 0)
-    assert changes(lambda: model.score(session, None)) == (dropout > 0)
-    clicks = torch.nn.functional.normalize(model.embedding(batch.item_ids), dim=-1)
-    model.embedding.forward = lambda ids: clicks
+def test_dropout_stands_where_the_authors_have_it():
+    model, batch = strong().train(), make_batch([[1, 2, 3], [4]])
+    through_encode = shapes_through(model.dropout, lambda: model.encode(batch))
+    assert through_encode == [(2, 3, 8), (2, model.heads, 3)]
+    assert shapes_through(model.dropout, lambda: model.score(torch.randn(2, 8), None)) == [(9, 8)]
+    # Clicks have unit length after their dropout, not before it.
     assert torch.allclose(model.encode(batch).short_term.norm(dim=-1), torch.ones(2))
+    assert torch.equal(model.eval()(batch), model(batch))
 
 
 def test_starts_as_the_authors_code():

@@ -1,4 +1,4 @@
-"""Every registered backbone: the contract, a file for the experiments, and training by name, bare and wrapped."""
+"""Every registered backbone: the contract, a file for the experiments, training by name, bare and wrapped."""
 
 from pathlib import Path
 

@@ -30,24 +30,23 @@ def normalised(x, norm):
 
 
 def weights_by_hand(model, session):
-    """alpha of CORE-trm (arXiv:2204.11067, Sec. 3.2): click by click, head by head; the past only."""
-    net, d = model.weights, model.embedding_dim
+    """alpha of CORE-trm (arXiv:2204.11067, Sec. 3.2): click by click, two heads; the past only."""
+    net, size = model.weights, model.embedding_dim // 2
     rows = [
         normalised(model.embedding.weight[item] + net.position.weight[place], net.norm)
         for place, item in enumerate(session)
     ]
+    assert len(net.blocks.layers) == 2
     for block in net.blocks.layers:
         attention = block.self_attn
         q, k, v = (
             [w @ row + b for row in rows]
             for w, b in zip(attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
         )
-        size = d // attention.num_heads
         attended = []
         for i in range(len(rows)):
             heads = []
-            for head in range(attention.num_heads):
-                part = slice(head * size, (head + 1) * size)
+            for part in (slice(size), slice(size, 2 * size)):
                 found = torch.stack([q[i][part] @ k[j][part] / size**0.5 for j in range(i + 1)]).softmax(0)
                 heads.append(sum(found[j] * v[j][part] for j in range(i + 1)))
             attended.append(attention.out_proj.weight @ torch.cat(heads) + attention.out_proj.bias)
@@ -147,13 +146,18 @@ def test_each_dropout_stands_in_its_place():
     assert not changes(last, dropout=0.5)
 
 
-def test_the_feed_forward_layer_drops_nothing_between_its_maps():
+def test_the_transformer_drops_where_the_authors_do():
     torch.manual_seed(0)
     model = CORE(9, 32, dropout=0.5)
-    seen = []
-    model.weights.blocks.layers[1].linear2.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    net = model.weights
+    entered, between = [], []
+    net.blocks.layers[0].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    net.blocks.layers[1].linear2.register_forward_pre_hook(lambda _, given: between.append(given[0]))
     model(make_batch([[1, 2, 3], [4, 5]]))
-    assert (seen[0] == 0).float().mean() < 0.1
+    assert 0.3 < (entered[0] == 0).float().mean() < 0.7
+    assert (between[0] == 0).float().mean() < 0.1  # not between the two maps of a feed-forward layer
+    for block in net.blocks.layers:
+        assert (block.self_attn.dropout, block.dropout1.p, block.dropout2.p) == (0.5, 0.5, 0.5)
 
 
 def test_dropped_items_are_normalised_again():

@@ -238,22 +238,24 @@ def test_the_gate_splits_repeats_from_news():
     assert chances[1, 4].item() == pytest.approx(repeat, abs=1e-5)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_dropout_stands_in_training_alone(dropout):
-    model = strong(dropout=dropout)
-    batch = make_batch([[1, 2, 3, 1], [4, 5]])
-    assert torch.equal(model(batch), model(batch))
-    model.train()
+def shapes_through(module, compute):
+    """Shapes of all that passes a module while something is computed."""
+    shapes = []
+    hook = module.register_forward_hook(lambda _, args, output: shapes.append(tuple(output.shape)))
+    compute()
+    hook.remove()
+    return shapes
+
+
+def test_dropout_stands_where_the_authors_have_it():
+    model, batch = strong(heads=2).train(), make_batch([[1, 2, 3, 1], [4]])
     graph = build_intent_graph(batch.graph, batch.lengths, 3)
-    units = torch.randn(len(graph.level), 6)
-
-    def changes(compute):
-        return not torch.equal(compute(), compute())
-
-    assert changes(lambda: model.layers[0](units, graph)) == (dropout > 0)
-    assert changes(lambda: model._unit(torch.tensor([[1, 2], [3, 4]]))) == (dropout > 0)
-    model.layers[0].dropout.eval()
-    assert not changes(lambda: model.layers[0](units, graph))
+    units = [(len(items), level, 6) for level, items in enumerate(graph.items, start=1)]
+    assert shapes_through(model.dropout, lambda: model.encode(batch)) == units
+    (count, *_), (_, edges) = graph.level.shape, graph.edge_index.shape
+    along = [(count, 6), (edges, 2)]
+    assert shapes_through(model.layers[0].dropout, lambda: model.encode(batch)) == 2 * along
+    assert torch.equal(model.eval()(batch), model(batch))
 
 
 def test_starts_as_the_authors_code():
