@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llm4sbr.backbones.readout import last_click
 from llm4sbr.backbones.srgnn import SRGNN
 from llm4sbr.batch import Interests, SessionBatch, build_session_graph
 from llm4sbr.errors import InputError
@@ -80,11 +78,7 @@ class NISERPlus(SRGNN):
         for _ in range(self.steps):
             hidden = self.conv(hidden, graph.edge_index)
         clicks = hidden[graph.alias] + self.position.weight[:width]  # (B, L, d)
-        last = last_click(clicks, batch.lengths)  # (B, d)
-        query = self.attend_last(last).unsqueeze(1)  # (B, 1, d)
-        weight = self.attend_score(torch.sigmoid(query + self.attend_click(clicks)))  # (B, L, 1)
-        weight = weight * batch.padding_mask().unsqueeze(-1)
-        return Interests(long_term=(weight * clicks).sum(1), short_term=last)
+        return self.attend(clicks, batch)
 
     def item_embeddings(self) -> Tensor:
         """Normalised, ``(V, d)``, without the padding row."""

@@ -90,7 +90,10 @@ class SRGNN(SessionBackbone):
         hidden = self.embedding(graph.nodes)  # (N, d)
         for _ in range(self.steps):
             hidden = self.conv(hidden, graph.edge_index)
-        clicks = hidden[graph.alias]  # (B, L, d)
+        return self.attend(hidden[graph.alias], batch)
+
+    def attend(self, clicks: Tensor, batch: SessionBatch) -> Interests:
+        """Both interests of the clicks' states ``(B, L, d)`` (Eq. 6, arXiv:1811.00855)."""
         last = last_click(clicks, batch.lengths)  # (B, d)
         query = self.attend_last(last).unsqueeze(1)  # (B, 1, d)
         weight = self.attend_score(torch.sigmoid(query + self.attend_click(clicks)))  # (B, L, 1)

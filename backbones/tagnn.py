@@ -68,17 +68,9 @@ class TAGNN(SRGNN):
         hidden = self.embedding(graph.nodes)  # (N, d)
         for _ in range(self.steps):
             hidden = self.conv(hidden, graph.edge_index)
-        mask = batch.padding_mask()
+        clicks, mask = hidden[graph.alias], batch.padding_mask()  # (B, L, d), (B, L)
         session = mask.nonzero()[:, 0]  # (T,)
-        states = hidden[graph.alias[mask]]  # (T, d)
-        last = hidden[graph.alias.gather(1, batch.lengths.unsqueeze(1) - 1).squeeze(1)]  # (B, d)
-        query = self.attend_last(last)[session]  # (T, d)
-        weight = self.attend_score(torch.sigmoid(query + self.attend_click(states)))  # (T, 1)
-        return Interests(
-            long_term=scatter(weight * states, session, dim_size=len(batch.lengths)),
-            short_term=last,
-            context=SessionClicks(states, session),
-        )
+        return self.attend(clicks, batch)._replace(context=SessionClicks(clicks[mask], session))
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Product of session and items, and the target's part, which no one session vector can hold."""

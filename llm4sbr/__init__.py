@@ -5,12 +5,15 @@
 >>> model = LLM4SBRWrapper(SRGNN(num_items=100))
 """
 
+from llm4sbr.adapters import ModuleBackbone
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import Interests, SessionBatch, SessionGraph, build_session_graph
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 from llm4sbr.metrics import SessionRanking
-from llm4sbr.module import Recommendations, SBRModule
+from llm4sbr.module import SBRModule
+from llm4sbr.ranking_module import Recommendations
+from llm4sbr.recbole import RecBoleBackbone
 from llm4sbr.wrapper import LLM4SBRWrapper
 
 __version__ = "0.1.0"
@@ -20,6 +23,8 @@ __all__ = [
     "InputError",
     "Interests",
     "LLM4SBRWrapper",
+    "ModuleBackbone",
+    "RecBoleBackbone",
     "Recommendations",
     "SBRModule",
     "SessionBackbone",

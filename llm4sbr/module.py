@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -15,18 +13,10 @@ from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import Interests, SessionBatch
 from llm4sbr.errors import InputError
 from llm4sbr.losses import catalogue_cross_entropy
-from llm4sbr.metrics import SessionRanking
+from llm4sbr.ranking_module import RankingModule
 
 
-class Recommendations(NamedTuple):
-    """The best items of each session."""
-
-    example_index: Tensor  # (B,) long
-    items: Tensor  # (B, k) long in 1..V, best first
-    scores: Tensor  # (B, k) float
-
-
-class SBRModule(LightningModule):
+class SBRModule(RankingModule):
     """A bare session-based recommender under Lightning.
 
     Adam with the paper's settings by default (learning rate 1e-3, times 0.1 every 3 epochs, L2 1e-5). Logs
@@ -60,7 +50,7 @@ class SBRModule(LightningModule):
         score_scale: float | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(ks, top_k)
         if not isinstance(backbone, SessionBackbone):
             raise InputError(
                 "backbone must be a SessionBackbone",
@@ -80,8 +70,6 @@ class SBRModule(LightningModule):
         self.score_scale, self.label_smoothing = score_scale, label_smoothing
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_step, self.lr_gamma = lr_step, lr_gamma
-        self.top_k = top_k
-        self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
 
     def setup(self, stage: str) -> None:
         """Show the training sessions to a backbone that is about to be trained."""
@@ -130,28 +118,6 @@ class SBRModule(LightningModule):
         )
         return losses["loss"]
 
-    def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
-        """Add a batch to the validation metrics."""
-        self.val_ranking.update(self(batch), batch.target)
-
-    def test_step(self, batch: SessionBatch, batch_idx: int) -> None:
-        """Add a batch to the test metrics."""
-        self.test_ranking.update(self(batch), batch.target)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics."""
-        self._log_ranking("val", self.val_ranking)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the test metrics."""
-        self._log_ranking("test", self.test_ranking)
-
-    def predict_step(self, batch: SessionBatch, batch_idx: int) -> Recommendations:
-        """The ``top_k`` items of each session, best first."""
-        scores = self(batch)
-        best, columns = scores.topk(min(self.top_k, scores.size(1)), dim=1)
-        return Recommendations(batch.example_index, columns + 1, best)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam and the step schedule; the CLI's --optimizer and --lr_scheduler replace both."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
@@ -159,8 +125,3 @@ class SBRModule(LightningModule):
             return optimizer
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step, self.lr_gamma)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
-
-    def _log_ranking(self, stage: str, metric: SessionRanking) -> None:
-        for name, value in metric.compute().items():
-            self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and name in ("recall@20", "mrr@20"))
-        metric.reset()

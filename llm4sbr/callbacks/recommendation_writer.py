@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 from llm4sbr.examples import Examples
-from llm4sbr.module import Recommendations
+from llm4sbr.ranking_module import Recommendations
 
 
 class RecommendationWriter(BasePredictionWriter):

@@ -134,9 +134,10 @@ class ResidualFusion(nn.Module):
         missing = {"long_term", "short_term"} - set(interest_of_view)
         if missing:
             raise ValueError(f"residual fusion needs a view of every interest; none reads {sorted(missing)}")
-        self.gates = nn.ModuleList(nn.Linear(2 * dim, dim) for _ in interest_of_view)
-        for gate in self.gates:
+        gates = [nn.Linear(2 * dim, dim) for _ in interest_of_view]
+        for gate in gates:
             nn.init.constant_(gate.bias, -2.0)
+        self.gates = nn.ModuleList(gates)
 
     def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
         """Merge as the backbone does, then add the known views."""

@@ -1,0 +1,53 @@
+"""BaselineModule: a baseline under Lightning, measured by the same code as the neural models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from llm4sbr.batch import SessionBatch
+from llm4sbr.errors import InputError
+from llm4sbr.ranking_module import RankingModule
+
+from .clicks import Baseline
+
+
+class BaselineModule(RankingModule):
+    """Validates, tests and predicts with a baseline, as `SBRModule` does with a backbone.
+
+    Before each of them it fits itself on the training split of the Trainer's data module and reads no other
+    split; so there is no ``fit`` and no checkpoint. Without a data module, fit the baseline by hand. It logs
+    ``val/`` and ``test/`` Recall, MRR and NDCG at every K as ``test/recall@20``.
+
+    >>> from llm4sbr.baselines import BaselineModule, SessionKNN
+    >>> model = BaselineModule(SessionKNN(k=100))  # Trainer().test(model, datamodule=data)
+
+    Args:
+        baseline: The model.
+        ks: Cut-offs of the metrics.
+        top_k: Items that a prediction lists (fewer if the catalogue is smaller).
+
+    Shapes:
+        - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
+    """
+
+    def __init__(self, baseline: Baseline, ks: Sequence[int] = (5, 10, 20), top_k: int = 20) -> None:
+        super().__init__(ks, top_k)
+        if not (hasattr(baseline, "fit") and hasattr(baseline, "scores")):
+            raise InputError(
+                "baseline must have fit and scores",
+                value=type(baseline).__name__,
+                hint="See llm4sbr.baselines.Baseline; a backbone goes into llm4sbr.SBRModule",
+            )
+        self.baseline = baseline
+
+    def setup(self, stage: str) -> None:
+        """Count the training sessions; anew each time, since the data module may be another."""
+        source = getattr(self.trainer, "datamodule", None)
+        if source is not None and hasattr(source, "examples"):
+            self.baseline.fit(source.examples("train"), source.catalogue.num_items)
+
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Scores over the catalogue."""
+        return self.baseline.scores(batch)
