@@ -42,17 +42,16 @@ class SessionGraphAttention(nn.Module):
     def forward(self, hidden: Tensor, edge_index: Tensor) -> Tensor:
         """Attend once."""
         size = len(hidden)
-        source, target = edge_index[
-            :, edge_index[0] != edge_index[1]
-        ]  # a repeat is its item's edge to itself
+        # A click repeated at once is the node's edge to itself, which every node has.
+        source, target = edge_index[:, edge_index[0] != edge_index[1]]
         both = torch.cat((source * size + target, target * size + source))
         pair, where = torch.unique(both, return_inverse=True)  # (E,): centre * size + neighbour
         found = torch.ones_like(both)
         found[len(source) :] = 2
         kind = scatter(found, where, dim_size=len(pair), reduce="sum") - 1  # 1, 2 or 1 + 2 -> 0, 1, 2
         nodes = torch.arange(size, device=pair.device)
-        centre = torch.cat((pair // max(size, 1), nodes))  # (E + N,)
-        neighbour = torch.cat((pair % max(size, 1), nodes))
+        centre = torch.cat((pair // size, nodes))  # (E + N,)
+        neighbour = torch.cat((pair % size, nodes))
         kind = torch.cat((kind, torch.full_like(nodes, 3)))
         states = F.embedding(neighbour, hidden)  # (E + N, d)
         every = self.types(F.embedding(centre, hidden) * states)  # (E + N, 4)
@@ -91,10 +90,8 @@ class GlobalAggregator(nn.Module):
         # As a product, since its gradient is then one too, without another (P' N, d + 1).
         edges = torch.addmm(F.embedding(neighbours.flatten(), related), weights.view(-1, 1), by_weight)
         score = self.score(F.leaky_relu(edges, 0.2)).view_as(weights)  # (P', N)
-        real = weights > 0
-        share = (
-            score.masked_fill(~real, torch.finfo(score.dtype).min).softmax(-1) * real
-        )  # 0 without neighbours
+        # Without any neighbour every share goes to the padding row, which is zero after each hop.
+        share = score.masked_fill(weights == 0, torch.finfo(score.dtype).min).softmax(-1)  # (P', N)
         around = (share.unsqueeze(1) @ F.embedding(neighbours, hidden)).squeeze(1)  # (P', d)
         return torch.relu(self.combine(torch.cat((F.embedding(own, hidden), around), dim=-1)))
 
@@ -168,9 +165,8 @@ class GCEGNN(SessionBackbone):
         node = graph.alias[where.mask]  # (T,)
         session = torch.zeros_like(graph.nodes).scatter(0, node, where.session)  # (N,)
         items = self.embedding(graph.nodes)  # (N, d)
-        context = scatter(
-            F.embedding(node, items), where.session, dim_size=len(where.last), reduce="mean"
-        )  # (B, d): s
+        embedded = F.embedding(node, items)  # (T, d)
+        context = scatter(embedded, where.session, dim_size=len(where.last), reduce="mean")  # (B, d): s
         globally = self.dropout(self.aggregate(graph.nodes, session, context))  # (N, d)
         states = globally + self.session_attention(items, graph.edge_index)
         clicks = F.embedding(node, states)  # (T, d)

@@ -170,6 +170,7 @@ def test_dropout_takes_from_the_global_states_alone():
     seen = []
     model.dropout.register_forward_hook(lambda _module, args, _output: seen.append(args[0]))
     model(batch)
+    assert len(seen) == 1
     items, contexts = [], []
     for row, session in enumerate(SESSIONS):
         items += [(row, item) for item in sorted(set(session))]

@@ -1,0 +1,40 @@
+"""Your own model, unedited, under LLM4SBRWrapper: python experiments/wrap_your_own.py [--titles true]."""
+
+from jsonargparse import auto_cli
+from lightning import Trainer, seed_everything
+from torch import Tensor, nn, ones
+
+from llm4sbr import LLM4SBRWrapper, ModuleBackbone
+from llm4sbr.datamodules import MovieLens100K
+from llm4sbr.views import SentenceEncoder
+from llm4sbr.views.tables import TitleTable, TitleViews
+
+
+class YourModel(nn.Module):
+    """A plain torch module, which knows nothing of llm4sbr."""
+
+    def __init__(self, num_items: int, size: int = 64) -> None:
+        super().__init__()
+        self.items = nn.Embedding(num_items + 1, size, padding_idx=0)
+        self.lstm = nn.LSTM(size, size, batch_first=True)
+
+    def forward(self, clicks: Tensor, lengths: Tensor) -> Tensor:
+        """The state after each session's last click, (B, d)."""
+        return self.lstm(self.items(clicks))[0][range(len(lengths)), lengths - 1]
+
+
+def main(epochs: int = 3, share: float = 1.0, titles: bool = False) -> None:
+    seed_everything(0)
+    data = MovieLens100K(max_length=20)
+    module = YourModel(data.num_items)
+    backbone = ModuleBackbone(data.num_items, module, lambda m, b: m(b.item_ids, b.lengths), "items")
+    model = LLM4SBRWrapper(backbone, text_dim=384, lr=0.005, lr_step=0)
+    if titles:  # views from titles alone; views from an LLM come from the ViewCache callback
+        table = TitleTable(SentenceEncoder().encode(data.catalogue.titles), ones(data.num_items).bool())
+        model.view_table = TitleViews(table, ("long_term", "short_term"))
+    trainer = Trainer(max_epochs=epochs, limit_train_batches=share, logger=False, enable_checkpointing=False)
+    trainer.fit(model, datamodule=data)
+    trainer.test(model, datamodule=data)
+
+
+auto_cli(main)
