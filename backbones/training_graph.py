@@ -177,7 +177,7 @@ class Hypergraph(TrainingGraph):
 class _Convolution(torch.autograd.Function):
     """``D^-1 P X`` with a symmetric ``P``, whose gradient is ``P D^-1 G``: the same two products.
 
-    PyTorch's own gradient of `embedding_bag` sorts all entries at every step, which takes several times as long.
+    PyTorch's own gradient of `embedding_bag` sorts all entries at every step and takes several times as long.
     """
 
     @staticmethod
