@@ -96,9 +96,9 @@ class GranularityConv(nn.Module):
         r_i = \sum_{j \to i} \text{softmax}_j\big(LeakyReLU(a^T [W x_j ; W x_i])\big)\, W x_j + x_i + b
 
     Edges of one type (their ends are of the same two levels) have a softmax and an ``r`` of their own. Types
-    within a level have their own parameters, those between levels share theirs, and so do the directions not.
-    A new unit is the sum of its ``r``, of which the heads give the largest values, and the mean of its
-    session's units of the same level.
+    within a level have their own parameters and those between levels share theirs, in each direction. A new
+    unit is the sum of its ``r``, the largest value over the heads, plus the mean of its session's units of
+    the same level.
 
     Parameters of all types are stacked, since a type that never leaves a choice gets no gradient.
 
