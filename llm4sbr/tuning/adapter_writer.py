@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from llm4sbr.errors import InputError
 from llm4sbr.tuning.tuner import TitleTuner
@@ -15,7 +16,7 @@ MONITOR = "val/loss"
 
 
 class AdapterWriter(Callback):
-    """Writes the adapter after each validation that was the best so far.
+    """Writes the adapter after each validation that was the best so far; without any, at the end.
 
     Args:
         out: The adapter's folder; one that is there is replaced.
@@ -42,6 +43,18 @@ class AdapterWriter(Callback):
         if trial or loss is None or not float(loss) < self.best:
             return
         self.best = float(loss)
+        if trainer.is_global_zero:
+            assert isinstance(pl_module, TitleTuner)
+            self._save(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run too short for a validation leaves its last adapter, and says so."""
+        if self.best < float("inf") or trainer.fast_dev_run or not trainer.global_step:  # type: ignore[attr-defined]
+            return
+        rank_zero_warn(
+            f"Training ended before any validation, so {self.out} holds the last adapter and not the best. "
+            "Look more often with --trainer.val_check_interval."
+        )
         if trainer.is_global_zero:
             assert isinstance(pl_module, TitleTuner)
             self._save(pl_module)

@@ -172,6 +172,9 @@ def test_the_command_line_tunes_and_resumes(tiny_llm, tmp_path, monkeypatch, cap
     assert steps == [0, 1, 2, 3, 4]
     assert main([*words, "1", "--trainer.fast_dev_run", "true", "--out", "dev"]) == 0
     assert not (tmp_path / "dev").exists()  # a trial run keeps nothing
+    with pytest.warns(UserWarning, match="before any validation"):  # seen to leave nothing, silently
+        assert main([*words, "1", "--out", "short"]) == 0
+    assert (tmp_path / "short" / "adapter_model.safetensors").exists()
     assert main([*words, "1", "--out", str(folder)]) == 1
     assert "not an adapter" in capsys.readouterr().err
     assert (folder / "items.csv").exists()
