@@ -54,8 +54,12 @@ class SBRCLI(LightningCLI):
         """Tell where the run is and how to evaluate it."""
         checkpoint = self.trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+            score = checkpoint.best_model_score  # None where nothing is monitored: the last epoch is kept
+            found = (
+                "The last epoch." if score is None else f"Best epoch by {checkpoint.monitor}: {score:.4f}."
+            )
             say(
-                f"Best epoch by {checkpoint.monitor}: {checkpoint.best_model_score:.4f}. Evaluate it with\n"
+                f"{found} Evaluate it with\n"
                 f"  llm4sbr test --config {self.trainer.log_dir}/config.yaml "
                 f"--ckpt_path {checkpoint.best_model_path}"
             )

@@ -49,7 +49,7 @@ def test_it_trains_and_its_checkpoint_says_the_same(name, wrapped, tmp_path):
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(model, datamodule=data)
-    assert torch.tensor(trainer.callback_metrics["train/loss"]).isfinite()
+    assert trainer.callback_metrics["train/loss"].isfinite()
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     torch.manual_seed(1)
     twin = type(model).load_from_checkpoint(

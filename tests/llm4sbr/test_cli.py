@@ -14,6 +14,7 @@ from llm4sbr.cli import main
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
+BACKBONES = sorted(path.stem for path in (EXPERIMENTS / "backbone").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +66,17 @@ def test_the_command_that_fit_prints_works(ring_shop, capsys, module):
     assert "test/mrr@20" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("backbone", ["srgnn", "gru4rec", "sasrec"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
 def test_every_backbone_trains_by_name(ring_shop, backbone, module):
     short = ("--model", module, "--trainer.fast_dev_run", "true")
     assert main(words("fit", ring_shop, *short, backbone=backbone)) == 0
+
+
+def test_fit_without_anything_monitored_ends_well(ring_shop, capsys):
+    """Seen to fail with the score of no metric printed."""
+    assert main(words("fit", ring_shop, "--trainer.max_epochs", "1", "--trainer.callbacks", "[]")) == 0
+    assert "The last epoch. Evaluate it with" in capsys.readouterr().out
 
 
 def test_evaluation_without_a_trained_checkpoint_is_refused(ring_shop, capsys):
