@@ -30,6 +30,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from llm4sbr.batch import SessionBatch
 from llm4sbr.metrics import target_ranks
+from llm4sbr.report.history import read_history
 from llm4sbr.trainer_cli import SBRCLI, run
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # short in the commands that results carry
@@ -113,6 +114,7 @@ def one_run(
         "backbone": backbone,
         "variant": variant,
         "seed": seed,
+        "options": list(options),
         "command": "llm4sbr " + shlex.join(words),
         "parameters": sum(weight.numel() for weight in cli.model.parameters()),
         "date": date.today().isoformat(),
@@ -123,6 +125,7 @@ def one_run(
         "best_epoch": int(Path(checkpoint.best_model_path).stem.split("-")[1]),
         "best_validation": round(float(checkpoint.best_model_score), 5),
         "fit_seconds": round(seconds, 1),
+        "curve": curve(Path(cli.trainer.log_dir) / "metrics.csv"),
         "log_dir": cli.trainer.log_dir,
         **tested,
     }
@@ -132,6 +135,12 @@ def one_run(
     part.replace(target)
     print(target, json.dumps(result.get("test", {"validation": result["best_validation"]})), flush=True)
     return result
+
+
+def curve(path: Path) -> list[dict[str, float]]:
+    """Training loss and validation metrics of each epoch; empty without a CSV log."""
+    shown = ("train/rec_loss", "train/loss", "val/recall@20", "val/mrr@20")
+    return [{name: round(row[name], 5) for name in shown if name in row} for row in read_history(path)]
 
 
 def measure(cli: SBRCLI) -> dict[str, Any]:

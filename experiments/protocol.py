@@ -30,11 +30,12 @@ import compare
 import yaml
 
 from llm4sbr.backbone import SessionBackbone
+from llm4sbr.errors import InputError
 from llm4sbr.registry import BACKBONES, load_plugins
 from llm4sbr.trainer_cli import run
 
 TUNING_SEED = 1000  # of all trials; no seed that is tested
-Space = dict[str, dict[str, list[Any]]]
+Space = dict[str, Any]  # of search.yaml: values of each word under `common` and `wrapped`, settings under `starts`
 
 
 class Fit(NamedTuple):
@@ -47,7 +48,9 @@ class Fit(NamedTuple):
 
 
 def draw(space: Space, trial: int, *, wrapped: bool, own_scores: bool = False) -> dict[str, Any]:
-    """Settings of a trial: the first values for trial 0, else drawn by the trial's number alone.
+    """Settings of a trial: the first values for trial 0, then the starts, then drawn by the trial's number alone.
+
+    What a start leaves open stays at its first value; a bare model takes a start's common part.
 
     >>> space = {"common": {"--model.lr": [1, 2, 3]}, "wrapped": {"--model.tau": [4, 5, 6]}}
     >>> draw(space, 0, wrapped=True)
@@ -55,15 +58,29 @@ def draw(space: Space, trial: int, *, wrapped: bool, own_scores: bool = False) -
     >>> all(draw(space, n, wrapped=True) | draw(space, n, wrapped=False) == draw(space, n, wrapped=True)
     ...     for n in range(20))
     True
+    >>> draw({**space, "starts": [{"--model.lr": 9, "--model.tau": 8}]}, 1, wrapped=False)
+    {'--model.lr': 9}
     """
     settings = {}
+    starts = [{}, *space.get("starts", ())]
     for part in ("common", "wrapped") if wrapped else ("common",):
         dice = random.Random(f"{part} {trial}")
         for name, values in space.get(part, {}).items():
-            settings[name] = values[0] if trial == 0 else dice.choice(values)
+            if trial < len(starts):
+                settings[name] = starts[trial].get(name, values[0])
+            else:
+                settings[name] = dice.choice(values)
     if own_scores:
         settings.pop("--model.score_scale", None)
     return settings
+
+
+def check(space: Space) -> None:
+    """Refuse a start that sets what the space does not hold: bare and wrapped would not search the same."""
+    known = {*space.get("common", {}), *space.get("wrapped", {})}
+    for start in space.get("starts", ()):
+        if unknown := sorted(set(start) - known):
+            raise InputError("a start sets what is not in the search space", value=unknown)
 
 
 def words(settings: dict[str, Any]) -> list[str]:
@@ -97,6 +114,23 @@ def settings_of(args: argparse.Namespace, space: Space, fit: Fit) -> dict[str, A
         scores = [json.loads(path.read_text())["best_validation"] for path in found]
         trial = max(range(len(scores)), key=scores.__getitem__)
     return draw(space, trial, wrapped=wrapped, own_scores=own_scores)
+
+
+def fit_words(args: argparse.Namespace, space: Space, fit: Fit) -> list[str]:
+    """What a fit adds to the words that all share."""
+    epochs = args.epochs if fit.trial is None or args.trial_epochs is None else args.trial_epochs
+    return [*words(settings_of(args, space, fit)), "--trainer.max_epochs", str(epochs)]
+
+
+def check_kept(path: Path, expected: list[str]) -> None:
+    """Refuse a result that was made with other settings than this command would use."""
+    found = json.loads(path.read_text()).get("options")
+    if found != expected:
+        raise InputError(
+            f"this result was made with other settings: {found}, not {expected}",
+            path=path,
+            hint="The search space or the epochs changed since; give another --out",
+        )
 
 
 def has_own_scores(backbone: str) -> bool:
@@ -153,6 +187,7 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--space", type=Path, default=compare.HERE / "search.yaml")
     parser.add_argument("--epochs", type=int, default=10, help="of a fit, at most")
+    parser.add_argument("--trial_epochs", type=int, help="of a trial, at most; --epochs if not given")
     parser.add_argument("--store", default="views/beauty", help="folder that `llm4sbr views infer` wrote")
     parser.add_argument("--out", type=Path, default=compare.HERE / "results" / "protocol")
     parser.add_argument("--options", default="", help="further words for every `llm4sbr fit`")
@@ -167,18 +202,19 @@ def main() -> int:
         estimate(args)
         return 0
     space = yaml.safe_load(args.space.read_text())
-    args.options += f" --trainer.max_epochs {args.epochs}"
+    check(space)
     began = time.monotonic()
     fits = list(plan(args))
     for number, fit in enumerate(fits):
         target = place(args, fit)
         if target.exists():
+            check_kept(target, fit_words(args, space, fit))
             continue
         if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
             left = sum(not place(args, one).exists() for one in fits[number:])
             print(f"time is up: {left} of {len(fits)} fits are left; run the same command to go on")
             return 0
-        chosen = words(settings_of(args, space, fit))
+        chosen = fit_words(args, space, fit)
         test = fit.trial is None
         compare.one_run(args, fit.backbone, fit.variant, fit.seed, chosen, target=target, test=test)
     print(f"all {len(fits)} fits are there: python experiments/table.py {args.out}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.errors import InputError
-from llm4sbr.heads import FUSIONS, alignment_loss, uniformity_loss
+from llm4sbr.heads import FUSIONS, TextScores, alignment_loss, uniformity_loss
 from llm4sbr.module import SBRModule
 
 Interest = Literal["long_term", "short_term"]
@@ -34,6 +34,7 @@ class Enhanced(NamedTuple):
     z: Tensor  # (B, K, d) projected views; 0 where unknown
     mask: Tensor  # (B, K) bool: which views are known
     interests: Interests  # as the backbone gave them
+    text: Tensor | None  # (B, V) scores from the text side; None without them
 
 
 class LLM4SBRWrapper(SBRModule):
@@ -65,10 +66,14 @@ class LLM4SBRWrapper(SBRModule):
         top_k: Items that a prediction lists.
         score_scale: Score by the cosine of session and item times this number, in place of their product.
         label_smoothing: Share of the target's probability that is spread over the catalogue in training.
+        session_dropout: Dropout on the session vector before it meets the items, in training.
+        lr_schedule: ``"step"`` or ``"cosine"``, see `SBRModule`.
         align: False leaves out alignment (Eq. 8), an ablation.
         uniform: False leaves out uniformity (Eq. 9), an ablation.
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
-        view_dropout: Probability with which a known view is hidden from the fusion in training.
+        view_dropout: Probability with which a known view is hidden from fusion and text scores in training.
+        text_scores: Axes of the text side's own scores (`llm4sbr.heads.TextScores`), added to the backbone's; 0
+            for none, as in the paper. They need the titles: the view cache hands them over, or `read_titles`.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
@@ -89,13 +94,26 @@ class LLM4SBRWrapper(SBRModule):
         top_k: int = 20,
         score_scale: float | None = None,
         label_smoothing: float = 0.0,
+        session_dropout: float = 0.0,
+        lr_schedule: Literal["step", "cosine"] = "step",
         align: bool = True,
         uniform: bool = True,
         separate_projections: bool = False,
         view_dropout: float = 0.0,
+        text_scores: int = 0,
     ) -> None:
         super().__init__(
-            backbone, lr, weight_decay, lr_step, lr_gamma, ks, top_k, score_scale, label_smoothing
+            backbone,
+            lr,
+            weight_decay,
+            lr_step,
+            lr_gamma,
+            ks,
+            top_k,
+            score_scale,
+            label_smoothing,
+            session_dropout,
+            lr_schedule,
         )
         if fusion not in FUSIONS:
             raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
@@ -114,6 +132,13 @@ class LLM4SBRWrapper(SBRModule):
             nn.Linear(text_dim, backbone.embedding_dim, bias=False) for _ in range(others)
         )
         self.fusion = FUSIONS[fusion](backbone.embedding_dim, self.interest_of_view)
+        self.text_scores = (
+            TextScores(
+                backbone.num_items, backbone.embedding_dim, text_dim, len(self.interest_of_view), text_scores
+            )
+            if text_scores
+            else None
+        )
         self.view_table: ViewTable | None = None  # set by the view cache callback
 
     def enhance(self, batch: SessionBatch) -> Enhanced:
@@ -138,17 +163,41 @@ class LLM4SBRWrapper(SBRModule):
             return self.backbone.merge(interests._replace(long_term=long_term, short_term=short_term))
 
         fused = self.fusion(h, z, shown, merge)
-        return Enhanced(fused.session, fused.gates, h, z, mask, interests)
+        text = None
+        if self.text_scores is not None and batch.views is not None:
+            text = self.text_scores(fused.session, batch.views.to(h.dtype), shown)
+        return Enhanced(fused.session, fused.gates, h, z, mask, interests, text)
+
+    def read_titles(self, titles: Tensor, mask: Tensor) -> None:
+        """Hand the catalogue's titles to the text scores, before training; nothing without such scores.
+
+        Args:
+            titles: Title embeddings of the encoder that made the views.
+            mask: Which items have a title.
+
+        Shapes:
+            - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
+        """
+        if self.text_scores is not None:
+            self.text_scores.read_titles(titles, mask)
 
     def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
         """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840), and the interests."""
         enhanced = self.enhance(batch)
         return enhanced.session, enhanced.interests
 
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Scores over the catalogue (Eq. 13, arXiv:2402.13840), and the text side's where it has a say."""
+        return self._scores(self.enhance(batch))
+
+    def _scores(self, enhanced: Enhanced) -> Tensor:
+        scores = self.score(enhanced.session, enhanced.interests)
+        return scores if enhanced.text is None else scores + enhanced.text
+
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity, and their sum ``loss`` (Eq. 15, arXiv:2402.13840)."""
         enhanced = self.enhance(batch)
-        rec_loss = self.rec_loss(self.score(enhanced.session, enhanced.interests), batch.target)
+        rec_loss = self.rec_loss(self._scores(enhanced), batch.target)
         aligned, uniform = [], []
         for view in range(len(self.interest_of_view)):
             known = enhanced.mask[:, view]

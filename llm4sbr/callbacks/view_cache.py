@@ -78,6 +78,9 @@ class ViewCache(Callback):
             loaded = load_view_table(store, source, self.spec, self.fallback, only)
         self._check(loaded, pl_module)
         self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
+        if stage == "fit":  # a checkpoint that is tested or served brings its own
+            titles = loaded.table.table
+            pl_module.read_titles(titles.titles[1:], titles.mask[1:])
         shares = ", ".join(f"{share:.1%} of {split}" for split, share in loaded.coverage.items())
         rank_zero_info(
             f"View cache: {loaded.spec.source} views of {shares}; elsewhere "

@@ -2,6 +2,7 @@
 
 from llm4sbr.heads.alignment import alignment_loss, uniformity_loss
 from llm4sbr.heads.fusion import FUSIONS, AverageFusion, ConcatFusion, Fused, GateFusion, ResidualFusion
+from llm4sbr.heads.text_scores import TextScores
 
 __all__ = [
     "FUSIONS",
@@ -10,6 +11,7 @@ __all__ = [
     "Fused",
     "GateFusion",
     "ResidualFusion",
+    "TextScores",
     "alignment_loss",
     "uniformity_loss",
 ]

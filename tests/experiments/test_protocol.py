@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from shops import write_shop
 
+from llm4sbr.errors import InputError
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
@@ -43,13 +45,29 @@ def run(cwd, script, *words):
     return done.stdout
 
 
+def fails(cwd, script, *words):
+    done = subprocess.run(
+        [sys.executable, str(EXPERIMENTS / script), *words],
+        cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_a_start_sets_nothing_that_is_not_searched(protocol):
+    space = {"common": {"--a": [1, 2]}, "wrapped": {"--b": [3]}, "starts": [{"--a": 7}, {"--c": 1}]}
+    assert protocol.draw(space, 1, wrapped=True) == {"--a": 7, "--b": 3}
+    with pytest.raises(InputError, match="search space"):
+        protocol.check(space)
+
+
 def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, tmp_path):
     """Seen to fail with the worst trial chosen, and with trials that test."""
     write_shop(tmp_path, sessions=30)
     space = "common:\n  --model.lr: [1.0e-9, 0.05]\n  --model.score_scale: [null, 8.0]\n"
     (tmp_path / "space.yaml").write_text(space)
     words = ["--data", "data.yaml", "--variants", "bare", "no-views", "--trials", "3", "--seeds", "0"]
-    words += ["--space", "space.yaml", "--out", "results", "--epochs", "2", "--quiet"]
+    words += ["--space", "space.yaml", "--out", "results", "--epochs", "2", "--trial_epochs", "1", "--quiet"]
     words += ["--options", "--trainer.accelerator cpu"]
     assert "8 of 8 fits are left" in run(tmp_path, "protocol.py", *words, "--minutes", "0")
     assert "all 8 fits are there" in run(tmp_path, "protocol.py", *words)
@@ -59,6 +77,8 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
     assert len(trials) == 6
     assert not any("test" in one or "ranks" in one for one in trials.values())
     assert {one["seed"] for one in trials.values()} == {1000}
+    assert {one["epochs"] for one in trials.values()} == {1}
+    assert all("val/mrr@20" in epoch for one in trials.values() for epoch in one["curve"])
     for variant in ("bare", "no-views"):
         scores = [trials[f"srgnn-{variant}-{n:02d}"]["best_validation"] for n in range(3)]
         best = trials[f"srgnn-{variant}-{scores.index(max(scores)):02d}"]["command"]
@@ -70,6 +90,8 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
     run(tmp_path, "protocol.py", *words)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
     assert "| srgnn | no-views | 1 |" in run(tmp_path, "table.py", "results")
+    (tmp_path / "space.yaml").write_text(space.replace("0.05", "0.04"))  # two searches would mix in one table
+    assert "made with other settings" in fails(tmp_path, "protocol.py", *words)
 
 
 def test_the_cost_is_measured_before_anything_runs(tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from letters import Letters
 from lightning.pytorch import Trainer
 
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
@@ -10,18 +11,7 @@ from llm4sbr.callbacks import ViewCache
 from llm4sbr.callbacks.view_cache import HostViews
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.views.pipeline import infer_views
-from llm4sbr.views.spec import ModelIdentity
 from llm4sbr.views.store import ViewStore
-
-
-class Letters:
-    """An encoder without weights: counts of eight letters, normalised."""
-
-    identity = ModelIdentity("letters", "1")
-
-    def encode(self, texts):
-        counts = [[1.0 + text.lower().count(letter) for letter in "abdeklu1"] for text in texts]
-        return torch.nn.functional.normalize(torch.tensor(counts), dim=1)
 
 
 @pytest.fixture

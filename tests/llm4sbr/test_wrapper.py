@@ -1,5 +1,7 @@
 """The wrapper: losses, masks, and a script of one's own with a plain Trainer."""
 
+import math
+
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -181,7 +183,20 @@ def test_hidden_views_are_hidden_from_the_fusion_alone_and_in_training_alone():
     assert not torch.equal(model.eval().enhance(batch).session, hidden.session)
 
 
+@pytest.mark.parametrize("kind", [SBRModule, LLM4SBRWrapper])
+def test_dropout_on_the_session_vector_is_for_training_alone(kind):
+    torch.manual_seed(0)
+    model, batch = kind(SRGNN(10, 8), session_dropout=0.999), make_batch(SESSIONS)
+    session, interests = model.read(batch)
+    assert (model.score(session, interests) == 0).float().mean() > 0.9
+    assert torch.equal(model.eval().score(session, interests), model.backbone.score(session, interests))
+
+
 def test_options_out_of_range_are_refused():
+    with pytest.raises(InputError, match="session_dropout"):
+        small(session_dropout=1.0)
+    with pytest.raises(InputError, match="lr_schedule"):
+        small(lr_schedule="round")
     with pytest.raises(InputError, match="view_dropout"):
         small(view_dropout=1.0)
     with pytest.raises(InputError, match="label_smoothing"):
@@ -193,3 +208,19 @@ def test_options_out_of_range_are_refused():
 
     with pytest.raises(InputError, match="scores of its own"):
         SBRModule(Own(10), score_scale=3.0)
+
+
+def test_the_cosine_schedule_ends_at_zero_with_the_training(tmp_path):
+    model = SBRModule(SRGNN(10, 8), lr=0.01, lr_schedule="cosine")
+    batches = [make_batch(SESSIONS, [2, 3, 4, 5])] * 3
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, enable_model_summary=False, **quiet)
+    rates = []
+    model.on_train_batch_start = lambda *_: rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    trainer.fit(model, torch.utils.data.DataLoader(batches, batch_size=None))
+    assert rates == pytest.approx([0.01 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)])
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(InputError, match="max_epochs"):
+        Trainer(max_epochs=-1, default_root_dir=tmp_path, **quiet).fit(
+            model, torch.utils.data.DataLoader(batches, batch_size=None)
+        )
