@@ -10,14 +10,12 @@ for each seed and are tested. Bare and wrapped get as many trials, each with the
 
 Every fit leaves one JSON, so the command resumes where it was stopped and can be run in pieces: ``--minutes``
 starts no fit after that time. Pieces go round the models, so that a table can be made at any time with
-``python experiments/table.py OUT``. ``--estimate`` measures what a fit costs here and starts nothing.
+``python experiments/table.py OUT``. What all of it costs on a machine, cost.py measures beforehand.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import random
 import sys
@@ -32,10 +30,9 @@ import yaml
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.errors import InputError
 from llm4sbr.registry import BACKBONES, load_plugins
-from llm4sbr.trainer_cli import run
 
 TUNING_SEED = 1000  # of all trials; no seed that is tested
-Space = dict[str, Any]  # of search.yaml: values of each word under `common` and `wrapped`, settings under `starts`
+Space = dict[str, Any]  # search.yaml: values of each word under `common` and `wrapped`, settings in `starts`
 
 
 class Fit(NamedTuple):
@@ -48,7 +45,7 @@ class Fit(NamedTuple):
 
 
 def draw(space: Space, trial: int, *, wrapped: bool, own_scores: bool = False) -> dict[str, Any]:
-    """Settings of a trial: the first values for trial 0, then the starts, then drawn by the trial's number alone.
+    """Settings of a trial: the first values for trial 0, then the starts, then drawn by the trial's number.
 
     What a start leaves open stays at its first value; a bare model takes a start's common part.
 
@@ -141,40 +138,6 @@ def has_own_scores(backbone: str) -> bool:
     return bool(kind.score is not SessionBackbone.score)
 
 
-def estimate(args: argparse.Namespace) -> None:
-    """Measure a training step of every model, and say what the whole protocol costs on this machine."""
-    total = 0.0
-    fits = args.trials + len(args.seeds)
-    print(
-        "| backbone | variant | ms a step | s an epoch | h of all its fits, at most |\n|---|---|---|---|---|"
-    )
-    for backbone in args.backbones:
-        for variant in args.variants:
-            few, many = (timed(args, backbone, variant, steps) for steps in (10, 10 + args.steps))
-            step = (many[0] - few[0]) / args.steps
-            epoch = step * many[1]
-            hours = fits * epoch * args.epochs / 3600
-            total += hours
-            print(f"| {backbone} | {variant} | {1000 * step:.0f} | {epoch:.0f} | {hours:.1f} |", flush=True)
-    print(f"{fits} fits of up to {args.epochs} epochs for each: {total:.1f} h, validation not counted")
-
-
-def timed(args: argparse.Namespace, backbone: str, variant: str, steps: int) -> tuple[float, int]:
-    """Seconds of a fit of so many steps, and the steps of a whole epoch."""
-    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", str(steps)]
-    options += ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0"]
-    options += ["--trainer.logger", "false", "--trainer.callbacks", "[]"]
-    options += ["--trainer.enable_checkpointing", "false", "--trainer.enable_progress_bar", "false"]
-    given = compare.fit_options(args, backbone, variant, 0)
-    named = given.index("--trainer.logger.init_args.name")
-    del given[named : named + 2]
-    began = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
-        cli = run([*given, *options])
-    seconds = time.perf_counter() - began
-    return seconds, len(cli.datamodule.train_dataloader())
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -192,15 +155,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=compare.HERE / "results" / "protocol")
     parser.add_argument("--options", default="", help="further words for every `llm4sbr fit`")
     parser.add_argument("--minutes", type=float, help="start no fit after that time")
-    parser.add_argument("--estimate", action="store_true", help="measure the cost of a step, and stop")
-    parser.add_argument("--steps", type=int, default=40, help="steps that --estimate measures")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args()
     if TUNING_SEED in args.seeds or args.trials < 1:
         parser.error(f"at least one trial, and {TUNING_SEED} is the seed of the trials: test others")
-    if args.estimate:
-        estimate(args)
-        return 0
     space = yaml.safe_load(args.space.read_text())
     check(space)
     began = time.monotonic()

@@ -133,8 +133,8 @@ class SBRModule(RankingModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam and its schedule; the CLI's --optimizer and --lr_scheduler replace both."""
-        # On a CPU one fused kernel takes a quarter of the time. On a GPU the default is as good, and Lightning
-        # refuses gradient clipping with a fused optimiser in 16-bit.
+        # On a CPU one fused kernel takes a quarter of the time. On a GPU the default is as good, and
+        # Lightning refuses gradient clipping with a fused optimiser in 16-bit.
         fused = all(weight.device.type == "cpu" for weight in self.parameters())
         optimizer = torch.optim.Adam(
             self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused

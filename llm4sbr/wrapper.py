@@ -72,8 +72,8 @@ class LLM4SBRWrapper(SBRModule):
         uniform: False leaves out uniformity (Eq. 9), an ablation.
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
         view_dropout: Probability with which a known view is hidden from fusion and text scores in training.
-        text_scores: Axes of the text side's own scores (`llm4sbr.heads.TextScores`), added to the backbone's; 0
-            for none, as in the paper. They need the titles: the view cache hands them over, or `read_titles`.
+        text_scores: Axes of the text side's own scores (`llm4sbr.heads.TextScores`), added to the backbone's;
+            0 for none, as in the paper. The view cache hands over the titles they need, or `read_titles`.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``

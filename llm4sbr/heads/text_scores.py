@@ -22,8 +22,8 @@ class TextScores(nn.Module):
     .. math:: t_v = P^T (e_v - \mu), \quad v_k = P^T (\hat q_k - \mu), \quad
               u = \sum_k A_k v_k + B h, \quad s_v = \gamma \cos(u, t_v)
 
-    with ``h`` the fused session vector. ``A_k`` starts as the mean over the known views, ``B`` at zero: before
-    training the head ranks by content alone. ``γ``, the scale, is learned.
+    with ``h`` the fused session vector. ``A_k`` starts as the mean over the known views, ``B`` at zero:
+    before training the head ranks by content alone. ``γ``, the scale, is learned.
 
     Args:
         num_items: ``V``.
@@ -45,7 +45,7 @@ class TextScores(nn.Module):
         super().__init__()
         if not 1 <= axes <= text_dim:
             raise InputError(f"the text scores take between 1 and text_dim={text_dim} axes", value=axes)
-        # In the checkpoint: the axes are unique up to sign and rotation only, and serving needs no view store.
+        # In the checkpoint: the axes are unique up to sign and rotation only; serving needs no view store.
         self.register_buffer("titles", torch.zeros(num_items, axes))
         self.register_buffer("mean", torch.zeros(text_dim))
         self.register_buffer("basis", torch.zeros(text_dim, axes))

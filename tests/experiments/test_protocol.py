@@ -96,7 +96,9 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
 
 def test_the_cost_is_measured_before_anything_runs(tmp_path):
     write_shop(tmp_path, sessions=30)
-    words = ["--data", "data.yaml", "--variants", "bare", "--estimate", "--steps", "1", "--out", "results"]
-    told = run(tmp_path, "protocol.py", *words, "--options", "--trainer.accelerator cpu")
-    assert "| srgnn | bare |" in told
-    assert not (tmp_path / "results").exists()
+    words = ["--data", "data.yaml", "--variants", "bare", "no-views", "--backbones", "srgnn", "--steps", "2"]
+    told = run(tmp_path, "cost.py", *words, "--json", "cost.json", "--options", "--trainer.accelerator cpu")
+    assert "| srgnn | no-views |" in told
+    rows = json.loads((tmp_path / "cost.json").read_text())["rows"]
+    assert all(row["ms_a_step"] > 0 and row["seconds_an_epoch"] > 0 for row in rows)
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]

@@ -213,7 +213,8 @@ def test_options_out_of_range_are_refused():
 def test_the_cosine_schedule_ends_at_zero_with_the_training(tmp_path):
     model = SBRModule(SRGNN(10, 8), lr=0.01, lr_schedule="cosine")
     batches = [make_batch(SESSIONS, [2, 3, 4, 5])] * 3
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    quiet["enable_checkpointing"] = False
     trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, enable_model_summary=False, **quiet)
     rates = []
     model.on_train_batch_start = lambda *_: rates.append(trainer.optimizers[0].param_groups[0]["lr"])
