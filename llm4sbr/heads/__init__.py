@@ -1,4 +1,4 @@
-"""The wrapper's heads: pure modules and functions, each one equation of arXiv:2402.13840."""
+"""The wrapper's heads: pure modules and functions, equations of arXiv:2402.13840 and our own."""
 
 from llm4sbr.heads.alignment import alignment_loss, uniformity_loss
 from llm4sbr.heads.fusion import FUSIONS, AverageFusion, ConcatFusion, Fused, GateFusion, ResidualFusion

@@ -86,7 +86,7 @@ class TextScores(nn.Module):
         self.mean.copy_(mean)
         self.basis.copy_(basis)
         self.titles.zero_()
-        self.titles[mask] = normalize(centred @ basis, dim=-1).to(self.titles)
+        self.titles[mask.to(self.titles.device)] = normalize(centred @ basis, dim=-1).to(self.titles)
 
     def forward(self, session: Tensor, views: Tensor, mask: Tensor) -> Tensor:
         """Scaled cosines of the session's text query with every title."""

@@ -28,7 +28,18 @@ def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path)
     )
     (tmp_path / "some.yaml").write_text("no alignment: --model.align false\nfive times τ: --model.tau 1\n")
     shared = ["--data", "data.yaml", "--quiet", "--options", "--trainer.accelerator cpu"]
-    words = ["--variants", "no-views", "--trials", "2", "--seeds", "0", "--space", "space.yaml", "--epochs", "1"]
+    words = [
+        "--variants",
+        "no-views",
+        "--trials",
+        "2",
+        "--seeds",
+        "0",
+        "--space",
+        "space.yaml",
+        "--epochs",
+        "1",
+    ]
     run(tmp_path, "protocol.py", *shared, *words, "--out", "results")
     best = max(
         (json.loads(path.read_text()) for path in (tmp_path / "results" / "trials").glob("*.json")),

@@ -90,6 +90,16 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
     run(tmp_path, "protocol.py", *words)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
     assert "| srgnn | no-views | 1 |" in run(tmp_path, "table.py", "results")
+    told = run(tmp_path, "summary.py", "results", "--json", "lifts.json", "--picture", "pictures")
+    assert "| *average* | 1 | no-views |" in told
+    tested = [
+        json.loads((tmp_path / "results" / f"srgnn-{v}-0.json").read_text()) for v in ("bare", "no-views")
+    ]
+    bare, wrapped = (one["test"]["test/mrr@20"] for one in tested)
+    assert json.loads((tmp_path / "lifts.json").read_text())["averages"]["no-views"]["mrr@20"] == round(
+        wrapped / bare - 1, 4
+    )
+    assert "<svg" in (tmp_path / "pictures" / "results.svg").read_text()
     (tmp_path / "space.yaml").write_text(space.replace("0.05", "0.04"))  # two searches would mix in one table
     assert "made with other settings" in fails(tmp_path, "protocol.py", *words)
 
