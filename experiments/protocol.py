@@ -4,9 +4,10 @@
         --backbones srgnn gru4rec --variants bare titles --trials 8 --seeds 0 1 2 \
         --out experiments/results/protocol-beauty --minutes 120
 
-For each backbone and variant: ``--trials`` fits, whose settings are drawn from search.yaml, at a seed of
-their own and without a look at the test split; then the settings that are best by validation MRR@20 run once
-for each seed and are tested. Bare and wrapped get as many trials, each with the same draw of what both have.
+For each backbone and variant: ``--trials`` fits, whose settings come from search.yaml, at a seed of their own
+and without a look at the test split; then the settings that are best by validation MRR@20 run once for each
+seed and are tested. Bare and wrapped get as many trials, each with the same draw of what both have. A copy of
+the search space stays in OUT.
 
 Every fit leaves one JSON, so the command resumes where it was stopped and can be run in pieces: ``--minutes``
 starts no fit after that time. Pieces go round the models, so that a table can be made at any time with
@@ -70,6 +71,19 @@ def draw(space: Space, trial: int, *, wrapped: bool, own_scores: bool = False) -
     if own_scores:
         settings.pop("--model.score_scale", None)
     return settings
+
+
+def search_space(args: argparse.Namespace) -> Space:
+    """The search space; a copy stays beside the results that it made."""
+    kept = args.out / "search.yaml"
+    path = args.space or (kept if kept.exists() else compare.HERE / "search.yaml")
+    text = path.read_text()
+    space: Space = yaml.safe_load(text)
+    check(space)
+    if not kept.exists():
+        args.out.mkdir(parents=True, exist_ok=True)
+        kept.write_text(text)
+    return space
 
 
 def check(space: Space) -> None:
@@ -148,7 +162,9 @@ def main() -> int:
     parser.add_argument("--variants", nargs="+", default=["bare", "titles"], choices=sorted(compare.VARIANTS))
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--space", type=Path, default=compare.HERE / "search.yaml")
+    parser.add_argument(
+        "--space", type=Path, help="search space; the one that OUT was begun with, else search.yaml"
+    )
     parser.add_argument("--epochs", type=int, default=10, help="of a fit, at most")
     parser.add_argument("--trial_epochs", type=int, help="of a trial, at most; --epochs if not given")
     parser.add_argument("--store", default="views/beauty", help="folder that `llm4sbr views infer` wrote")
@@ -159,8 +175,7 @@ def main() -> int:
     args = parser.parse_args()
     if TUNING_SEED in args.seeds or args.trials < 1:
         parser.error(f"at least one trial, and {TUNING_SEED} is the seed of the trials: test others")
-    space = yaml.safe_load(args.space.read_text())
-    check(space)
+    space = search_space(args)
     began = time.monotonic()
     fits = list(plan(args))
     for number, fit in enumerate(fits):
