@@ -133,9 +133,10 @@ class SBRModule(RankingModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam and its schedule; the CLI's --optimizer and --lr_scheduler replace both."""
-        # On a CPU one fused kernel takes a quarter of the time. On a GPU the default is as good, and
-        # Lightning refuses gradient clipping with a fused optimiser in 16-bit.
-        fused = all(weight.device.type == "cpu" for weight in self.parameters())
+        # On a CPU one fused kernel takes a quarter of the time. On a GPU the default is as good, and Lightning
+        # refuses gradient clipping with a fused optimiser in mixed precision.
+        on_cpu = all(weight.device.type == "cpu" for weight in self.parameters())
+        fused = on_cpu and (self._trainer is None or self._trainer.precision == "32-true")
         optimizer = torch.optim.Adam(
             self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused
         )

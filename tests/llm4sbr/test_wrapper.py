@@ -225,3 +225,20 @@ def test_the_cosine_schedule_ends_at_zero_with_the_training(tmp_path):
         Trainer(max_epochs=-1, default_root_dir=tmp_path, **quiet).fit(
             model, torch.utils.data.DataLoader(batches, batch_size=None)
         )
+
+
+def test_gradients_are_clipped_in_mixed_precision_too(tmp_path):
+    """Lightning refuses that with a fused optimiser; seen to fail with one."""
+    batches = [make_batch(SESSIONS, [2, 3, 4, 5])]
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", precision="bf16-mixed", gradient_clip_val=1.0, logger=False,
+        enable_progress_bar=False, enable_checkpointing=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(SBRModule(SRGNN(10, 8)), torch.utils.data.DataLoader(batches, batch_size=None))
+    assert not trainer.optimizers[0].defaults["fused"]
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_checkpointing=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(SBRModule(SRGNN(10, 8)), torch.utils.data.DataLoader(batches, batch_size=None))
+    assert trainer.optimizers[0].defaults["fused"]
