@@ -133,8 +133,8 @@ class SBRModule(RankingModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam and its schedule; the CLI's --optimizer and --lr_scheduler replace both."""
-        # On a CPU one fused kernel takes a quarter of the time. On a GPU the default is as good, and Lightning
-        # refuses gradient clipping with a fused optimiser in mixed precision.
+        # On a CPU one fused kernel takes a quarter of the time. On a GPU the default is as good, and
+        # Lightning refuses gradient clipping with a fused optimiser in mixed precision.
         on_cpu = all(weight.device.type == "cpu" for weight in self.parameters())
         fused = on_cpu and (self._trainer is None or self._trainer.precision == "32-true")
         optimizer = torch.optim.Adam(
