@@ -20,6 +20,7 @@ from .dataset import SessionDataset, identity, keep_latest
 from .pipeline import Prepared, Recipe, build
 from .prepared import cache_key, cache_root, load_or_build
 from .rules import Columns, ExampleMode, KCore, Sessions, SplitBy
+from .sampler import BucketSampler
 from .tables import read_events, read_items
 
 
@@ -46,6 +47,8 @@ class SessionDataModule(LightningDataModule):
         eval_batch_size: Examples a batch otherwise.
         num_workers: Processes that make batches.
         session_graph: Build the session graph of each batch.
+        bucket: Training batches that are sorted by length together, so that a batch holds sessions of like
+            length and little padding (`BucketSampler`); 0 shuffles freely. 50 is a good number.
         seed: Of random cuts. Shuffling follows Lightning's global seed.
         cache_dir: Where prepared and fetched data are kept; by default ``$LLM4SBR_CACHE`` or
             ``~/.cache/llm4sbr``.
@@ -74,6 +77,7 @@ class SessionDataModule(LightningDataModule):
         eval_batch_size: int = 500,
         num_workers: int = 0,
         session_graph: bool = True,
+        bucket: int = 0,
         seed: int = 0,
         cache_dir: str | None = None,
         predict_events: str | None = None,
@@ -86,6 +90,8 @@ class SessionDataModule(LightningDataModule):
         ):
             if value < 1:
                 raise InputError(f"{name} is at least 1", value=value)
+        if bucket < 0:
+            raise InputError("bucket is a number of batches, or 0", value=bucket)
         self.data_dir, self.cache_dir = data_dir, cache_dir
         self.events, self.items, self.predict_events = events, items, predict_events
         self.columns, self.sessions, self.kcore, self.split = columns, sessions, kcore, split
@@ -93,6 +99,7 @@ class SessionDataModule(LightningDataModule):
         self.examples_per_session: ExampleMode = examples_per_session
         self.eval_examples: ExampleMode = eval_examples or examples_per_session
         self.max_length, self.session_graph, self.seed = max_length, session_graph, seed
+        self.bucket = bucket
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self._prepared: Prepared | None = None
 
@@ -174,7 +181,7 @@ class SessionDataModule(LightningDataModule):
         self._ready()
 
     def train_dataloader(self) -> DataLoader[SessionBatch]:
-        """Training examples, shuffled."""
+        """Training examples, shuffled; batches of like length with `bucket`."""
         return self._loader("train", self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[SessionBatch]:
@@ -190,10 +197,15 @@ class SessionDataModule(LightningDataModule):
         return self._loader("predict", self.eval_batch_size)
 
     def _loader(self, split: Split, batch_size: int, shuffle: bool = False) -> DataLoader[SessionBatch]:
+        examples = self.examples(split)
+        sampler = None
+        if shuffle and self.bucket:
+            sampler = BucketSampler(torch.from_numpy(examples.end - examples.start), batch_size, self.bucket)
         return DataLoader(
-            SessionDataset(self.examples(split), self.session_graph),
+            SessionDataset(examples, self.session_graph),
             batch_size=batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
+            shuffle=shuffle and sampler is None,
             num_workers=self.num_workers,
             collate_fn=identity,  # type: ignore[arg-type]  # __getitems__ hands it a batch, not a list
             persistent_workers=self.num_workers > 0,

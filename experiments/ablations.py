@@ -24,6 +24,7 @@ from statistics import mean, stdev
 
 import compare
 import yaml
+from benchmarks.results import write
 
 METRICS = ("val/mrr@20", "val/recall@20")
 TUNED = "tuned"
@@ -131,7 +132,12 @@ def main() -> int:
         cells = [cell for metric in METRICS for cell in (f"{row[metric]:.2f}", tell(row, metric))]
         print("| " + " | ".join([row["what"], str(len(row["seeds"])), *cells]) + " |")
     if args.json:
-        args.json.write_text(json.dumps({"command": shlex.join(sys.argv), "rows": table}, indent=1) + "\n")
+        flat = [
+            {"what": f"{row['what']}: {metric}", "value": row[metric], "unit": "%", "note": tell(row, metric)}
+            for row in table
+            for metric in METRICS
+        ]
+        write(args.json.stem, flat, args.json, details=table)
     return 0
 
 

@@ -12,20 +12,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
-import platform
-import shlex
 import sys
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import compare
 import torch
+from benchmarks.results import write
 from lightning.pytorch import Callback
 
 from llm4sbr.trainer_cli import run
@@ -105,15 +101,12 @@ def main() -> int:
     hours = sum(row["seconds_an_epoch"] for row in rows) * args.epochs / 3600
     print(f"{args.epochs} epochs of each: {hours:.1f} h, validation not counted")
     if args.json:
-        result = {
-            "benchmark": args.json.stem,
-            "command": shlex.join(["python", *sys.argv]),
-            "date": date.today().isoformat(),
-            "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
-            "versions": {name: version(name) for name in ("llm4sbr", "torch", "lightning")},
-            "rows": rows,
-        }
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        flat = [
+            {"what": f"{row['backbone']} {row['variant']}: {what}", "value": row[key], "unit": unit}
+            for row in rows
+            for what, key, unit in (("a step", "ms_a_step", "ms"), ("an epoch", "seconds_an_epoch", "s"))
+        ]
+        write(args.json.stem, flat, args.json, rows[0]["device"], details=rows)
     return 0
 
 

@@ -12,8 +12,6 @@ below 0.
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -21,6 +19,7 @@ from statistics import mean
 from typing import Any
 
 import table
+from benchmarks.results import write
 
 
 def lifts(folder: Path, baseline: str) -> list[dict[str, Any]]:
@@ -58,6 +57,24 @@ def overfitting(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def flat(rows: list[dict[str, Any]], averages: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """The lifts in the form that all our results share."""
+    found = []
+    for variant, average in averages.items():
+        for metric, value in average.items():
+            one = {"what": f"average lift of {metric}, {variant}", "value": value, "unit": "relative"}
+            if metric == "recall@20":
+                one |= {"target": table.TARGET, "better": "higher", "met": value >= table.TARGET}
+            found.append(one)
+    for row in rows:
+        name = f"{row['data']}, {row['backbone']} {row['variant']}"
+        for metric in table.LIFTED:
+            one = {"what": f"{name}: lift of {metric}", "value": row[metric]["relative"], "unit": "relative"}
+            one["note"] = f"seeds {row[metric]['seeds']}, 95 % interval {row[metric]['interval']}"
+            found.append(one)
+    return found
 
 
 def draw(folder: Path, target: Path) -> None:
@@ -135,14 +152,7 @@ def main() -> int:
         for folder in args.folders:
             draw(folder, args.picture)
     if args.json:
-        result = {
-            "command": shlex.join(["python", *sys.argv]),
-            "target": {"recall@20": table.TARGET},
-            "averages": averages,
-            "rows": rows,
-            "overfitting": lost,
-        }
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        write(args.json.stem, flat(rows, averages), args.json, details=rows, overfitting=lost)
     return 0
 
 

@@ -41,6 +41,13 @@ def row(
 def keep(name: str, rows: Iterable[dict[str, Any]], path: Path | None, device: str = "cpu") -> None:
     """Print the rows, and write them where a path is given."""
     rows = list(rows)
+    show([(name, one) for one in rows])
+    if path is not None:
+        write(name, rows, path, device)
+
+
+def write(name: str, rows: Iterable[dict[str, Any]], path: Path, device: str = "cpu", **further: Any) -> None:
+    """Write rows in the form that all our results share; `further` goes beside them."""
     result = {
         "benchmark": name,
         "command": shlex.join(["python", *sys.argv]),
@@ -48,12 +55,11 @@ def keep(name: str, rows: Iterable[dict[str, Any]], path: Path | None, device: s
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         "device": device,
         "versions": {package: version(package) for package in PACKAGES},
-        "rows": rows,
+        "rows": list(rows),
+        **further,
     }
-    show([(name, one) for one in rows])
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def show(rows: Iterable[tuple[str, dict[str, Any]]]) -> None:

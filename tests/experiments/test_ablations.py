@@ -59,7 +59,7 @@ def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path)
     ):
         options = kept[f"srgnn-no-views-{name}-0"]["options"]
         assert options == [*tuned, *added, "--trainer.max_epochs", "2"]
-    rows = {row["what"]: row for row in json.loads((tmp_path / "varied.json").read_text())["rows"]}
+    rows = {row["what"]: row for row in json.loads((tmp_path / "varied.json").read_text())["details"]}
     ours, base = (
         [100 * kept[f"srgnn-no-views-{name}-{seed}"]["best_validation"] for seed in (0, 1)]
         for name in ("no-alignment", "tuned")

@@ -97,7 +97,7 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
         json.loads((tmp_path / "results" / f"srgnn-{v}-0.json").read_text()) for v in ("bare", "no-views")
     ]
     bare, wrapped = (one["test"]["test/mrr@20"] for one in tested)
-    assert json.loads((tmp_path / "lifts.json").read_text())["averages"]["no-views"]["mrr@20"] == round(
+    assert json.loads((tmp_path / "lifts.json").read_text())["rows"][2]["value"] == round(
         wrapped / bare - 1, 4
     )
     assert "<svg" in (tmp_path / "pictures" / "results.svg").read_text()
@@ -110,6 +110,6 @@ def test_the_cost_is_measured_before_anything_runs(tmp_path):
     words = ["--data", "data.yaml", "--variants", "bare", "no-views", "--backbones", "srgnn", "--steps", "2"]
     told = run(tmp_path, "cost.py", *words, "--json", "cost.json", "--options", "--trainer.accelerator cpu")
     assert "| srgnn | no-views |" in told
-    rows = json.loads((tmp_path / "cost.json").read_text())["rows"]
+    rows = json.loads((tmp_path / "cost.json").read_text())["details"]
     assert all(row["ms_a_step"] > 0 and row["seconds_an_epoch"] > 0 for row in rows)
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
