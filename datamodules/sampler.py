@@ -29,13 +29,18 @@ class BucketSampler(Sampler[int]):
 
     def __init__(self, lengths: Tensor, batch_size: int, pool: int) -> None:
         self.lengths, self.batch_size, self.pool = lengths, batch_size, pool
+        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        """Indices of one epoch; a new order each time, drawn from torch's global generator."""
-        order = torch.randperm(len(self.lengths))  # (E,)
+        """Indices of one epoch; a new order each time, that follows from the global seed."""
+        # Not from the global generator itself: processes that train together share the seed and must share
+        # the order, of which each takes its part, but their generators drift apart by the first dropout.
+        generator = torch.Generator().manual_seed(torch.initial_seed() + self.epoch)
+        self.epoch += 1
+        order = torch.randperm(len(self.lengths), generator=generator)  # (E,)
         pools = [
             pool[self.lengths[pool].argsort(stable=True)]
             for pool in torch.split(order, self.pool * self.batch_size)
@@ -44,7 +49,7 @@ class BucketSampler(Sampler[int]):
         # A shorter batch stays at the end: the loader cuts by counting, so it would shift all others.
         short = batches[-1:] if batches and len(batches[-1]) < self.batch_size else []
         whole = batches[: len(batches) - len(short)]
-        for number in torch.randperm(len(whole)).tolist():
+        for number in torch.randperm(len(whole), generator=generator).tolist():
             yield from whole[number].tolist()
         for batch in short:
             yield from batch.tolist()
