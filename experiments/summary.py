@@ -133,7 +133,8 @@ def main() -> int:
             for metric in table.LIFTED
             if row[metric]["interval"] is not None and row[metric]["interval"][1] < 0
         ]
-        told = [*map(table.tell, found), ", ".join(row["worse"]) or "–"]
+        measured = all(one["interval"] is not None for one in found)  # the ranks lie in runs/, out of git
+        told = [*map(table.tell, found), ", ".join(row["worse"]) or ("–" if measured else "not known")]
         print("| " + " | ".join([row["data"], row["backbone"], row["variant"], *told]) + " |")
     averages = {}
     for variant, own in by_variant.items():

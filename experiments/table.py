@@ -96,11 +96,9 @@ def main() -> int:
             for m in METRICS
         ]
         told = [tell(lifts.get(m)) for m in LIFTED]
-        told += [
-            ", ".join(str(run["best_epoch"] + 1) for run in by_seed.values() if "best_epoch" in run) or "–"
-        ]
+        told.append(", ".join(str(run["best_epoch"] + 1) for run in by_seed.values()))
         row["fit_minutes"] = round(float(np.mean([run["fit_seconds"] for run in by_seed.values()])) / 60, 2)
-        told += [f"{row['fit_minutes']:.1f}"]
+        told.append(f"{row['fit_minutes']:.1f}")
         print("| " + " | ".join([backbone, variant, str(len(by_seed)), *cells, *told]) + " |")
     if args.json:
         args.json.write_text(json.dumps(report(args, runs, rows), indent=1) + "\n")

@@ -1,28 +1,17 @@
 """The experiment script, run tiny, and the table that reads what it writes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+from scripts import run
 from shops import write_shop
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-def run(script, *words, cwd):
-    command = [sys.executable, str(EXPERIMENTS / script), *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_settings_are_chosen_on_validation_and_the_table_reads_the_result(tmp_path):
     shop = write_shop(tmp_path, sessions=60, clicks=lambda session: 3 + session % 3)
     words = ["--data", str(shop / "data.yaml"), "--baselines", "pop", "sknn", "sequential-rules"]
     words += ["--out", "results"]
-    run("baselines.py", *words, cwd=tmp_path)
+    run(tmp_path, "baselines.py", *words)
     result = json.loads((tmp_path / "results" / "sknn-bare-0.json").read_text())
     assert (result["backbone"], result["variant"], result["seed"]) == ("sknn", "bare", 0)
     trials = {json.dumps(one["settings"]): one["mrr@20"] for one in result["trials"]}
@@ -35,9 +24,9 @@ def test_settings_are_chosen_on_validation_and_the_table_reads_the_result(tmp_pa
     assert abs((ranks <= 5).mean() - result["test"]["test/recall@5"]) < 1e-4
     assert abs(np.where(ranks <= 20, 1 / ranks, 0).mean() - result["test"]["test/mrr@20"]) < 1e-4
 
-    table = run("table.py", "results", "--json", "table.json", cwd=tmp_path)
+    table = run(tmp_path, "table.py", "results", "--json", "table.json")
     assert "| sknn | bare | 1 |" in table
     assert "| pop | bare | 1 |" in table
     rules = json.loads((tmp_path / "results" / "sequential-rules-bare-0.json").read_text())
     assert rules["test"]["test/recall@5"] == 1  # after item k comes k + 1
-    assert "is there already" in run("baselines.py", *words, cwd=tmp_path)
+    assert "is there already" in run(tmp_path, "baselines.py", *words)

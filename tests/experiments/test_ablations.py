@@ -4,21 +4,10 @@ import json
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import yaml
+from scripts import EXPERIMENTS, run
 from shops import write_shop
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-def run(cwd, script, *words):
-    done = subprocess.run(
-        [sys.executable, str(EXPERIMENTS / script), *words],
-        cwd=cwd, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path):

@@ -1,33 +1,17 @@
 """The experiment scripts, run tiny, so that none rots."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+from scripts import run
 from shops import write_shop
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-def run(script, *words, cwd):
-    done = subprocess.run(
-        [sys.executable, str(EXPERIMENTS / script), *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_compare_resumes_and_the_table_reads_its_results(tmp_path):
     write_shop(tmp_path, sessions=30)
     words = ["--data", "data.yaml", "--variants", "bare", "--seeds", "0", "1", "--out", "results", "--quiet"]
     words += ["--options", "--trainer.max_epochs 1 --trainer.accelerator cpu"]
-    run("compare.py", *words, cwd=tmp_path)
+    run(tmp_path, "compare.py", *words)
     result = json.loads((tmp_path / "results" / "srgnn-bare-0.json").read_text())
     assert result["command"].startswith("llm4sbr fit")
     ranks = np.load(tmp_path / result["ranks"])
@@ -35,14 +19,14 @@ def test_compare_resumes_and_the_table_reads_its_results(tmp_path):
     assert (
         abs((ranks <= 5).mean() - result["test"]["test/recall@5"]) < 1e-4
     )  # the same test, example by example
-    assert "is there already" in run("compare.py", *words, cwd=tmp_path)
+    assert "is there already" in run(tmp_path, "compare.py", *words)
 
     # A wrapped run that ranks every target first: the lift and its interval must say so.
     wrapped = {**result, "variant": "titles", "ranks": "perfect.npy"}
     wrapped["test"] = dict.fromkeys(result["test"], 1.0)
     np.save(tmp_path / "perfect.npy", np.ones(12))
     (tmp_path / "results" / "srgnn-titles-0.json").write_text(json.dumps(wrapped))
-    table = run("table.py", "results", "--json", "table.json", cwd=tmp_path)
+    table = run(tmp_path, "table.py", "results", "--json", "table.json")
     assert "| srgnn | bare | 2 |" in table
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     lift = next(row for row in rows if row["what"] == "srgnn titles: lift of mrr@20 over bare")

@@ -3,16 +3,13 @@
 import doctest
 import importlib.util
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from scripts import EXPERIMENTS, fails, run
 from shops import write_shop
 
 from llm4sbr.errors import InputError
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture(scope="module")
@@ -34,24 +31,6 @@ def test_a_draw_is_the_trials_alone(protocol):
     assert {one["--b"] for one in drawn} == {4, 5}
     assert "--model.score_scale" not in protocol.draw(space, 1, wrapped=True, own_scores=True)
     assert protocol.words({"--a": 1, "--c": None}) == ["--a", "1"]
-
-
-def run(cwd, script, *words):
-    done = subprocess.run(
-        [sys.executable, str(EXPERIMENTS / script), *words],
-        cwd=cwd, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fails(cwd, script, *words):
-    done = subprocess.run(
-        [sys.executable, str(EXPERIMENTS / script), *words],
-        cwd=cwd, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode != 0
-    return done.stderr
 
 
 def test_a_start_sets_nothing_that_is_not_searched(protocol):
