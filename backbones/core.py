@@ -6,13 +6,13 @@ import math
 from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.readout import last_click, masked_mean
 from llm4sbr.batch import Interests, SessionBatch
 from llm4sbr.errors import InputError
+from llm4sbr.functional import unit_rows
 
 
 class ClickWeights(nn.Module):
@@ -173,9 +173,9 @@ class CORE(SessionBackbone):
 
     def item_embeddings(self) -> Tensor:
         """Normalised, ``(V, d)``, without the padding row."""
-        return F.normalize(self.embedding.weight[1:], dim=-1)
+        return unit_rows(self.embedding.weight[1:])
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Cosines of session and items over `temperature`, ``(B, V)``; in training with dropped-out items."""
-        items = F.normalize(self.item_dropout(self.embedding.weight[1:]), dim=-1)  # (V, d)
-        return F.normalize(session, dim=-1) / self.temperature @ items.T
+        items = unit_rows(self.item_dropout(self.embedding.weight[1:]))  # (V, d)
+        return unit_rows(session) / self.temperature @ items.T

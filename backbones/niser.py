@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from llm4sbr.backbones.srgnn import SRGNN
 from llm4sbr.batch import Interests, SessionBatch, build_session_graph
 from llm4sbr.errors import InputError
+from llm4sbr.functional import unit_rows
 
 
 class NISERPlus(SRGNN):
@@ -82,8 +83,8 @@ class NISERPlus(SRGNN):
 
     def item_embeddings(self) -> Tensor:
         """Normalised, ``(V, d)``, without the padding row."""
-        return F.normalize(self.embedding.weight[1:], dim=-1)
+        return unit_rows(self.embedding.weight[1:])
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Cosines of session and items times `scale`, ``(B, V)``."""
-        return self.scale * F.normalize(session, dim=-1) @ self.item_embeddings().T
+        return self.scale * unit_rows(session) @ self.item_embeddings().T

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ranks
 import torch
 from compare import HERE, RankRecorder
 from compare_views import data_module
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
 
 from llm4sbr.baselines import Baseline, BaselineModule, ItemKNN, Popularity, SessionKNN
 
@@ -138,11 +138,8 @@ def one_baseline(args: argparse.Namespace, name: str, data: LightningDataModule)
     began = time.perf_counter()
     baseline.fit(data.examples("train"), data.num_items)
     fit_seconds = time.perf_counter() - began
-    recorder, logger = RankRecorder(), CSVLogger("runs", f"{args.out.name}-{name}-bare")
-    tested = evaluate("test", baseline, data, logger=logger, callbacks=[recorder])
-    log_dir = Path(logger.log_dir)
-    np.save(log_dir / "test-ranks.npy", np.concatenate(recorder.ranks))
-    np.save(log_dir / "test-sessions.npy", data.examples("test").session)
+    recorder = RankRecorder()
+    tested = evaluate("test", baseline, data, callbacks=[recorder])
     chosen = next(one for one in trials if one["settings"] == settings)
     result = {
         "backbone": name,
@@ -158,7 +155,7 @@ def one_baseline(args: argparse.Namespace, name: str, data: LightningDataModule)
         "best_validation": chosen["mrr@20"],
         "fit_seconds": round(fit_seconds, 1),
         "test": {metric: round(value, 5) for metric, value in tested.items()},
-        "ranks": str(log_dir / "test-ranks.npy"),
+        **ranks.pack(np.concatenate(recorder.ranks), data.examples("test").session),
         "settings": settings,
         "trials": trials,
     }

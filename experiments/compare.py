@@ -5,8 +5,8 @@
         --store views/beauty --out experiments/results/beauty
 
 Each run is ``llm4sbr fit`` with experiments/base.yaml, its best epoch by validation tested once. A run whose
-JSON exists is not repeated, so the command resumes and can be run in pieces. The rank of every test example
-goes to ``runs/``: experiments/table.py reads them for paired intervals.
+JSON exists is not repeated, so the command resumes and can be run in pieces. The JSON keeps the rank of every
+test example (ranks.py): experiments/table.py reads them for paired intervals.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ranks
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -152,12 +153,9 @@ def measure(cli: SBRCLI) -> dict[str, Any]:
         (tested,) = cli.trainer.test(
             cli.model, cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
         )
-    log_dir = Path(cli.trainer.log_dir)
-    np.save(log_dir / "test-ranks.npy", np.concatenate(recorder.ranks))
-    np.save(log_dir / "test-sessions.npy", cli.datamodule.examples("test").session)
     return {
         "test": {name: round(value, 5) for name, value in tested.items()},
-        "ranks": str(log_dir / "test-ranks.npy"),
+        **ranks.pack(np.concatenate(recorder.ranks), cli.datamodule.examples("test").session),
     }
 
 

@@ -133,7 +133,7 @@ def main() -> int:
             for metric in table.LIFTED
             if row[metric]["interval"] is not None and row[metric]["interval"][1] < 0
         ]
-        measured = all(one["interval"] is not None for one in found)  # the ranks lie in runs/, out of git
+        measured = all(one["interval"] is not None for one in found)  # old results kept no ranks
         told = [*map(table.tell, found), ", ".join(row["worse"]) or ("–" if measured else "not known")]
         print("| " + " | ".join([row["data"], row["backbone"], row["variant"], *told]) + " |")
     averages = {}

@@ -20,17 +20,18 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import ranks
 
 METRICS = ("recall@5", "recall@20", "mrr@20", "ndcg@20")
 LIFTED = ("recall@5", "recall@20", "mrr@20")
 TARGET = 0.187  # of the average lift of Recall@20, benchmarks.md
 
 
-def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
+def gains(rank: np.ndarray, metric: str) -> np.ndarray:
     """What each example earns."""
     name, k = metric.split("@")
-    worth = {"recall": np.ones_like(ranks), "mrr": 1 / ranks, "ndcg": 1 / np.log2(1 + ranks)}[name]
-    return np.where(ranks <= int(k), worth, 0.0)
+    worth = {"recall": np.ones_like(rank), "mrr": 1 / rank, "ndcg": 1 / np.log2(1 + rank)}[name]
+    return np.where(rank <= int(k), worth, 0.0)
 
 
 def interval(difference: np.ndarray, session: np.ndarray, draws: int = 2000) -> tuple[float, float]:
@@ -148,16 +149,11 @@ def lift(bare: dict[int, dict], wrapped: dict[int, dict], metric: str) -> dict |
     base = np.mean([bare[s]["test"][f"test/{metric}"] for s in seeds])
     ours = np.mean([wrapped[s]["test"][f"test/{metric}"] for s in seeds])
     result = {"relative": round(float(ours / base - 1), 4), "seeds": seeds, "interval": None}
-    if all(Path(run[s]["ranks"]).exists() for run in (bare, wrapped) for s in seeds):
-        difference = np.mean(
-            [
-                gains(np.load(wrapped[s]["ranks"]), metric) - gains(np.load(bare[s]["ranks"]), metric)
-                for s in seeds
-            ],
-            axis=0,
-        )
-        sessions = np.load(Path(bare[seeds[0]]["ranks"]).with_name("test-sessions.npy"))
-        result["interval"] = [round(edge / float(base), 4) for edge in interval(difference, sessions)]
+    found = [(ranks.unpack(bare[s]), ranks.unpack(wrapped[s])) for s in seeds]
+    if all(one and other for one, other in found):
+        differences = [gains(other[0], metric) - gains(one[0], metric) for one, other in found]
+        edges = interval(np.mean(differences, axis=0), found[0][0][1])
+        result["interval"] = [round(edge / float(base), 4) for edge in edges]
     return result
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from llm4sbr.functional import smoothed_cross_entropy
 
 
 def catalogue_cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -25,4 +26,4 @@ def catalogue_cross_entropy(scores: Tensor, target: Tensor, label_smoothing: flo
     1.3863
     """
     scores = scores.float() if scores.dtype == torch.bfloat16 else scores
-    return F.cross_entropy(scores, target - 1, label_smoothing=label_smoothing)
+    return smoothed_cross_entropy(scores, target - 1, label_smoothing)

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import Interests, SessionBatch
 from llm4sbr.errors import InputError
+from llm4sbr.functional import unit_rows
 from llm4sbr.losses import catalogue_cross_entropy
 from llm4sbr.ranking_module import RankingModule
 
@@ -99,8 +99,8 @@ class SBRModule(RankingModule):
         session = self.dropout(session)
         if self.score_scale is None:
             return self.backbone.score(session, interests)
-        items = normalize(self.backbone.item_embeddings(), dim=-1)  # (V, d)
-        return self.score_scale * normalize(session, dim=-1) @ items.T
+        items = unit_rows(self.backbone.item_embeddings())  # (V, d)
+        return self.score_scale * unit_rows(session) @ items.T
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue."""

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.errors import InputError
-from llm4sbr.heads import FUSIONS, TextScores, alignment_loss, uniformity_loss
+from llm4sbr.heads import (
+    FUSIONS,
+    ItemTitles,
+    TextScores,
+    add_item_titles,
+    alignment_loss,
+    item_tables_once,
+    uniformity_loss,
+)
 from llm4sbr.module import SBRModule
 
 Interest = Literal["long_term", "short_term"]
@@ -74,6 +82,8 @@ class LLM4SBRWrapper(SBRModule):
         view_dropout: Probability with which a known view is hidden from fusion and text scores in training.
         text_scores: Axes of the text side's own scores (`llm4sbr.heads.TextScores`), added to the backbone's;
             0 for none, as in the paper. The view cache hands over the titles they need, or `read_titles`.
+        item_titles: Axes of the titles that are added to the backbone's own item embeddings
+            (`llm4sbr.heads.ItemTitles`); 0 for none, as in the paper. Titles come as for the text scores.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
@@ -101,6 +111,7 @@ class LLM4SBRWrapper(SBRModule):
         separate_projections: bool = False,
         view_dropout: float = 0.0,
         text_scores: int = 0,
+        item_titles: int = 0,
     ) -> None:
         super().__init__(
             backbone,
@@ -139,6 +150,8 @@ class LLM4SBRWrapper(SBRModule):
             if text_scores
             else None
         )
+        if item_titles:
+            add_item_titles(backbone, item_titles)
         self.view_table: ViewTable | None = None  # set by the view cache callback
 
     def enhance(self, batch: SessionBatch) -> Enhanced:
@@ -169,7 +182,7 @@ class LLM4SBRWrapper(SBRModule):
         return Enhanced(fused.session, fused.gates, h, z, mask, interests, text)
 
     def read_titles(self, titles: Tensor, mask: Tensor) -> None:
-        """Hand the catalogue's titles to the text scores, before training; nothing without such scores.
+        """Hand the catalogue's titles to the heads that read them, before training.
 
         Args:
             titles: Title embeddings of the encoder that made the views.
@@ -178,8 +191,9 @@ class LLM4SBRWrapper(SBRModule):
         Shapes:
             - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
         """
-        if self.text_scores is not None:
-            self.text_scores.read_titles(titles, mask)
+        for head in self.modules():
+            if isinstance(head, TextScores | ItemTitles):
+                head.read_titles(titles, mask)
 
     def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
         """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840), and the interests."""
@@ -188,7 +202,8 @@ class LLM4SBRWrapper(SBRModule):
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue (Eq. 13, arXiv:2402.13840), and the text side's where it has a say."""
-        return self._scores(self.enhance(batch))
+        with item_tables_once(self.backbone):
+            return self._scores(self.enhance(batch))
 
     def _scores(self, enhanced: Enhanced) -> Tensor:
         scores = self.score(enhanced.session, enhanced.interests)
@@ -196,8 +211,9 @@ class LLM4SBRWrapper(SBRModule):
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity, and their sum ``loss`` (Eq. 15, arXiv:2402.13840)."""
-        enhanced = self.enhance(batch)
-        rec_loss = self.rec_loss(self._scores(enhanced), batch.target)
+        with item_tables_once(self.backbone):
+            enhanced = self.enhance(batch)
+            rec_loss = self.rec_loss(self._scores(enhanced), batch.target)
         aligned, uniform = [], []
         for view in range(len(self.interest_of_view)):
             known = enhanced.mask[:, view]

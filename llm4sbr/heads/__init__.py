@@ -2,7 +2,9 @@
 
 from llm4sbr.heads.alignment import alignment_loss, uniformity_loss
 from llm4sbr.heads.fusion import FUSIONS, AverageFusion, ConcatFusion, Fused, GateFusion, ResidualFusion
+from llm4sbr.heads.item_titles import ItemTitles, add_item_titles, item_tables_once
 from llm4sbr.heads.text_scores import TextScores
+from llm4sbr.heads.title_axes import TitleAxes, title_axes
 
 __all__ = [
     "FUSIONS",
@@ -10,8 +12,13 @@ __all__ = [
     "ConcatFusion",
     "Fused",
     "GateFusion",
+    "ItemTitles",
     "ResidualFusion",
     "TextScores",
+    "TitleAxes",
+    "add_item_titles",
     "alignment_loss",
+    "item_tables_once",
+    "title_axes",
     "uniformity_loss",
 ]

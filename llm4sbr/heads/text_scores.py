@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from llm4sbr.errors import InputError
+from llm4sbr.heads.title_axes import title_axes
 
 
 class TextScores(nn.Module):
@@ -76,17 +77,10 @@ class TextScores(nn.Module):
         expected = (len(self.titles), len(self.mean))
         if tuple(titles.shape) != expected:
             raise InputError(f"the titles must be (V, d_t) = {expected}", value=tuple(titles.shape))
-        known = titles[mask].double()  # (V', d_t)
-        mean = known.mean(0) if len(known) else known.new_zeros(expected[1])
-        centred = known - mean
-        _, axes = torch.linalg.eigh(centred.T @ centred)  # (d_t, d_t), eigenvalues rise
-        basis = axes.flip(1)[:, : self.basis.size(1)]  # (d_t, p)
-        largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))  # (1, p): eigh leaves the sign open
-        basis = basis * largest.sign()
-        self.mean.copy_(mean)
-        self.basis.copy_(basis)
-        self.titles.zero_()
-        self.titles[mask.to(self.titles.device)] = normalize(centred @ basis, dim=-1).to(self.titles)
+        found = title_axes(titles, mask, self.basis.size(1))
+        self.mean.copy_(found.mean)
+        self.basis.copy_(found.basis)
+        self.titles.copy_(found.titles)
 
     def forward(self, session: Tensor, views: Tensor, mask: Tensor) -> Tensor:
         """Scaled cosines of the session's text query with every title."""

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from scripts import run
+from scripts import load, run
 from shops import write_shop
 
 
@@ -18,9 +18,9 @@ def test_settings_are_chosen_on_validation_and_the_table_reads_the_result(tmp_pa
     assert len(trials) == len(result["trials"]) == 9  # no setting is tried twice
     assert trials[json.dumps(result["settings"])] == max(trials.values()) == result["best_validation"]
     assert set(trials.values()) != {result["best_validation"]}
-    ranks = np.load(tmp_path / result["ranks"])
-    sessions = np.load((tmp_path / result["ranks"]).with_name("test-sessions.npy"))
+    ranks, sessions = load("ranks").unpack(result)
     assert len(ranks) == len(sessions) > 12
+    assert len(set(sessions)) < len(sessions)
     assert abs((ranks <= 5).mean() - result["test"]["test/recall@5"]) < 1e-4
     assert abs(np.where(ranks <= 20, 1 / ranks, 0).mean() - result["test"]["test/mrr@20"]) < 1e-4
 

@@ -1,9 +1,10 @@
 """The experiment scripts, run tiny, so that none rots."""
 
+import doctest
 import json
 
 import numpy as np
-from scripts import run
+from scripts import load, run
 from shops import write_shop
 
 
@@ -14,17 +15,16 @@ def test_compare_resumes_and_the_table_reads_its_results(tmp_path):
     run(tmp_path, "compare.py", *words)
     result = json.loads((tmp_path / "results" / "srgnn-bare-0.json").read_text())
     assert result["command"].startswith("llm4sbr fit")
-    ranks = np.load(tmp_path / result["ranks"])
-    assert len(ranks) == 12
+    ranks, sessions = load("ranks").unpack(result)
+    assert len(ranks) == len(sessions) == 12
     assert (
         abs((ranks <= 5).mean() - result["test"]["test/recall@5"]) < 1e-4
     )  # the same test, example by example
     assert "is there already" in run(tmp_path, "compare.py", *words)
 
     # A wrapped run that ranks every target first: the lift and its interval must say so.
-    wrapped = {**result, "variant": "titles", "ranks": "perfect.npy"}
+    wrapped = {**result, "variant": "titles", **load("ranks").pack(np.ones(12), sessions)}
     wrapped["test"] = dict.fromkeys(result["test"], 1.0)
-    np.save(tmp_path / "perfect.npy", np.ones(12))
     (tmp_path / "results" / "srgnn-titles-0.json").write_text(json.dumps(wrapped))
     table = run(tmp_path, "table.py", "results", "--json", "table.json")
     assert "| srgnn | bare | 2 |" in table
@@ -36,3 +36,15 @@ def test_compare_resumes_and_the_table_reads_its_results(tmp_path):
     assert low <= lift["value"] <= high
     assert lift["met"] == (low > 0)
     assert "seeds [0]" in lift["note"]
+
+
+def test_ranks_are_kept_as_they_are_down_to_the_hundredth():
+    """Seen to fail with halves dropped, and with sessions that are told apart by number alone."""
+    ranks = load("ranks")
+    assert doctest.testmod(ranks).failed == 0
+    rank = np.concatenate((np.arange(1, 100.5, 0.5), [100.5, 101, 12101.0]))
+    session = np.sort(np.random.default_rng(0).integers(5, 40, len(rank)))
+    kept, number = ranks.unpack(ranks.pack(rank, session))
+    assert (kept == np.where(rank <= 100, rank, np.inf)).all()
+    assert (number == np.unique(session, return_inverse=True)[1]).all()
+    assert ranks.unpack({"test": {}}) is None

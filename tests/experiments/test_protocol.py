@@ -1,12 +1,10 @@
 """The protocol, run as a person runs it, tiny: in pieces, without a look at the test split while it tunes."""
 
 import doctest
-import importlib.util
 import json
-import sys
 
 import pytest
-from scripts import EXPERIMENTS, fails, run
+from scripts import fails, load, run
 from shops import write_shop
 
 from llm4sbr.errors import InputError
@@ -14,12 +12,7 @@ from llm4sbr.errors import InputError
 
 @pytest.fixture(scope="module")
 def protocol():
-    sys.path.insert(0, str(EXPERIMENTS))  # as Python does for a script
-    spec = importlib.util.spec_from_file_location("protocol", EXPERIMENTS / "protocol.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(EXPERIMENTS))
+    return load("protocol")
 
 
 def test_a_draw_is_the_trials_alone(protocol):
@@ -54,7 +47,7 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
         path.stem: json.loads(path.read_text()) for path in (tmp_path / "results" / "trials").glob("*.json")
     }
     assert len(trials) == 6
-    assert not any("test" in one or "ranks" in one for one in trials.values())
+    assert not any("test" in one or "test_ranks" in one for one in trials.values())
     assert {one["seed"] for one in trials.values()} == {1000}
     assert {one["epochs"] for one in trials.values()} == {1}
     assert all("val/mrr@20" in epoch for one in trials.values() for epoch in one["curve"])

@@ -1,8 +1,10 @@
 """Runs a script of `experiments/` as a person does: in a process of its own, from a folder of its own."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -24,3 +26,17 @@ def fails(cwd: Path, script: str, *words: str) -> str:
     done = _done(cwd, script, words)
     assert done.returncode != 0
     return done.stderr
+
+
+def load(name: str) -> ModuleType:
+    """A script as a module; it finds those beside it, as when Python runs it."""
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(EXPERIMENTS))

@@ -1,12 +1,11 @@
 """The pure measures of views and answers, against loops by hand."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scripts import load
 
 from llm4sbr import Catalogue
 from llm4sbr.views.engines import Answer
@@ -72,10 +71,7 @@ def test_what_chance_earns_is_the_mean_over_all_ranks():
 
 def test_intervals_agree_with_the_projects_table_and_widen_with_clusters():
     """Seen to fail with examples drawn instead of sessions."""
-    path = Path(__file__).parents[2] / "experiments" / "table.py"
-    spec = importlib.util.spec_from_file_location("experiments_table", path)
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
+    table = load("table")
     draw = np.random.default_rng(2)
     session = np.repeat(np.arange(80), draw.integers(1, 9, 80))
     clustered = (draw.random(80) < 0.3).astype(float)[session]

@@ -1,0 +1,69 @@
+"""Catalogue operations against torch's own, values and gradients."""
+
+import doctest
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llm4sbr import functional
+from llm4sbr.functional import smoothed_cross_entropy, unit_rows
+
+
+def compare(ours, theirs, *shape, dtype=torch.float64):
+    torch.manual_seed(0)
+    x = (3 * torch.randn(*shape, dtype=dtype)).requires_grad_()
+    twin = x.detach().clone().requires_grad_()
+    found, expected = ours(x), theirs(twin)
+    assert torch.allclose(found, expected)
+    weights = torch.randn_like(expected)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert torch.allclose(x.grad, twin.grad)
+
+
+def test_the_doctests_hold():
+    assert doctest.testmod(functional).failed == 0
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1), (2, 3, 4)])
+def test_unit_rows_are_normalize(shape):
+    """Seen to fail without the part of the gradient along the row, and with length and square mixed up."""
+    compare(unit_rows, lambda x: F.normalize(x, dim=-1), *shape)
+
+
+def test_a_row_of_zeros_stays_and_its_neighbours_are_untouched():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
+    unit_rows(x)[1].sum().backward()
+    assert unit_rows(x)[0].tolist() == [0, 0]
+    assert x.grad[0].tolist() == [0, 0]
+    assert x.grad[1].isfinite().all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("shape", [(5, 7), (1, 3), (4, 1)])
+def test_the_cross_entropy_is_torchs(smoothing, shape):
+    """Seen to fail without the smoothing's gradient, with the sum for the mean, with a wrong column."""
+    column = torch.arange(shape[0]) % shape[1]
+    compare(
+        lambda x: smoothed_cross_entropy(x, column, smoothing),
+        lambda x: F.cross_entropy(x, column, label_smoothing=smoothing),
+        *shape,
+    )
+
+
+def test_it_holds_for_scores_far_apart_and_for_equal_ones():
+    scores = torch.tensor([[1000.0, -1000.0, 0.0], [5.0, 5.0, 5.0]], requires_grad=True)
+    loss = smoothed_cross_entropy(scores, torch.tensor([1, 2]), 0.1)
+    assert torch.allclose(loss, F.cross_entropy(scores, torch.tensor([1, 2]), label_smoothing=0.1))
+    loss.backward()
+    assert scores.grad.isfinite().all()
+
+
+def test_gradients_can_be_asked_for_twice_where_the_graph_is_kept():
+    """Seen to fail with probabilities overwritten by the first pass."""
+    scores = torch.randn(3, 5, requires_grad=True)
+    loss = smoothed_cross_entropy(scores, torch.tensor([0, 1, 2]))
+    (first,) = torch.autograd.grad(loss, scores, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, scores)
+    assert torch.equal(first, second)
