@@ -11,6 +11,7 @@ import pytest
 HERE = Path(__file__).parents[2] / "experiments" / "benchmarks"
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
 TINY = {
+    "catalogue_ops.py": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
     "stage1.py": ["--sessions", "2", "--prefixes", "2", "--repeats", "1", "--max_new_tokens", "4"],
 }
 
@@ -38,6 +39,13 @@ def test_stage1(tmp_path):
     assert rows["of those, not a tie within rounding"]["met"]
     assert rows["off-catalogue answers, held to the catalogue"]["met"]
     assert rows["prompt tokens computed"]["value"] < 1
+
+
+def test_catalogue_ops(tmp_path):
+    out = tmp_path / "ops.json"
+    told = run(str(HERE / "catalogue_ops.py"), "--json", str(out), *TINY["catalogue_ops.py"])
+    assert "training step" in told
+    assert all(row["value"] > 0 for row in json.loads(out.read_text())["rows"])
 
 
 def test_one_command_prints_every_row_that_has_a_target():

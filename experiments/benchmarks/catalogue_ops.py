@@ -1,0 +1,118 @@
+r"""What `llm4sbr.functional` takes over torch's own, alone and in a training step of SR-GNN.
+
+    python experiments/benchmarks/catalogue_ops.py --json experiments/results/catalogue_ops.json
+
+Forward and backward over a batch of scores and a table of items, in turn in one process; medians. The
+training step is `SBRModule` with scaled cosines and label smoothing on random sessions; torch's own stand in
+for ours in every second step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from results import keep, row
+from torch import Tensor
+
+import llm4sbr.losses
+import llm4sbr.module
+from llm4sbr import SBRModule
+from llm4sbr.backbones import SRGNN
+from llm4sbr.functional import smoothed_cross_entropy, unit_rows
+from llm4sbr.testing import make_batch
+
+SMOOTHING = 0.1
+
+
+def ratio(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> float:
+    """Median time of ours over theirs, in turn; the first time of each does not count."""
+    times: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
+    for _ in range(repeats + 1):
+        for work, found in times.items():
+            began = time.perf_counter()
+            work()
+            found.append(time.perf_counter() - began)
+    return statistics.median(times[ours][1:]) / statistics.median(times[theirs][1:])
+
+
+def passes(work: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    """Forward and backward."""
+
+    def run() -> None:
+        x.grad = None
+        found = work(x)
+        found.backward(torch.ones_like(found))
+
+    return run
+
+
+def steps(num_items: int, batch_size: int, dim: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A training step with our operations, and one with torch's."""
+    torch.manual_seed(0)
+    model = SBRModule(SRGNN(num_items, dim), score_scale=16.0, label_smoothing=SMOOTHING)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    lengths = torch.randint(1, 16, (batch_size,)).tolist()
+    sessions = [torch.randint(1, num_items + 1, (length,)).tolist() for length in lengths]
+    batch = make_batch(sessions, torch.randint(1, num_items + 1, (batch_size,)).tolist())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model.losses(batch)["loss"].backward()
+        optimizer.step()
+
+    def with_torchs() -> None:
+        llm4sbr.module.unit_rows = lambda x: F.normalize(x, dim=-1)  # type: ignore[assignment]
+        llm4sbr.losses.smoothed_cross_entropy = lambda scores, column, smoothing: F.cross_entropy(
+            scores, column, label_smoothing=smoothing
+        )
+        try:
+            step()
+        finally:
+            llm4sbr.module.unit_rows = unit_rows
+            llm4sbr.losses.smoothed_cross_entropy = smoothed_cross_entropy
+
+    return step, with_torchs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--num_items", type=int, default=12101)
+    parser.add_argument("--batch_size", type=int, default=100)
+    parser.add_argument("--dim", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    scores = torch.randn(args.batch_size, args.num_items, requires_grad=True)
+    column = torch.randint(0, args.num_items, (args.batch_size,))
+    items = torch.randn(args.num_items, args.dim, requires_grad=True)
+    losses = (
+        passes(lambda x: smoothed_cross_entropy(x, column, SMOOTHING), scores),
+        passes(lambda x: F.cross_entropy(x, column, label_smoothing=SMOOTHING), scores),
+    )
+    rows_ = (passes(unit_rows, items), passes(lambda x: F.normalize(x, dim=-1), items))
+    step = steps(args.num_items, args.batch_size, args.dim)
+    size = f"B {args.batch_size}, V {args.num_items}, d {args.dim}"
+    measured = {
+        "cross-entropy with smoothing over torch's": losses,
+        "rows brought to length 1 over torch's": rows_,
+        "a training step of SR-GNN over one with torch's": step,
+    }
+    found = [
+        row(what, ratio(*pair, args.repeats), "ratio of medians", 1.0, "lower", size)
+        for what, pair in measured.items()
+    ]
+    keep("catalogue_ops", found, args.json)
+
+
+if __name__ == "__main__":
+    main()
