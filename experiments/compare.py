@@ -63,12 +63,7 @@ def fit_options(args: argparse.Namespace, backbone: str, variant: str, seed: int
     module = "llm4sbr.SBRModule" if views is None else "llm4sbr.LLM4SBRWrapper"
     words = ["fit", "--config", str(HERE / "base.yaml"), "--model", module]
     words += ["--data", args.data, "--model.backbone", str(HERE / "backbone" / f"{backbone}.yaml")]
-    words += [
-        "--seed_everything",
-        str(seed),
-        "--trainer.logger.init_args.name",
-        f"{args.out.name}-{backbone}-{variant}",
-    ]
+    words += ["--seed_everything", str(seed)]
     if args.data_dir:
         words += ["--data.data_dir", args.data_dir]
     if views is not None:
@@ -106,6 +101,8 @@ def one_run(
         print(f"{target} is there already")
         return dict(json.loads(target.read_text()))
     words = [*fit_options(args, backbone, variant, seed), *options]
+    # A folder of its own for each fit: processes side by side would count its versions at the same time.
+    words += ["--trainer.logger.init_args.name", f"{args.out.name}/{target.stem}"]
     began = time.perf_counter()
     cli = run(words)
     seconds = time.perf_counter() - began

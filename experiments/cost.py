@@ -52,8 +52,6 @@ def timed(args: argparse.Namespace, backbone: str, variant: str) -> dict[str, An
     options += ["--trainer.logger", "false", "--trainer.callbacks", "cost.StepTimer"]
     options += ["--trainer.enable_checkpointing", "false", "--trainer.enable_progress_bar", "false"]
     given = compare.fit_options(args, backbone, variant, 0)
-    named = given.index("--trainer.logger.init_args.name")
-    del given[named : named + 2]
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as scratch:
         cli = run([*given, *options, "--trainer.default_root_dir", scratch])
     (timer,) = (one for one in cli.trainer.callbacks if type(one).__name__ == "StepTimer")

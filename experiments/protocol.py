@@ -10,7 +10,8 @@ seed and are tested. Bare and wrapped get as many trials, each with the same dra
 the search space stays in OUT.
 
 Every fit leaves one JSON, so the command resumes where it was stopped and can be run in pieces: ``--minutes``
-starts no fit after that time. Pieces go round the models, so that a table can be made at any time with
+starts no fit after that time. The same command in several processes shares the fits among them, which is how
+to use several cores, or fill a GPU. Pieces go round the models, so that a table can be made at any time with
 ``python experiments/table.py OUT``. What all of it costs on a machine, cost.py measures beforehand.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 import time
@@ -27,12 +29,14 @@ from typing import Any, NamedTuple
 
 import compare
 import yaml
+from filelock import BaseFileLock, FileLock, Timeout
 
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.errors import InputError
 from llm4sbr.registry import BACKBONES, load_plugins
 
 TUNING_SEED = 1000  # of all trials; no seed that is tested
+POLL = 5  # seconds between looks at what other processes have finished
 Space = dict[str, Any]  # search.yaml: values of each word under `common` and `wrapped`, settings in `starts`
 
 
@@ -115,14 +119,18 @@ def place(args: argparse.Namespace, fit: Fit) -> Path:
     return Path(args.out / "trials" / f"{fit.backbone}-{fit.variant}-{fit.trial:02d}.json")
 
 
+def trials_of(args: argparse.Namespace, fit: Fit) -> list[Path]:
+    """The JSONs of the trials of a fit's model."""
+    return [place(args, fit._replace(trial=n, seed=TUNING_SEED)) for n in range(args.trials)]
+
+
 def settings_of(args: argparse.Namespace, space: Space, fit: Fit) -> dict[str, Any]:
     """A trial's draw, or the draw of the best trial by validation; the earlier of two equals."""
     wrapped = compare.VARIANTS[fit.variant] is not None
     own_scores = has_own_scores(fit.backbone)
     trial = fit.trial
     if trial is None:
-        found = [place(args, fit._replace(trial=n, seed=TUNING_SEED)) for n in range(args.trials)]
-        scores = [json.loads(path.read_text())["best_validation"] for path in found]
+        scores = [json.loads(path.read_text())["best_validation"] for path in trials_of(args, fit)]
         trial = max(range(len(scores)), key=scores.__getitem__)
     return draw(space, trial, wrapped=wrapped, own_scores=own_scores)
 
@@ -142,6 +150,30 @@ def check_kept(path: Path, expected: list[str]) -> None:
             path=path,
             hint="The search space or the epochs changed since; give another --out",
         )
+
+
+def run_fit(args: argparse.Namespace, space: Space, fit: Fit) -> bool:
+    """Run a fit unless it waits for trials, is there, or another process is at it; whether it was run."""
+    if fit.trial is None and not all(trial.exists() for trial in trials_of(args, fit)):
+        return False
+    target = place(args, fit)
+    try:
+        with claim(target):
+            if target.exists():
+                return False
+            chosen, test = fit_words(args, space, fit), fit.trial is None
+            compare.one_run(args, fit.backbone, fit.variant, fit.seed, chosen, target=target, test=test)
+            return True
+    except Timeout:
+        return False
+
+
+def claim(target: Path) -> BaseFileLock:
+    """The lock of a fit, which its holder's death opens."""
+    folder = Path("runs", "locks")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "-".join(target.resolve().with_suffix("").parts[-3:])
+    return FileLock(folder / f"{name}.lock", timeout=0)
 
 
 def has_own_scores(backbone: str) -> bool:
@@ -176,20 +208,17 @@ def main() -> int:
     if TUNING_SEED in args.seeds or args.trials < 1:
         parser.error(f"at least one trial, and {TUNING_SEED} is the seed of the trials: test others")
     space = search_space(args)
-    began = time.monotonic()
     fits = list(plan(args))
-    for number, fit in enumerate(fits):
-        target = place(args, fit)
-        if target.exists():
-            check_kept(target, fit_words(args, space, fit))
-            continue
-        if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
-            left = sum(not place(args, one).exists() for one in fits[number:])
-            print(f"time is up: {left} of {len(fits)} fits are left; run the same command to go on")
+    for fit in fits:
+        if place(args, fit).exists():
+            check_kept(place(args, fit), fit_words(args, space, fit))
+    ends = math.inf if args.minutes is None else time.monotonic() + 60 * args.minutes
+    while left := [fit for fit in fits if not place(args, fit).exists()]:
+        if time.monotonic() >= ends:
+            print(f"time is up: {len(left)} of {len(fits)} fits are left; run the same command to go on")
             return 0
-        chosen = fit_words(args, space, fit)
-        test = fit.trial is None
-        compare.one_run(args, fit.backbone, fit.variant, fit.seed, chosen, target=target, test=test)
+        if not any(run_fit(args, space, fit) for fit in left):
+            time.sleep(POLL)  # the rest is with other processes
     print(f"all {len(fits)} fits are there: python experiments/table.py {args.out}")
     return 0
 

@@ -2,9 +2,10 @@
 
 import doctest
 import json
+import time
 
 import pytest
-from scripts import fails, load, run
+from scripts import fails, load, run, start
 from shops import write_shop
 
 from llm4sbr.errors import InputError
@@ -75,6 +76,29 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
     assert "<svg" in (tmp_path / "pictures" / "results.svg").read_text()
     (tmp_path / "space.yaml").write_text(space.replace("0.05", "0.04"))  # two searches would mix in one table
     assert "made with other settings" in fails(tmp_path, "protocol.py", *words)
+
+
+def test_processes_share_the_fits_and_a_killed_one_leaves_its_own_to_the_rest(tmp_path):
+    """Seen to fail without the claim: fits are then run twice."""
+    write_shop(tmp_path, sessions=30)
+    (tmp_path / "space.yaml").write_text("common:\n  --model.lr: [0.01, 0.05]\n")
+    words = ["--data", "data.yaml", "--variants", "bare", "no-views", "--trials", "2", "--seeds", "0"]
+    words += ["--space", "space.yaml", "--out", "results", "--epochs", "1", "--quiet"]
+    words += ["--options", "--trainer.accelerator cpu"]
+    killed = start(tmp_path, "protocol.py", *words)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/results/*/version_0")) and time.monotonic() < deadline:
+        time.sleep(0.05)  # it is at its first fit
+    killed.kill()
+    killed.wait()
+    pair = [start(tmp_path, "protocol.py", *words) for _ in range(2)]
+    told = [process.communicate(timeout=300)[0] for process in pair]
+    assert all("all 6 fits are there" in one for one in told), told
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("*.json")]
+    assert len(kept) == 6
+    begun = [path for path in (tmp_path / "runs" / "results").iterdir() for _ in path.iterdir()]
+    assert len(begun) - 6 <= 1  # what the killed one had begun, and nothing twice
+    assert len({one["log_dir"] for one in kept}) == 6
 
 
 def test_the_cost_is_measured_before_anything_runs(tmp_path):

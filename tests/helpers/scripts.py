@@ -28,6 +28,12 @@ def fails(cwd: Path, script: str, *words: str) -> str:
     return done.stderr
 
 
+def start(cwd: Path, script: str, *words: str) -> subprocess.Popen[str]:
+    """The script, begun."""
+    command = [sys.executable, str(EXPERIMENTS / script), *words]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 def load(name: str) -> ModuleType:
     """A script as a module; it finds those beside it, as when Python runs it."""
     sys.path.insert(0, str(EXPERIMENTS))
