@@ -26,7 +26,7 @@ import compare
 import yaml
 from benchmarks.results import write
 
-METRICS = ("val/mrr@20", "val/recall@20")
+METRICS = ("val/ndcg@20", "val/mrr@20", "val/recall@20")
 TUNED = "tuned"
 
 
@@ -127,7 +127,9 @@ def main() -> int:
             options = [*base, *words, "--trainer.max_epochs", str(args.epochs)]
             compare.one_run(args, args.backbone, args.variant, seed, options, target=target, test=False)
     table = rows(args, list(named))
-    print("| variation | seeds | MRR@20 | difference | Recall@20 | difference |\n|---|---|---|---|---|---|")
+    told = [name.removeprefix("val/") for name in METRICS]
+    print("| variation | seeds | " + " | ".join(f"{name} | difference" for name in told) + " |")
+    print("|---|---|" + "---|---|" * len(METRICS))
     for row in table:
         cells = [cell for metric in METRICS for cell in (f"{row[metric]:.2f}", tell(row, metric))]
         print("| " + " | ".join([row["what"], str(len(row["seeds"])), *cells]) + " |")

@@ -137,7 +137,7 @@ def one_run(
 
 def curve(path: Path) -> list[dict[str, float]]:
     """Training loss and validation metrics of each epoch; empty without a CSV log."""
-    shown = ("train/rec_loss", "train/loss", "val/recall@20", "val/mrr@20")
+    shown = ("train/rec_loss", "train/loss", "val/recall@20", "val/mrr@20", "val/ndcg@20")
     return [{name: round(row[name], 5) for name in shown if name in row} for row in read_history(path)]
 
 

@@ -5,7 +5,7 @@
         --out experiments/results/protocol-beauty --minutes 120
 
 For each backbone and variant: ``--trials`` fits, whose settings come from search.yaml, at a seed of their own
-and without a look at the test split; then the settings that are best by validation MRR@20 run once for each
+and without a look at the test split; then the settings that are best by validation NDCG@20 run once for each
 seed and are tested. Bare and wrapped get as many trials, each with the same draw of what both have. A copy of
 the search space stays in OUT.
 

@@ -21,6 +21,8 @@ from typing import Any
 import table
 from benchmarks.results import write
 
+CHOSEN = "val/ndcg@20"  # what validation chooses epochs and trials by
+
 
 def lifts(folder: Path, baseline: str) -> list[dict[str, Any]]:
     """One row for each backbone and variant of a data set that has a lift."""
@@ -36,14 +38,19 @@ def lifts(folder: Path, baseline: str) -> list[dict[str, Any]]:
     return rows
 
 
+def has_curve(run: dict[str, Any]) -> bool:
+    """Whether a result keeps what was chosen by, epoch by epoch; baselines and old ones do not."""
+    return bool(run.get("curve")) and CHOSEN in run["curve"][0]
+
+
 def overfitting(folder: Path) -> list[dict[str, Any]]:
-    """What each model loses by training on after its best epoch, and of Recall by choosing that by MRR."""
+    """What each model loses by training on after its best epoch, and of Recall by choosing that by NDCG."""
     rows = []
     for (backbone, variant), by_seed in table.grouped(table.read_runs([folder])).items():
-        curves = [(run["curve"], run["best_epoch"]) for run in by_seed.values() if run.get("curve")]
+        curves = [(run["curve"], run["best_epoch"]) for run in by_seed.values() if has_curve(run)]
         if not curves:
             continue
-        lost = mean(curve[-1]["val/mrr@20"] / curve[best]["val/mrr@20"] - 1 for curve, best in curves)
+        lost = mean(curve[-1][CHOSEN] / curve[best][CHOSEN] - 1 for curve, best in curves)
         top = mean(max(epoch["val/recall@20"] for epoch in curve) for curve, _ in curves)
         chosen = mean(curve[best]["val/recall@20"] for curve, best in curves)
         rows.append(
@@ -52,8 +59,8 @@ def overfitting(folder: Path) -> list[dict[str, Any]]:
                 "backbone": backbone,
                 "variant": variant,
                 "epoch": mean(best + 1 for _, best in curves),
-                "mrr_lost_by_the_end": round(lost, 4),
-                "recall_lost_by_choosing_mrr": round(chosen / top - 1, 4),
+                "lost_by_the_end": round(lost, 4),
+                "recall_lost_by_the_choice": round(chosen / top - 1, 4),
             }
         )
     return rows
@@ -78,22 +85,20 @@ def flat(rows: list[dict[str, Any]], averages: dict[str, dict[str, float]]) -> l
 
 
 def draw(folder: Path, target: Path) -> None:
-    """Validation MRR@20 and Recall@20 by epoch: a line a fit, a colour a variant, a row a backbone."""
+    """Validation NDCG@20 and Recall@20 by epoch: a line a fit, a colour a variant, a row a backbone."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    groups = table.grouped([run for run in table.read_runs([folder]) if run.get("curve")])
+    groups = table.grouped([run for run in table.read_runs([folder]) if has_curve(run)])
     backbones, variants = (sorted({key[part] for key in groups}) for part in (0, 1))
     figure, axes = pyplot.subplots(
         len(backbones), 2, figsize=(9, 3 * len(backbones)), squeeze=False, layout="constrained"
     )
     for (backbone, variant), by_seed in groups.items():
         number = variants.index(variant)
-        for axis, metric in zip(
-            axes[backbones.index(backbone)], ("val/mrr@20", "val/recall@20"), strict=True
-        ):
+        for axis, metric in zip(axes[backbones.index(backbone)], (CHOSEN, "val/recall@20"), strict=True):
             for order, run in enumerate(by_seed.values()):
                 values = [100 * epoch[metric] for epoch in run["curve"]]
                 label = variant if order == 0 else None
@@ -142,12 +147,12 @@ def main() -> int:
         told = [f"{averages[variant][metric]:+.1%}" for metric in table.LIFTED]
         print("| " + " | ".join(["*average*", f"{len(own)}", variant, *told, ""]) + " |")
     lost = [row for folder in args.folders for row in overfitting(folder)]
-    told = ["data", "backbone", "variant", "chosen epoch", "MRR@20, last epoch over best"]
+    told = ["data", "backbone", "variant", "chosen epoch", "NDCG@20, last epoch over best"]
     print("\n| " + " | ".join([*told, "Recall@20, chosen epoch over best"]) + " |")
     print("|---|---|---|---|---|---|")
     for row in lost:
-        cells = [f"{row['epoch']:.1f}", f"{row['mrr_lost_by_the_end']:+.1%}"]
-        cells.append(f"{row['recall_lost_by_choosing_mrr']:+.1%}")
+        cells = [f"{row['epoch']:.1f}", f"{row['lost_by_the_end']:+.1%}"]
+        cells.append(f"{row['recall_lost_by_the_choice']:+.1%}")
         print("| " + " | ".join([row["data"], row["backbone"], row["variant"], *cells]) + " |")
     if args.picture:
         for folder in args.folders:

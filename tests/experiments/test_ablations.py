@@ -54,8 +54,8 @@ def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path)
         for name in ("no-alignment", "tuned")
     )
     expected = sum(ours) / 2 - sum(base) / 2
-    assert abs(rows["no alignment"]["val/mrr@20 difference"] - expected) < 2e-3
-    assert told.count("± ") == 4  # two variations, two metrics
+    assert abs(rows["no alignment"]["val/ndcg@20 difference"] - expected) < 2e-3
+    assert told.count("± ") == 6  # two variations, three metrics
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("varied/*.json")}
     run(tmp_path, "ablations.py", *shared, *words)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("varied/*.json")}

@@ -51,7 +51,7 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
     assert not any("test" in one or "test_ranks" in one for one in trials.values())
     assert {one["seed"] for one in trials.values()} == {1000}
     assert {one["epochs"] for one in trials.values()} == {1}
-    assert all("val/mrr@20" in epoch for one in trials.values() for epoch in one["curve"])
+    assert all("val/ndcg@20" in epoch for one in trials.values() for epoch in one["curve"])
     for variant in ("bare", "no-views"):
         scores = [trials[f"srgnn-{variant}-{n:02d}"]["best_validation"] for n in range(3)]
         best = trials[f"srgnn-{variant}-{scores.index(max(scores)):02d}"]["command"]
