@@ -92,6 +92,8 @@ def draw(folder: Path, target: Path) -> None:
     from matplotlib import pyplot
 
     groups = table.grouped([run for run in table.read_runs([folder]) if has_curve(run)])
+    if not groups:
+        return
     backbones, variants = (sorted({key[part] for key in groups}) for part in (0, 1))
     figure, axes = pyplot.subplots(
         len(backbones), 2, figsize=(9, 3 * len(backbones)), squeeze=False, layout="constrained"

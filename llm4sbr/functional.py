@@ -34,16 +34,11 @@ def unit_rows(x: Tensor) -> Tensor:
 def smoothed_cross_entropy(scores: Tensor, column: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of one column a row, averaged over rows.
 
-    `torch.nn.functional.cross_entropy`, with smoothing in closed form: of the scores only the probabilities
-    are kept for the gradient.
-
-    Args:
-        scores: One row a session.
-        column: The right column of each row.
-        label_smoothing: Share of the target's probability that is spread evenly over the columns.
+    `torch.nn.functional.cross_entropy` with its ``label_smoothing``, in closed form: of the scores only the
+    probabilities are kept for the gradient.
 
     Shapes:
-        - scores: ``(B, V)``, column: ``(B,)`` long
+        - scores: ``(B, V)``, column: ``(B,)`` long, the right one of each row
         - output: scalar
 
     >>> round(smoothed_cross_entropy(torch.zeros(1, 4), torch.tensor([3])).item(), 4)  # log 4

@@ -1,23 +1,17 @@
-"""Titles in the items: against the formula, in every backbone, and through a checkpoint."""
+"""Titles in the items: against the formula, and in every backbone."""
 
 import numpy as np
 import pytest
 import torch
-from letters import Letters
-from lightning.pytorch import Trainer
 from torch import nn
 
 import llm4sbr.backbones
 from llm4sbr import InputError, Interests, LLM4SBRWrapper, ModuleBackbone, SessionBackbone
-from llm4sbr.backbones import SRGNN, GRU4Rec
-from llm4sbr.callbacks import ViewCache
-from llm4sbr.datamodules import SessionDataModule, SplitBy
+from llm4sbr.backbones import SRGNN
 from llm4sbr.heads import ItemTitles, title_axes
 from llm4sbr.heads.item_titles import item_tables
 from llm4sbr.registry import BACKBONES, load_plugins
 from llm4sbr.testing import make_batch, make_examples
-from llm4sbr.views.pipeline import infer_views
-from llm4sbr.views.store import ViewStore
 
 V, TEXT, AXES, DIM = 13, 6, 4, 16
 SESSIONS = [[1, 2, 3, 2], [13], [5, 5, 5], [9, 8, 7, 6, 1], [4, 2]]
@@ -167,24 +161,3 @@ def test_a_module_of_ones_own_gets_titles_and_one_without_a_table_is_refused():
         LLM4SBRWrapper(ModuleBackbone(V, Bare(), read, "items"), text_dim=TEXT, item_titles=AXES)
     with pytest.raises(InputError, match="one an item"):
         model.read_titles(torch.ones(V + 1, TEXT), torch.ones(V + 1).bool())
-
-
-def test_the_view_cache_hands_them_over_and_a_checkpoint_keeps_them(ring_shop, tmp_path):
-    shop = SessionDataModule(str(ring_shop), split=SplitBy(by="column"), batch_size=16)
-    with ViewStore(tmp_path / "views") as store:
-        infer_views(shop, store, encoder=Letters(), view_source="titles", progress=False)
-    model = LLM4SBRWrapper(GRU4Rec(shop.num_items, 8), text_dim=8, item_titles=4)
-    trainer = Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[ViewCache(str(tmp_path / "views"))], default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(model, shop)
-    assert the_titles(model).titles[1:].abs().sum() > 0
-    trainer.save_checkpoint(tmp_path / "model.ckpt")
-    loaded = LLM4SBRWrapper.load_from_checkpoint(
-        tmp_path / "model.ckpt", backbone=GRU4Rec(shop.num_items, 8), weights_only=True
-    )
-    batch = next(iter(shop.test_dataloader()))
-    views, mask = model.view_table(batch)
-    batch = batch._replace(views=views, view_mask=mask)
-    assert torch.equal(loaded.eval()(batch), model.eval()(batch))

@@ -12,7 +12,7 @@ from llm4sbr import InputError, LLM4SBRWrapper
 from llm4sbr.backbones import SRGNN
 from llm4sbr.callbacks import ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
-from llm4sbr.heads import TextScores
+from llm4sbr.heads import ItemTitles, TextScores
 from llm4sbr.testing import make_batch
 from llm4sbr.views.pipeline import infer_views
 from llm4sbr.views.store import ViewStore
@@ -134,7 +134,7 @@ def trained(ring_shop, tmp_path):
     shop = SessionDataModule(str(ring_shop), split=SplitBy(by="column"), batch_size=16)
     with ViewStore(tmp_path / "views") as store:
         infer_views(shop, store, encoder=Letters(), view_source="titles", progress=False)
-    model = LLM4SBRWrapper(SRGNN(shop.num_items, 8), text_dim=8, text_scores=4)
+    model = LLM4SBRWrapper(SRGNN(shop.num_items, 8), text_dim=8, text_scores=4, item_titles=4)
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[ViewCache(str(tmp_path / "views"))], default_root_dir=tmp_path,
@@ -149,6 +149,8 @@ def test_the_view_cache_hands_over_the_titles_and_the_checkpoint_keeps_them(trai
     expected = TextScores(shop.num_items, 8, 8, 2, 4)
     expected.read_titles(Letters().encode(shop.catalogue.titles), torch.ones(shop.num_items).bool())
     assert torch.allclose(model.text_scores.titles, expected.titles, atol=1e-5)  # row k - 1 is item k
+    (items,) = [module for module in model.modules() if isinstance(module, ItemTitles)]
+    assert torch.allclose(items.titles[1:], expected.titles, atol=1e-5)  # row k is item k
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     loaded = LLM4SBRWrapper.load_from_checkpoint(
         tmp_path / "model.ckpt", backbone=SRGNN(shop.num_items, 8), weights_only=True
