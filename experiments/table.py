@@ -66,6 +66,9 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--baseline", default="bare", help="variant that lifts are relative to")
+    parser.add_argument(
+        "--against", metavar="BACKBONE", help="its baseline for all; by default each one's own"
+    )
     args = parser.parse_args()
     runs = read_runs(args.folders)
     if not runs:
@@ -86,10 +89,9 @@ def main() -> int:
             m: {"mean": round(v.mean(), 3), "std": round(v.std(ddof=1), 3) if len(v) > 1 else None}
             for m, v in values.items()
         }
-        bare = groups.get((backbone, args.baseline), {})
-        lifts = {}
-        for metric in LIFTED if variant != args.baseline else ():
-            lifts[metric] = lift(bare, by_seed, metric)
+        base = reference(args, groups, backbone, by_seed)
+        itself = (backbone, variant) == (args.against or backbone, args.baseline)
+        lifts = {} if itself else {metric: lift(base, by_seed, metric) for metric in LIFTED}
         row["lift"] = lifts
         rows.append(row)
         cells = [
@@ -106,9 +108,23 @@ def main() -> int:
     return 0
 
 
+def reference(
+    args: argparse.Namespace,
+    groups: dict[tuple[str, str], dict[int, dict]],
+    backbone: str,
+    seeds: dict[int, dict],
+) -> dict[int, dict]:
+    """What a model's lifts are relative to, by seed; what only counts has one run for all seeds."""
+    found = groups.get((args.against or backbone, args.baseline), {})
+    if args.against and len(found) == 1:
+        return dict.fromkeys(seeds, *found.values())
+    return found
+
+
 def report(args: argparse.Namespace, runs: list[dict], rows: list[dict]) -> dict:
     """The rows in the form that all our benchmarks share."""
     flat = []
+    over = " ".join(part for part in (args.against, args.baseline) if part)
     for row in rows:
         name, seeds = f"{row['backbone']} {row['variant']}", f"seeds {row['seeds']}"
         for metric in METRICS:
@@ -123,7 +139,7 @@ def report(args: argparse.Namespace, runs: list[dict], rows: list[dict]) -> dict
                 low = found["interval"][0] if found["interval"] else None
                 flat.append(
                     {
-                        "what": f"{name}: lift of {metric} over {args.baseline}",
+                        "what": f"{name}: lift of {metric} over {over}",
                         "value": found["relative"],
                         "unit": "relative",
                         "target": TARGET if metric == "recall@20" else 0.0,

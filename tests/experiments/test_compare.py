@@ -37,6 +37,19 @@ def test_compare_resumes_and_the_table_reads_its_results(tmp_path):
     assert lift["met"] == (low > 0)
     assert "seeds [0]" in lift["note"]
 
+    # Against another model, whose one run serves every seed.
+    counted = {**wrapped, "backbone": "rules", "variant": "bare"}
+    (tmp_path / "results" / "rules-bare-0.json").write_text(json.dumps(counted))
+    run(tmp_path, "table.py", "results", "--json", "table.json", "--against", "rules")
+    rows = {row["what"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
+    assert rows["srgnn titles: lift of mrr@20 over rules bare"]["value"] == 0
+    lost = rows["srgnn bare: lift of mrr@20 over rules bare"]
+    assert "seeds [0, 1]" in lost["note"]
+    both = [json.loads((tmp_path / "results" / f"srgnn-bare-{seed}.json").read_text()) for seed in (0, 1)]
+    mean = sum(one["test"]["test/mrr@20"] for one in both) / 2
+    assert abs(lost["value"] - (mean - 1)) < 1e-3
+    assert not any(what.startswith("rules bare: lift") for what in rows)
+
 
 def test_ranks_are_kept_as_they_are_down_to_the_hundredth():
     """Seen to fail with halves dropped, and with sessions that are told apart by number alone."""
