@@ -52,8 +52,16 @@ def variations(args: argparse.Namespace) -> dict[str, list[str]]:
     return {TUNED: [], **named}
 
 
+def options(args: argparse.Namespace, words: list[str]) -> list[str]:
+    """What a variation adds to the words that all fits share."""
+    return [*args.base, *words, "--trainer.max_epochs", str(args.epochs)]
+
+
 def place(args: argparse.Namespace, name: str, seed: int) -> Path:
-    """The JSON of a fit."""
+    """The JSON of a fit; of the tuned model the protocol's own, where it ran the same fit."""
+    kept = args.tuned / f"{args.backbone}-{args.variant}-{seed}.json"
+    if name == TUNED and kept.exists() and json.loads(kept.read_text())["options"] == options(args, []):
+        return Path(kept)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower().replace("τ", "tau")).strip("-")
     return Path(args.out / f"{args.backbone}-{args.variant}-{slug}-{seed}.json")
 
@@ -116,7 +124,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args()
-    base = best_trial(args.tuned, args.backbone, args.variant)
+    args.base = best_trial(args.tuned, args.backbone, args.variant)
     named = variations(args)
     began = time.monotonic()
     for seed in args.seeds:
@@ -124,8 +132,8 @@ def main() -> int:
             target = place(args, name, seed)
             if target.exists() or (args.minutes is not None and time.monotonic() - began > 60 * args.minutes):
                 continue
-            options = [*base, *words, "--trainer.max_epochs", str(args.epochs)]
-            compare.one_run(args, args.backbone, args.variant, seed, options, target=target, test=False)
+            chosen = options(args, words)
+            compare.one_run(args, args.backbone, args.variant, seed, chosen, target=target, test=False)
     table = rows(args, list(named))
     told = [name.removeprefix("val/") for name in METRICS]
     print("| variation | seeds | " + " | ".join(f"{name} | difference" for name in told) + " |")

@@ -56,6 +56,18 @@ def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path)
     expected = sum(ours) / 2 - sum(base) / 2
     assert abs(rows["no alignment"]["val/ndcg@20 difference"] - expected) < 2e-3
     assert told.count("± ") == 6  # two variations, three metrics
+    short = [*words, "--only", "alignment"]
+    short[short.index("2")], short[short.index("varied")] = (
+        "1",
+        "short",
+    )  # the epochs that the protocol tested
+    assert "| tuned | 2 |" in run(tmp_path, "ablations.py", *shared, *short)
+    names = {path.stem for path in (tmp_path / "short").glob("*.json")}
+    assert names == {
+        "srgnn-no-views-tuned-1",
+        "srgnn-no-views-no-alignment-0",
+        "srgnn-no-views-no-alignment-1",
+    }
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("varied/*.json")}
     run(tmp_path, "ablations.py", *shared, *words)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("varied/*.json")}
