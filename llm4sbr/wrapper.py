@@ -49,7 +49,9 @@ class LLM4SBRWrapper(SBRModule):
     r"""Wraps a session-based recommender with what an LLM understands of its items (arXiv:2402.13840).
 
     Long- and short-term interest of the backbone (Eq. 6) are aligned with the projected views (Eq. 7-9),
-    gated and fused (Eq. 10-12) and scored against the tied item embeddings (Eq. 13). The loss is
+    fused with them (Eq. 10-12) and scored against the tied item embeddings (Eq. 13). The defaults are what
+    validation chose (``experiments/README.md``); the paper's own method is ``fusion="gate", item_titles=0``.
+    The loss is
 
     .. math:: L = L_{rec} + \tau (L_a + L_u)
 
@@ -62,8 +64,8 @@ class LLM4SBRWrapper(SBRModule):
     Args:
         backbone: Any `SessionBackbone`.
         text_dim: ``d_t``, size of the text vectors (384 for MiniLM).
-        fusion: ``"gate"`` (the paper's second version), ``"average"`` (its first), ``"concat"`` or
-            ``"residual"`` (ours; see `llm4sbr.heads`).
+        fusion: ``"residual"`` or ``"concat"`` (ours; see `llm4sbr.heads`), ``"gate"`` (the paper's second
+            version) or ``"average"`` (its first).
         tau: Weight of alignment and uniformity, the paper's τ.
         interest_of_view: For each view the interest it reads. A third view is a third entry.
         lr: Learning rate.
@@ -80,10 +82,11 @@ class LLM4SBRWrapper(SBRModule):
         uniform: False leaves out uniformity (Eq. 9), an ablation.
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
         view_dropout: Probability with which a known view is hidden from fusion and text scores in training.
-        text_scores: Axes of the text side's own scores (`llm4sbr.heads.TextScores`), added to the backbone's;
-            0 for none, as in the paper. The view cache hands over the titles they need, or `read_titles`.
-        item_titles: Axes of the titles that are added to the backbone's own item embeddings
-            (`llm4sbr.heads.ItemTitles`); 0 for none, as in the paper. Titles come as for the text scores.
+        text_scores: Axes of the text side's own scores (`llm4sbr.heads.TextScores`), added to the
+            backbone's, at most ``text_dim``; 0 for none. The view cache hands over the titles they need, or
+            `read_titles`.
+        item_titles: Axes of the titles that are added to the backbone's item embeddings
+            (`llm4sbr.heads.ItemTitles`), at most ``text_dim``; 0 for none. Titles as for the text scores.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
@@ -93,7 +96,7 @@ class LLM4SBRWrapper(SBRModule):
         self,
         backbone: SessionBackbone,
         text_dim: int = 384,
-        fusion: Literal["gate", "average", "concat", "residual"] = "gate",
+        fusion: Literal["gate", "average", "concat", "residual"] = "residual",
         tau: float = 0.1,
         interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
         lr: float = 1e-3,
@@ -111,7 +114,7 @@ class LLM4SBRWrapper(SBRModule):
         separate_projections: bool = False,
         view_dropout: float = 0.0,
         text_scores: int = 0,
-        item_titles: int = 0,
+        item_titles: int = 100,
     ) -> None:
         super().__init__(
             backbone,
@@ -132,6 +135,8 @@ class LLM4SBRWrapper(SBRModule):
             raise InputError(f"each view reads one of {INTERESTS}", value=list(interest_of_view))
         if not 0 <= view_dropout < 1:
             raise InputError("view_dropout is a probability in [0, 1)", value=view_dropout)
+        if text_scores < 0 or item_titles < 0:
+            raise InputError("text_scores and item_titles count axes", value=(text_scores, item_titles))
         self.save_hyperparameters(ignore=["backbone"])
         self.tau, self.align, self.uniform, self.view_dropout = tau, align, uniform, view_dropout
         self.text_dim = text_dim
@@ -143,15 +148,10 @@ class LLM4SBRWrapper(SBRModule):
             nn.Linear(text_dim, backbone.embedding_dim, bias=False) for _ in range(others)
         )
         self.fusion = FUSIONS[fusion](backbone.embedding_dim, self.interest_of_view)
-        self.text_scores = (
-            TextScores(
-                backbone.num_items, backbone.embedding_dim, text_dim, len(self.interest_of_view), text_scores
-            )
-            if text_scores
-            else None
-        )
+        size = (backbone.num_items, backbone.embedding_dim, text_dim, len(self.interest_of_view))
+        self.text_scores = TextScores(*size, min(text_scores, text_dim)) if text_scores else None
         if item_titles:
-            add_item_titles(backbone, item_titles)
+            add_item_titles(backbone, min(item_titles, text_dim))
         self.view_table: ViewTable | None = None  # set by the view cache callback
 
     def enhance(self, batch: SessionBatch) -> Enhanced:
@@ -172,8 +172,8 @@ class LLM4SBRWrapper(SBRModule):
         if self.training and self.view_dropout:  # alignment and uniformity see every known view all the same
             shown = mask & (torch.rand(mask.shape, device=mask.device) >= self.view_dropout)
 
-        def merge(long_term: Tensor, short_term: Tensor) -> Tensor:
-            return self.backbone.merge(interests._replace(long_term=long_term, short_term=short_term))
+        def merge(**others: Tensor) -> Tensor:
+            return self.backbone.merge(interests._replace(**others))
 
         fused = self.fusion(h, z, shown, merge)
         text = None

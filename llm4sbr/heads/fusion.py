@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-Merge = Callable[[Tensor, Tensor], Tensor]  # long- and short-term (B, d) -> the backbone's read-out (B, d)
+# The backbone's read-out (B, d): of its own interests, or of others given by name, each (B, d).
+Merge = Callable[..., Tensor]
 
 
 class Fused(NamedTuple):
@@ -68,9 +69,6 @@ class AverageFusion(nn.Module):
     def __init__(self, dim: int, interest_of_view: tuple[str, ...]) -> None:
         super().__init__()
         self.interest_of_view = interest_of_view
-        missing = {"long_term", "short_term"} - set(interest_of_view)
-        if missing:
-            raise ValueError(f"average fusion needs a view of every interest; none reads {sorted(missing)}")
 
     def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
         """Average each interest with its known views and merge as the backbone does."""
@@ -81,7 +79,7 @@ class AverageFusion(nn.Module):
             total = h[:, views[0]] + (z[:, views] * known[:, views]).sum(1)  # (B, d)
             return total / (1 + known[:, views].sum(1))
 
-        return Fused(merge(averaged("long_term"), averaged("short_term")), None)
+        return Fused(merge(**{interest: averaged(interest) for interest in set(self.interest_of_view)}), None)
 
 
 class ConcatFusion(nn.Module):
@@ -130,10 +128,6 @@ class ResidualFusion(nn.Module):
 
     def __init__(self, dim: int, interest_of_view: tuple[str, ...]) -> None:
         super().__init__()
-        self.interest_of_view = interest_of_view
-        missing = {"long_term", "short_term"} - set(interest_of_view)
-        if missing:
-            raise ValueError(f"residual fusion needs a view of every interest; none reads {sorted(missing)}")
         gates = [nn.Linear(2 * dim, dim) for _ in interest_of_view]
         for gate in gates:
             nn.init.constant_(gate.bias, -2.0)
@@ -144,9 +138,7 @@ class ResidualFusion(nn.Module):
         both = torch.cat((h, z), dim=-1)  # (B, K, 2d)
         opened = [torch.sigmoid(gate(both[:, k])) for k, gate in enumerate(self.gates)]
         gates = torch.stack(opened, dim=1) * mask.unsqueeze(-1)  # (B, K, d)
-        interest = {name: h[:, k] for k, name in reversed(list(enumerate(self.interest_of_view)))}
-        session = merge(interest["long_term"], interest["short_term"]) + (gates * z).sum(1)
-        return Fused(session, gates.mean(-1))
+        return Fused(merge() + (gates * z).sum(1), gates.mean(-1))
 
 
 FUSIONS: dict[str, type[GateFusion | AverageFusion | ConcatFusion | ResidualFusion]] = {

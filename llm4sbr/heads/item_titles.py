@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -81,14 +82,20 @@ class ItemTitles(nn.Module):
 def add_item_titles(backbone: SessionBackbone, axes: int) -> None:
     """Put titles into every item table of a backbone; they are trained with it.
 
+    A backbone without such a table stays as it is, with a warning.
+
     Args:
         backbone: Any backbone whose item embedding is an `nn.Embedding` or `nn.EmbeddingBag`.
         axes: ``p`` of `ItemTitles`.
-
-    Raises:
-        InputError: No item table is found.
     """
-    for table in item_tables(backbone):
+    tables = item_tables(backbone)
+    if not tables:
+        rank_zero_warn(
+            f"{type(backbone).__name__} has no nn.Embedding of {backbone.num_items} items and "
+            f"{backbone.embedding_dim} columns, so no titles go into its items; "
+            "item_titles=0 says that this is meant."
+        )
+    for table in tables:
         parametrize.register_parametrization(
             table, "weight", ItemTitles(table.weight, backbone.num_items, axes)
         )
@@ -109,11 +116,7 @@ def item_tables_once(backbone: SessionBackbone) -> Iterator[None]:
 
 
 def item_tables(backbone: SessionBackbone) -> list[ItemTable]:
-    """The embedding modules that hold a backbone's items: a row for each, or one more for padding.
-
-    Raises:
-        InputError: There is none.
-    """
+    """The embedding modules that hold a backbone's items: a row for each, or one more for padding."""
     rows = (backbone.num_items, backbone.num_items + 1)
     found = [
         module
@@ -126,10 +129,4 @@ def item_tables(backbone: SessionBackbone) -> list[ItemTable]:
         items = backbone.item_embeddings().sum()
         grads = torch.autograd.grad(items, [table.weight for table in found], allow_unused=True)
         found = [table for table, grad in zip(found, grads, strict=True) if grad is not None]
-    if not found:
-        raise InputError(
-            f"{type(backbone).__name__} has no item embedding to which titles could be added",
-            hint=f"It takes an nn.Embedding of {rows[0]} or {rows[1]} rows and {backbone.embedding_dim} "
-            "columns; set item_titles=0 to leave the items as they are",
-        )
     return found

@@ -99,7 +99,7 @@ def test_titles_of_another_catalogue_are_refused():
 
 def test_the_wrapper_adds_them_and_a_session_without_views_gets_none():
     torch.manual_seed(0)
-    model = LLM4SBRWrapper(SRGNN(V, 8), text_dim=TEXT, text_scores=AXES).eval()
+    model = LLM4SBRWrapper(SRGNN(V, 8), text_dim=TEXT, text_scores=AXES, item_titles=0).eval()
     batch = make_batch(SESSIONS, [2, 3, 4, 5])
     mask = torch.tensor([[True, True], [False, False], [True, False], [False, False]])
     batch = batch._replace(views=torch.randn(4, 2, TEXT), view_mask=mask)
@@ -119,7 +119,7 @@ def test_the_wrapper_adds_them_and_a_session_without_views_gets_none():
 
 
 def test_an_item_nobody_clicked_can_win_by_its_title():
-    model = LLM4SBRWrapper(SRGNN(V, 8), text_dim=TEXT, text_scores=AXES).eval()
+    model = LLM4SBRWrapper(SRGNN(V, 8), text_dim=TEXT, text_scores=AXES, item_titles=0).eval()
     model.read_titles(*titles())
     with torch.no_grad():
         model.backbone.embedding.weight[9].zero_()  # as good as never clicked
