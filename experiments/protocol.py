@@ -11,8 +11,9 @@ the search space stays in OUT.
 
 Every fit leaves one JSON, so the command resumes where it was stopped and can be run in pieces: ``--minutes``
 starts no fit after that time. The same command in several processes shares the fits among them, which is how
-to use several cores, or fill a GPU. Pieces go round the models, so that a table can be made at any time with
-``python experiments/table.py OUT``. What all of it costs on a machine, cost.py measures beforehand.
+to use several cores, or fill a GPU. A backbone is brought to its end before the next begins: what is there at
+any time makes a table of whole rows, ``python experiments/table.py OUT``. What all of it costs on a machine,
+cost.py measures beforehand.
 """
 
 from __future__ import annotations
@@ -104,12 +105,12 @@ def words(settings: dict[str, Any]) -> list[str]:
 
 
 def plan(args: argparse.Namespace) -> Iterator[Fit]:
-    """All fits, round the models: first the trials, one of each model at a time, then the seeds."""
-    models = [(backbone, variant) for backbone in args.backbones for variant in args.variants]
-    for trial in range(args.trials):
-        yield from (Fit(*model, trial, TUNING_SEED) for model in models)
-    for seed in args.seeds:
-        yield from (Fit(*model, None, seed) for model in models)
+    """All fits, a backbone at a time: the trials of its variants, then the seeds."""
+    for backbone in args.backbones:
+        for trial in range(args.trials):
+            yield from (Fit(backbone, variant, trial, TUNING_SEED) for variant in args.variants)
+        for seed in args.seeds:
+            yield from (Fit(backbone, variant, None, seed) for variant in args.variants)
 
 
 def place(args: argparse.Namespace, fit: Fit) -> Path:
