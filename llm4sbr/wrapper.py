@@ -50,8 +50,7 @@ class LLM4SBRWrapper(SBRModule):
 
     Long- and short-term interest of the backbone (Eq. 6) are aligned with the projected views (Eq. 7-9),
     fused with them (Eq. 10-12) and scored against the tied item embeddings (Eq. 13). The defaults are what
-    validation chose (``experiments/README.md``); the paper's own method is ``fusion="gate", item_titles=0``.
-    The loss is
+    validation chose (``experiments/README.md``); the paper's own method is ``item_titles=0``. The loss is
 
     .. math:: L = L_{rec} + \tau (L_a + L_u)
 
@@ -64,8 +63,8 @@ class LLM4SBRWrapper(SBRModule):
     Args:
         backbone: Any `SessionBackbone`.
         text_dim: ``d_t``, size of the text vectors (384 for MiniLM).
-        fusion: ``"residual"`` or ``"concat"`` (ours; see `llm4sbr.heads`), ``"gate"`` (the paper's second
-            version) or ``"average"`` (its first).
+        fusion: ``"gate"`` (the paper's second version), ``"average"`` (its first), ``"concat"`` or
+            ``"residual"`` (ours; see `llm4sbr.heads`).
         tau: Weight of alignment and uniformity, the paper's τ.
         interest_of_view: For each view the interest it reads. A third view is a third entry.
         lr: Learning rate.
@@ -96,7 +95,7 @@ class LLM4SBRWrapper(SBRModule):
         self,
         backbone: SessionBackbone,
         text_dim: int = 384,
-        fusion: Literal["gate", "average", "concat", "residual"] = "residual",
+        fusion: Literal["gate", "average", "concat", "residual"] = "gate",
         tau: float = 0.1,
         interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
         lr: float = 1e-3,

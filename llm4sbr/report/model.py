@@ -48,7 +48,7 @@ class ViewStory:
         intent: What the LLM answered, verbatim.
         source: Where the view comes from: the LLM, the clicked titles, or nowhere.
         localised: The titles it was localised to, heaviest first.
-        gate: How far the fusion lets this view in; None where it has no gates.
+        gate: Weight of the interest this view reads (Eq. 10-11); None where the fusion has no gates.
         prompt: What the LLM was asked.
     """
 
