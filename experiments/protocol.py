@@ -142,6 +142,18 @@ def fit_words(args: argparse.Namespace, space: Space, fit: Fit) -> list[str]:
     return [*words(settings_of(args, space, fit)), "--trainer.max_epochs", str(epochs)]
 
 
+def check_all(args: argparse.Namespace, space: Space, fits: list[Fit]) -> None:
+    """Refuse results that this command would not have made; what waits for trials can't be told yet."""
+    for fit in fits:
+        if place(args, fit).exists() and is_ready(args, fit):
+            check_kept(place(args, fit), fit_words(args, space, fit))
+
+
+def is_ready(args: argparse.Namespace, fit: Fit) -> bool:
+    """Whether it is known what a fit is: a trial always is, a tested one after its trials."""
+    return fit.trial is not None or all(trial.exists() for trial in trials_of(args, fit))
+
+
 def check_kept(path: Path, expected: list[str]) -> None:
     """Refuse a result that was made with other settings than this command would use."""
     found = json.loads(path.read_text()).get("options")
@@ -149,13 +161,13 @@ def check_kept(path: Path, expected: list[str]) -> None:
         raise InputError(
             f"this result was made with other settings: {found}, not {expected}",
             path=path,
-            hint="The search space or the epochs changed since; give another --out",
+            hint="The search space, the epochs or the best trial changed since; remove it, or give another --out",
         )
 
 
 def run_fit(args: argparse.Namespace, space: Space, fit: Fit) -> bool:
     """Run a fit unless it waits for trials, is there, or another process is at it; whether it was run."""
-    if fit.trial is None and not all(trial.exists() for trial in trials_of(args, fit)):
+    if not is_ready(args, fit):
         return False
     target = place(args, fit)
     try:
@@ -210,9 +222,7 @@ def main() -> int:
         parser.error(f"at least one trial, and {TUNING_SEED} is the seed of the trials: test others")
     space = search_space(args)
     fits = list(plan(args))
-    for fit in fits:
-        if place(args, fit).exists():
-            check_kept(place(args, fit), fit_words(args, space, fit))
+    check_all(args, space, fits)
     ends = math.inf if args.minutes is None else time.monotonic() + 60 * args.minutes
     while left := [fit for fit in fits if not place(args, fit).exists()]:
         if time.monotonic() >= ends:
@@ -220,6 +230,7 @@ def main() -> int:
             return 0
         if not any(run_fit(args, space, fit) for fit in left):
             time.sleep(POLL)  # the rest is with other processes
+    check_all(args, space, fits)  # a new trial may have changed what is best
     print(f"all {len(fits)} fits are there: python experiments/table.py {args.out}")
     return 0
 

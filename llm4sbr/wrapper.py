@@ -49,8 +49,7 @@ class LLM4SBRWrapper(SBRModule):
     r"""Wraps a session-based recommender with what an LLM understands of its items (arXiv:2402.13840).
 
     Long- and short-term interest of the backbone (Eq. 6) are aligned with the projected views (Eq. 7-9),
-    fused with them (Eq. 10-12) and scored against the tied item embeddings (Eq. 13). The defaults are what
-    validation chose (``experiments/README.md``); the paper's own method is ``item_titles=0``. The loss is
+    gated and fused (Eq. 10-12) and scored against the tied item embeddings (Eq. 13). The loss is
 
     .. math:: L = L_{rec} + \tau (L_a + L_u)
 
@@ -82,10 +81,11 @@ class LLM4SBRWrapper(SBRModule):
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
         view_dropout: Probability with which a known view is hidden from fusion and text scores in training.
         text_scores: Axes of the text side's own scores (`llm4sbr.heads.TextScores`), added to the
-            backbone's, at most ``text_dim``; 0 for none. The view cache hands over the titles they need, or
+            backbone's, at most ``text_dim``; 0 for none, as in the paper. The view cache hands over the titles they need, or
             `read_titles`.
         item_titles: Axes of the titles that are added to the backbone's item embeddings
-            (`llm4sbr.heads.ItemTitles`), at most ``text_dim``; 0 for none. Titles as for the text scores.
+            (`llm4sbr.heads.ItemTitles`), at most ``text_dim``; 0 for none, as in the paper. They
+            bring most where items have few clicks. Titles come as for the text scores.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
@@ -113,7 +113,7 @@ class LLM4SBRWrapper(SBRModule):
         separate_projections: bool = False,
         view_dropout: float = 0.0,
         text_scores: int = 0,
-        item_titles: int = 100,
+        item_titles: int = 0,
     ) -> None:
         super().__init__(
             backbone,
