@@ -161,7 +161,7 @@ def check_kept(path: Path, expected: list[str]) -> None:
         raise InputError(
             f"this result was made with other settings: {found}, not {expected}",
             path=path,
-            hint="The search space, the epochs or the best trial changed since; remove it, or give another --out",
+            hint="The space, the epochs or the best trial changed since; remove it, or give another --out",
         )
 
 

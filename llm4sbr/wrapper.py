@@ -81,11 +81,11 @@ class LLM4SBRWrapper(SBRModule):
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
         view_dropout: Probability with which a known view is hidden from fusion and text scores in training.
         text_scores: Axes of the text side's own scores (`llm4sbr.heads.TextScores`), added to the
-            backbone's, at most ``text_dim``; 0 for none, as in the paper. The view cache hands over the titles they need, or
-            `read_titles`.
+            backbone's, at most ``text_dim``; 0 for none, as in the paper. The view cache hands over the
+            titles they need, or `read_titles`.
         item_titles: Axes of the titles that are added to the backbone's item embeddings
-            (`llm4sbr.heads.ItemTitles`), at most ``text_dim``; 0 for none, as in the paper. They
-            bring most where items have few clicks. Titles come as for the text scores.
+            (`llm4sbr.heads.ItemTitles`), at most ``text_dim``; 0 for none, as in the paper. They bring most
+            where items have few clicks. Titles come as for the text scores.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
