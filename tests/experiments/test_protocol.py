@@ -77,8 +77,8 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
     # A further trial joins; what was tested is refused once another trial is the best.
     more = ["4" if word == "3" else word for word in words]
     assert "all 10 fits are there" in run(tmp_path, "protocol.py", *more)
-    further = tmp_path / "results" / "trials" / "srgnn-bare-03.json"
-    further.write_text(json.dumps({**json.loads(further.read_text()), "best_validation": 1.0}))
+    worst = tmp_path / "results" / "trials" / "srgnn-bare-00.json"
+    worst.write_text(json.dumps({**json.loads(worst.read_text()), "best_validation": 1.0}))
     assert "best trial changed" in fails(tmp_path, "protocol.py", *more)
     (tmp_path / "space.yaml").write_text(space.replace("0.05", "0.04"))  # two searches would mix in one table
     assert "made with other settings" in fails(tmp_path, "protocol.py", *words)
