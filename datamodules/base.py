@@ -16,11 +16,12 @@ from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 from llm4sbr.examples import SPLITS, Examples, Split
 
-from .dataset import SessionDataset, identity, keep_latest
+from .dataset import SessionDataset, keep_latest
+from .loader import ExampleLoader
 from .pipeline import Prepared, Recipe, build
-from .prepared import cache_key, cache_root, load_or_build
+from .prepared import cache_key, cache_root, load_or_build, one_at_a_time
 from .rules import Columns, ExampleMode, KCore, Sessions, SplitBy
-from .sampler import BucketSampler
+from .sampler import ExampleSampler
 from .tables import read_events, read_items
 
 
@@ -48,7 +49,7 @@ class SessionDataModule(LightningDataModule):
         num_workers: Processes that make batches.
         session_graph: Build the session graph of each batch.
         bucket: Training batches that are sorted by length together, so that a batch holds sessions of like
-            length and little padding (`BucketSampler`); 0 shuffles freely. 50 is a good number.
+            length and little padding (`ExampleSampler`); 0 shuffles freely. 50 is a good number.
         seed: Of random cuts. Shuffling follows Lightning's global seed.
         cache_dir: Where prepared and fetched data are kept; by default ``$LLM4SBR_CACHE`` or
             ``~/.cache/llm4sbr``.
@@ -102,6 +103,7 @@ class SessionDataModule(LightningDataModule):
         self.bucket = bucket
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self._prepared: Prepared | None = None
+        self._order_seed: int | None = None
 
     # What a preset overrides.
 
@@ -179,6 +181,8 @@ class SessionDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load what is prepared."""
         self._ready()
+        if stage == "fit":
+            self._order_seed = None  # of this fit's global seed, unless a checkpoint has one
 
     def train_dataloader(self) -> DataLoader[SessionBatch]:
         """Training examples, shuffled; batches of like length with `bucket`."""
@@ -196,21 +200,48 @@ class SessionDataModule(LightningDataModule):
         """Sessions to recommend for, in order."""
         return self._loader("predict", self.eval_batch_size)
 
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps, beside the position that the Trainer keeps: the seed of the order."""
+        return {} if self._order_seed is None else {"order_seed": self._order_seed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on in the order of an interrupted run."""
+        self._order_seed = state_dict.get("order_seed")
+
     def _loader(self, split: Split, batch_size: int, shuffle: bool = False) -> DataLoader[SessionBatch]:
         examples = self.examples(split)
-        sampler = None
-        if shuffle and self.bucket:
-            sampler = BucketSampler(torch.from_numpy(examples.end - examples.start), batch_size, self.bucket)
-        return DataLoader(
+        trainer = self.trainer
+        sampler = ExampleSampler(
+            torch.from_numpy(examples.end - examples.start),
+            batch_size,
+            shuffle=shuffle,
+            pool=self.bucket,
+            seed=self._seed_of_order() if shuffle else 0,
+            num_replicas=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+        )
+        return ExampleLoader(
             SessionDataset(examples, self.session_graph),
+            self._position if shuffle and trainer else None,
             batch_size=batch_size,
             sampler=sampler,
-            shuffle=shuffle and sampler is None,
             num_workers=self.num_workers,
-            collate_fn=identity,  # type: ignore[arg-type]  # __getitems__ hands it a batch, not a list
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _seed_of_order(self) -> int:
+        """Of training's order: from the global seed, but one for all processes and for all of a run."""
+        if self.trainer is None:
+            return torch.initial_seed()
+        if self._order_seed is None:
+            self._order_seed = int(self.trainer.strategy.broadcast(torch.initial_seed()))
+        return self._order_seed
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and batch at which the Trainer goes on."""
+        assert self.trainer is not None
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     @property
     def _key(self) -> str:
@@ -218,13 +249,17 @@ class SessionDataModule(LightningDataModule):
 
     def _ready(self) -> Prepared:
         if self._prepared is None:
-            self.fetch()
-            files = [*self.source_files(), *([Path(self.predict_events)] if self.predict_events else [])]
-            for file in files:
-                if not file.is_file():
-                    hint = "Check data_dir and the file names"
-                    raise InputError("there is no such file", path=file, hint=hint)
-            made_by = {"class": type(self).__name__, **asdict(self.recipe()), "columns": asdict(self.columns)}
-            key = cache_key({**made_by, "files": len(self.source_files())}, files)
-            self._prepared = load_or_build(cache_root(self.cache_dir) / "prepared", key, self.build)
+            # Processes that were started together come here together: one fetches and prepares, all read.
+            with one_at_a_time(cache_root(self.cache_dir)):
+                self._prepared = self._fetch_and_prepare()
         return self._prepared
+
+    def _fetch_and_prepare(self) -> Prepared:
+        self.fetch()
+        files = [*self.source_files(), *([Path(self.predict_events)] if self.predict_events else [])]
+        for file in files:
+            if not file.is_file():
+                raise InputError("there is no such file", path=file, hint="Check data_dir and the file names")
+        made_by = {"class": type(self).__name__, **asdict(self.recipe()), "columns": asdict(self.columns)}
+        key = cache_key({**made_by, "files": len(self.source_files())}, files)
+        return load_or_build(cache_root(self.cache_dir) / "prepared", key, self.build)

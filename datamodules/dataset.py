@@ -86,9 +86,10 @@ class SessionDataset(Dataset[SessionBatch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> SessionBatch:
-        """The batch of the examples at `indices`, in that order."""
+        """The batch of the examples at `indices`, in that order; a filler has no target."""
         examples = self.examples
-        rows = np.asarray(indices, dtype=np.int64)  # (B,)
+        given = np.asarray(indices, dtype=np.int64)  # (B,)
+        rows = np.maximum(given, 0)  # a filler has the clicks of some example
         start = examples.start[rows]
         lengths = examples.end[rows] - start  # (B,)
         columns = np.arange(lengths.max(initial=0))  # (L,)
@@ -98,7 +99,7 @@ class SessionDataset(Dataset[SessionBatch]):
         return SessionBatch(
             item_ids=item_ids,
             lengths=lengths_,
-            target=torch.from_numpy(examples.target[rows]),
+            target=torch.from_numpy(np.where(given < 0, 0, examples.target[rows])),
             example_index=torch.from_numpy(examples.first_index + rows),
             graph=build_session_graph(item_ids, lengths_) if self.session_graph else None,
         )

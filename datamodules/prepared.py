@@ -8,7 +8,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,27 @@ class CacheWarning(UserWarning):
 def cache_root(cache_dir: str | Path | None = None) -> Path:
     """Where caches live: the argument, else ``$LLM4SBR_CACHE``, else ``~/.cache/llm4sbr``."""
     return Path(cache_dir or os.environ.get("LLM4SBR_CACHE") or "~/.cache/llm4sbr").expanduser()
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Within it no other process of this machine, or of those that share `folder`, is within it, too.
+
+    Where the folder cannot be written nobody waits: nothing is kept there either.
+    """
+    from filelock import FileLock
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cache_key(settings: Mapping[str, object], files: Iterable[str | Path]) -> str:

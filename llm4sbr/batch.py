@@ -26,7 +26,7 @@ class SessionBatch(NamedTuple):
 
     item_ids: Tensor  # (B, L) long, right-padded with 0; items are 1..V
     lengths: Tensor  # (B,) long, >= 1
-    target: Tensor  # (B,) long in 1..V; 0 where it is not known (prediction)
+    target: Tensor  # (B,) long in 1..V; 0 where it is not known (prediction, or a row that only fills up)
     example_index: Tensor  # (B,) long: row in the view table
     views: Tensor | None = None  # (B, K, d_t) float: LLM views; K = 2: long-term, short-term
     view_mask: Tensor | None = None  # (B, K) bool: False where no view is known

@@ -58,3 +58,13 @@ def demo(words: list[str]) -> int:
     load_plugins(DATAMODULES)
     auto_cli(command, args=words, as_positional=False, prog="llm4sbr demo")
     return 0
+
+
+def resume(words: list[str]) -> int:
+    """Go on with a run of ``fit``."""
+    from jsonargparse import auto_cli
+
+    from llm4sbr.resuming import resume as command
+
+    auto_cli(command, args=words, as_positional=True, prog="llm4sbr resume")
+    return 0

@@ -39,7 +39,10 @@ class SessionRanking(Metric):
 
     One target per session, so Recall@K is HR@K and the paper's P@K, and the ideal DCG is 1. With the rank
     of `target_ranks`, over the whole catalogue, ``rank <= K`` is a hit, worth ``1``, ``1 / rank`` and
-    ``1 / log2(1 + rank)``.
+    ``1 / log2(1 + rank)``. A session whose target is not known (0) counts for nothing.
+
+    How often each rank came is all that is kept, and counts are whole numbers: in whatever order, batches or
+    processes the sessions come, the means are the same to the last bit.
 
     Args:
         ks: Cut-offs.
@@ -57,7 +60,7 @@ class SessionRanking(Metric):
     full_state_update = False
     is_differentiable = False
     higher_is_better = True
-    sums: Tensor
+    ranks: Tensor
     count: Tensor
 
     def __init__(self, ks: Sequence[int] = (5, 10, 20)) -> None:
@@ -65,23 +68,25 @@ class SessionRanking(Metric):
         if not ks or any(k < 1 for k in ks):
             raise InputError("ks must be positive cut-offs", value=list(ks))
         self.ks = tuple(ks)
-        # float64: sums of 1e8 reciprocal ranks keep their digits
-        self.add_state("sums", torch.zeros(len(self.ks), 3, dtype=torch.float64), dist_reduce_fx="sum")
+        # Place n counts the rank n / 2: ties give halves. The first two stay empty.
+        self.add_state("ranks", torch.zeros(2 * max(self.ks) + 1, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Add a batch."""
-        ranks = target_ranks(scores, target)
-        gains = torch.stack((torch.ones_like(ranks), 1 / ranks, 1 / torch.log2(1 + ranks)), dim=-1)  # (B, 3)
-        for row, k in enumerate(self.ks):
-            self.sums[row] += (gains * (ranks <= k).unsqueeze(-1)).sum(0)
-        self.count += len(ranks)
+        known = target > 0
+        halves = (2 * target_ranks(scores, target.clamp(min=1))).long()  # (B,)
+        counted = torch.bincount(halves[known & (halves < len(self.ranks))], minlength=len(self.ranks))
+        self.ranks += counted
+        self.count += known.sum()
 
     def compute(self) -> dict[str, Tensor]:
         """Means over all sessions added so far (0 if there were none)."""
-        means = (self.sums / self.count.clamp(min=1)).float()
-        return {
-            f"{name}@{k}": means[row, column]
-            for row, k in enumerate(self.ks)
-            for column, name in enumerate(("recall", "mrr", "ndcg"))
-        }
+        rank = torch.arange(2, len(self.ranks), dtype=torch.float64, device=self.ranks.device) / 2
+        gains = torch.stack((torch.ones_like(rank), 1 / rank, 1 / torch.log2(1 + rank)))  # (3, ranks)
+        earned = gains * self.ranks[2:]
+        means: dict[str, Tensor] = {}
+        for k in self.ks:
+            at_k = (earned[:, : 2 * k - 1].sum(1) / self.count.clamp(min=1)).float()
+            means |= {f"{name}@{k}": at_k[row] for row, name in enumerate(("recall", "mrr", "ndcg"))}
+        return means

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.distributed import IdleParameters
+from llm4sbr.epoch_means import EpochMeans
 from llm4sbr.errors import InputError
 from llm4sbr.functional import unit_rows
 from llm4sbr.losses import catalogue_cross_entropy
 from llm4sbr.ranking_module import RankingModule
+from llm4sbr.run_state import RunState
 
 
 class SBRModule(RankingModule):
@@ -82,12 +86,19 @@ class SBRModule(RankingModule):
         self.dropout = nn.Dropout(session_dropout)
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_step, self.lr_gamma, self.lr_schedule = lr_step, lr_gamma, lr_schedule
+        self.epoch_means, self.run_state = EpochMeans(), RunState()
+        self._idle = IdleParameters()
+        # (W,) examples of each process in this step, if there are several
+        self._counts: Tensor | None = None
 
     def setup(self, stage: str) -> None:
         """Show the training sessions to a backbone that is about to be trained."""
         source = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and source is not None and hasattr(source, "examples"):
             self.backbone.read_training_sessions(source.examples("train"))
+        if stage == "fit" and self.trainer.world_size > 1:
+            # One seed for all would drop the same units in every process. The weights are the first's anyway.
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
         """One vector per session, ``(B, d)``, and the interests it was made of."""
@@ -119,17 +130,55 @@ class SBRModule(RankingModule):
         """Cross-entropy over the catalogue (Eq. 14, arXiv:2402.13840)."""
         return catalogue_cross_entropy(scores, target, self.label_smoothing)
 
+    def weigh(self, losses: dict[str, Tensor], share: Tensor) -> Tensor:
+        """What this process minimises where several share a batch; the mean over them is the batch's loss.
+
+        Args:
+            losses: Of this process's part.
+            share: Its examples over the mean of all processes' examples; so each example counts the same.
+        """
+        return losses["loss"] * share
+
     def training_step(self, batch: SessionBatch, batch_idx: int) -> Tensor:
         """One step."""
-        losses = self.losses(batch)
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in losses.items()},
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch.lengths),
-        )
-        return losses["loss"]
+        count = (batch.target > 0).sum()  # a row that only fills up has no target
+        if self.trainer.world_size == 1:
+            losses = self.losses(batch)
+            self.epoch_means.add(losses, count)
+            return losses["loss"]
+        counts = self.all_gather(count)
+        assert isinstance(counts, Tensor)
+        self._counts = counts
+        losses = self.losses(batch._replace(target=batch.target.clamp(min=1)))
+        self.epoch_means.add(losses, count)
+        loss = self.weigh(losses, count * len(counts) / counts.sum())
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            loss = self._idle.touch(loss, self.parameters())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the losses."""
+        for name, value in self.epoch_means.compute(self).items():
+            self.log(f"train/{name}", value)
+        self.epoch_means.reset()
+
+    def on_train_batch_start(self, batch: SessionBatch, batch_idx: int) -> None:
+        """Begin an epoch's means, or go on with the random numbers of an interrupted run."""
+        if batch_idx == 0:  # no other hook comes first in every epoch and in no part of one
+            self.epoch_means.reset()
+        self.run_state.restore(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what Lightning does not: random numbers, the epoch's means, and whose items these are."""
+        checkpoint["llm4sbr"] = self.run_state.collect(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another catalogue; take up what `on_save_checkpoint` kept.
+
+        Raises:
+            InputError: The checkpoint is of a catalogue that is not the data module's.
+        """
+        self.run_state.load(self, checkpoint.get("llm4sbr", {}))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam and its schedule; the CLI's --optimizer and --lr_scheduler replace both."""

@@ -43,7 +43,7 @@ def load_run(path: str | Path) -> SavedRun:
     """
     path = Path(path)
     folder, checkpoint = _find(path)
-    config = _read_config(folder / "config.yaml")
+    config = read_config(folder / "config.yaml")
     load_plugins(BACKBONES)  # classes are named by their class name
     load_plugins(DATAMODULES)
     try:
@@ -101,7 +101,12 @@ def _find(path: Path) -> tuple[Path, Path]:
     return path, found[-1]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration that a run was started with.
+
+    Raises:
+        InputError: There is none, or it is not a run's.
+    """
     import yaml
 
     try:

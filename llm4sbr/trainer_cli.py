@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
-from llm4sbr.callbacks import RecommendationWriter, ViewCache
+from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
 from llm4sbr.errors import InputError
 from llm4sbr.module import SBRModule
 from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
@@ -30,6 +30,7 @@ class SBRCLI(LightningCLI):
             "data.num_items", "model.init_args.backbone.init_args.num_items", apply_on="instantiate"
         )
         parser.add_lightning_class_args(ViewCache, "views")
+        parser.add_lightning_class_args(ResumePoint, "resume")
         parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
 
     def _parse_ckpt_path(self) -> None:
@@ -52,7 +53,7 @@ class SBRCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tell where the run is and how to evaluate it."""
-        checkpoint = self.trainer.checkpoint_callback
+        checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir  # every process must ask
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             score = checkpoint.best_model_score  # None where nothing is monitored: the last epoch is kept
             found = (
@@ -60,7 +61,7 @@ class SBRCLI(LightningCLI):
             )
             say(
                 f"{found} Evaluate it with\n"
-                f"  llm4sbr test --config {self.trainer.log_dir}/config.yaml "
+                f"  llm4sbr test --config {folder}/config.yaml "
                 f"--ckpt_path {checkpoint.best_model_path}"
             )
 
@@ -96,11 +97,12 @@ def _significant(part: Any) -> Any:
     return part
 
 
-def run(words: list[str]) -> SBRCLI:
+def run(words: list[str], *, save_config: bool = True) -> SBRCLI:
     """Load the plug-ins, parse and run one trainer command.
 
     Args:
         words: The command and its options.
+        save_config: Whether the configuration is written into the run's folder.
     """
     # Before parsing: classes are named on the command line by their class name.
     load_plugins(BACKBONES)
@@ -108,6 +110,7 @@ def run(words: list[str]) -> SBRCLI:
     torch.set_float32_matmul_precision("high")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # theirs to mend
+    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_gather")  # likewise
     warnings.filterwarnings("ignore", message="The dirpath has changed")  # evaluation saves nothing
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches are made in bulk
     return SBRCLI(
@@ -119,5 +122,6 @@ def run(words: list[str]) -> SBRCLI:
         trainer_class=Trainer,
         seed_everything_default=0,
         parser_kwargs={"prog": "llm4sbr"},
+        save_config_callback=SaveConfigCallback if save_config else None,
         save_config_kwargs={"overwrite": True},
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from llm4sbr.backbone import SessionBackbone
 from llm4sbr.batch import INTERESTS, Interests, SessionBatch
+from llm4sbr.distributed import gather_rows
 from llm4sbr.errors import InputError
 from llm4sbr.heads import (
     FUSIONS,
@@ -86,6 +87,9 @@ class LLM4SBRWrapper(SBRModule):
         item_titles: Axes of the titles that are added to the backbone's item embeddings
             (`llm4sbr.heads.ItemTitles`), at most ``text_dim``; 0 for none, as in the paper. They bring most
             where items have few clicks. Titles come as for the text scores.
+        global_batch: Where several processes train, align and spread over the batches of all of them
+            together (gathered with gradients), as one process with one large batch would; False for those
+            of each process apart.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
@@ -114,6 +118,7 @@ class LLM4SBRWrapper(SBRModule):
         view_dropout: float = 0.0,
         text_scores: int = 0,
         item_titles: int = 0,
+        global_batch: bool = True,
     ) -> None:
         super().__init__(
             backbone,
@@ -138,7 +143,7 @@ class LLM4SBRWrapper(SBRModule):
             raise InputError("text_scores and item_titles count axes", value=(text_scores, item_titles))
         self.save_hyperparameters(ignore=["backbone"])
         self.tau, self.align, self.uniform, self.view_dropout = tau, align, uniform, view_dropout
-        self.text_dim = text_dim
+        self.text_dim, self.global_batch = text_dim, global_batch
         self.interest_of_view = tuple(interest_of_view)
         # Eq. 7: linear and shared by all views, so a catalogue's titles can be projected once.
         self.projection = nn.Linear(text_dim, backbone.embedding_dim, bias=False)
@@ -214,9 +219,10 @@ class LLM4SBRWrapper(SBRModule):
             enhanced = self.enhance(batch)
             rec_loss = self.rec_loss(self._scores(enhanced), batch.target)
         aligned, uniform = [], []
+        every_z, every_h, every_mask = self._of_all_processes(enhanced.z, enhanced.h, enhanced.mask)
         for view in range(len(self.interest_of_view)):
-            known = enhanced.mask[:, view]
-            z, h = enhanced.z[known, view], enhanced.h[known, view]  # (B', d): sessions with this view
+            known = every_mask[:, view]
+            z, h = every_z[known, view], every_h[known, view]  # (B', d): sessions with this view
             aligned.append(alignment_loss(z, h))
             uniform.append((uniformity_loss(z) + uniformity_loss(h)) / 2)
         alignment, uniformity = torch.stack(aligned).mean(), torch.stack(uniform).mean()
@@ -230,6 +236,20 @@ class LLM4SBRWrapper(SBRModule):
             losses["auxiliary"] = enhanced.interests.auxiliary_loss
             losses["loss"] = losses["loss"] + losses["auxiliary"]
         return losses
+
+    def weigh(self, losses: dict[str, Tensor], share: Tensor) -> Tensor:
+        """What this process minimises; what is of all processes' sessions already is not weighed again."""
+        if not self.global_batch:
+            return super().weigh(losses, share)
+        everyones = self.tau * (self.align * losses["alignment"] + self.uniform * losses["uniformity"])
+        return (losses["loss"] - everyones) * share + everyones
+
+    def _of_all_processes(self, *rows: Tensor) -> tuple[Tensor, ...]:
+        """The rows of the whole batch where several processes train on it together."""
+        if self._counts is None or not (self.training and self.global_batch):
+            return rows
+        counts = self._counts.tolist()
+        return tuple(gather_rows(self, part, counts) for part in rows)
 
     def _project(self, views: Tensor) -> Tensor:
         """Views ``(B, K, d_t)`` into the space of the items, ``(B, K, d)`` (Eq. 7, arXiv:2402.13840)."""

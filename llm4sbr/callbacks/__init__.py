@@ -1,6 +1,7 @@
 """Lightning callbacks."""
 
 from llm4sbr.callbacks.recommendation_writer import RecommendationWriter
+from llm4sbr.callbacks.resume_point import ResumePoint
 from llm4sbr.callbacks.view_cache import ViewCache
 
-__all__ = ["RecommendationWriter", "ViewCache"]
+__all__ = ["RecommendationWriter", "ResumePoint", "ViewCache"]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llm4sbr.batch import SessionBatch
 from llm4sbr.errors import InputError
+from llm4sbr.run_state import SeenViews
 from llm4sbr.views.key_file import read_keys
 from llm4sbr.views.loading import LoadedViews, load_view_table
 from llm4sbr.views.store import ViewStore
@@ -77,6 +78,8 @@ class ViewCache(Callback):
         with ViewStore(self.store) as store:
             loaded = load_view_table(store, source, self.spec, self.fallback, only)
         self._check(loaded, pl_module)
+        spec = loaded.spec
+        pl_module.run_state.views = SeenViews(spec.fingerprint, spec.describe(), self.store)
         self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
         if stage == "fit":  # a checkpoint that is tested or served brings its own
             titles = loaded.table.table

@@ -1,0 +1,102 @@
+"""Training runs in one process, or in two that Lightning starts; what each process found goes into a file.
+
+``python two_processes.py OUT DEVICES CASES``, cases as JSON: a name and the options of `run`.
+"""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from letters import Letters
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+
+from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
+from llm4sbr.callbacks import ViewCache
+from llm4sbr.datamodules import SessionDataModule, SplitBy
+from llm4sbr.views import infer_views
+from llm4sbr.views.store import ViewStore
+
+
+class Watch(Callback):
+    """Notes the targets that a process trained on and its first random number."""
+
+    def __init__(self) -> None:
+        self.targets: list[int] = []
+        self.drawn: float | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Note."""
+        self.targets += batch.target.tolist()
+        if self.drawn is None:
+            self.drawn = torch.rand(()).item()
+
+
+def make_model(num_items: int, case: dict[str, Any]) -> SBRModule:
+    """The model, trained by plain gradient descent: Adam makes a step of a gradient that is mere rounding."""
+    chosen = getattr(backbones, case.get("backbone", "SRGNN"))
+    # Masks differ from process to process, so what is compared has none.
+    options = {name: 0.0 for name in inspect.signature(chosen).parameters if "dropout" in name}
+    backbone = chosen(num_items, 8, **options, **case.get("options", {}))
+    if case.get("wrapped", True):
+        model = LLM4SBRWrapper(backbone, text_dim=8, **case.get("model", {}))
+    else:
+        model = SBRModule(backbone)
+    model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.1)
+    return model
+
+
+def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
+    """Fit two epochs, test and predict.
+
+    Args:
+        root: For what runs leave behind.
+        devices: Processes.
+        case: ``shop``, ``backbone`` and its ``options``, ``wrapped``, ``model`` (the wrapper's options),
+            ``batch_size`` of all processes together, ``bucket``.
+    """
+    seed_everything(3, verbose=False)
+    shop = SessionDataModule(
+        case["shop"],
+        split=SplitBy(by="column"),
+        batch_size=case.get("batch_size", 8) // devices,
+        eval_batch_size=4 // devices,
+        bucket=case.get("bucket", 0),
+    )
+    views = Path(case["shop"]) / "views"
+    if not views.exists():  # the first run, in one process, makes them
+        with ViewStore(views) as store:
+            infer_views(shop, store, encoder=Letters(), view_source="titles", progress=False)
+    model, watch = make_model(shop.num_items, case), Watch()
+    trainer = Trainer(
+        max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",
+        logger=False, enable_checkpointing=False, callbacks=[watch, ViewCache(str(views))],
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=root, log_every_n_steps=1,
+        num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(model, shop)
+    fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    (tested,) = trainer.test(model, shop, verbose=False)
+    predicted = [index for batch in trainer.predict(model, shop) for index in batch.example_index.tolist()]
+    return {
+        "fit": fitted,
+        "test": tested,
+        "weights": {name: value.tolist() for name, value in model.named_parameters()},
+        "predicted": predicted,
+        "targets": watch.targets,
+        "drawn": watch.drawn,
+    }
+
+
+def main(out: Path, devices: int, cases: dict[str, dict[str, Any]]) -> None:
+    """Run every case and write what this process found."""
+    found = {name: run(out.parent, devices, case) for name, case in cases.items()}
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    Path(f"{out}-{devices}.{rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))
