@@ -16,6 +16,7 @@ from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
 from llm4sbr.errors import InputError
 from llm4sbr.module import SBRModule
 from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.suggestions import SuggestingParser
 
 _PARTS = ("model", "data", "views")  # what makes a run the one that is meant
 say = rank_zero_only(print)  # for the person at the terminal, once however many processes
@@ -122,6 +123,7 @@ def run(words: list[str], *, save_config: bool = True) -> SBRCLI:
         trainer_class=Trainer,
         seed_everything_default=0,
         parser_kwargs={"prog": "llm4sbr"},
+        parser_class=SuggestingParser,
         save_config_callback=SaveConfigCallback if save_config else None,
         save_config_kwargs={"overwrite": True},
     )

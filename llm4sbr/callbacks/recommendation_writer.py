@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
 from llm4sbr.examples import Examples
 from llm4sbr.ranking_module import Recommendations
 
+if TYPE_CHECKING:
+    import polars as pl
+
 
 class RecommendationWriter(BasePredictionWriter):
     """Writes one row per session to Parquet: ``session_id``; and, best first, ``item_ids, titles, scores``.
 
-    With several processes each rank writes a file of its own beside ``path``, named ``NAME-rankR.parquet``.
+    The rows are in the order of the sessions, however many processes there are. Processes on machines that
+    share no folder each leave a file of their own, named ``NAME-rankR.parquet``.
 
     Args:
         path: File to write; its folder is made. An existing file is replaced once the new one is complete.
@@ -59,6 +63,7 @@ class RecommendationWriter(BasePredictionWriter):
         for index, items, scores in zip(*(column.tolist() for column in prediction), strict=True):
             self._rows.append(
                 {
+                    "row": index - examples.first_index,
                     "session_id": examples.session_id(index - examples.first_index),
                     "item_ids": [catalogue.item_ids[item - 1] for item in items],
                     "titles": [catalogue.title(item) for item in items],
@@ -67,20 +72,39 @@ class RecommendationWriter(BasePredictionWriter):
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file."""
+        """Write the file; of several processes the first puts all their rows into it."""
         import polars as pl
 
-        schema: dict[str, pl.DataType | type[pl.DataType]] = {
-            "session_id": pl.String,
-            "item_ids": pl.List(pl.String),
-            "titles": pl.List(pl.String),
-            "scores": pl.List(pl.Float32),
-        }
-        path = self.path
+        rows = pl.DataFrame(self._rows, schema={"row": pl.Int64, **_schema()})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         if trainer.world_size > 1:
-            path = path.with_stem(f"{path.stem}-rank{trainer.global_rank}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(path.suffix + ".partial")
-        pl.DataFrame(self._rows, schema=schema).write_parquet(partial)
-        partial.replace(path)
-        rank_zero_info(f"Recommendations for {len(self._rows)} sessions written to {path}.")
+            pieces = [
+                self.path.with_stem(f"{self.path.stem}-rank{rank}") for rank in range(trainer.world_size)
+            ]
+            _write(rows, pieces[trainer.global_rank])
+            trainer.strategy.barrier("recommendations")
+            if not trainer.is_global_zero:
+                return
+            missing = [piece for piece in pieces if not piece.is_file()]
+            if missing:  # machines without a common folder
+                rank_zero_warn(f"{self.path} is not made: there is no {missing[0]} on this machine.")
+                return
+            # A process that ran out of sessions recommended for one twice, to keep step with the others.
+            rows = pl.concat([pl.read_parquet(piece) for piece in pieces]).unique("row").sort("row")
+            for piece in pieces:
+                piece.unlink()
+        _write(rows.drop("row"), self.path)
+        rank_zero_info(f"Recommendations for {len(rows)} sessions written to {self.path}.")
+
+
+def _schema() -> dict[str, Any]:
+    import polars as pl
+
+    names = pl.List(pl.String)
+    return {"session_id": pl.String, "item_ids": names, "titles": names, "scores": pl.List(pl.Float32)}
+
+
+def _write(rows: pl.DataFrame, path: Path) -> None:
+    partial = path.with_suffix(path.suffix + ".partial")
+    rows.write_parquet(partial)
+    partial.replace(path)

@@ -35,6 +35,8 @@ class ViewCache(Callback):
         only: File of session keys (`llm4sbr.views.key_file`): views of other sessions count as not known, as
             if the LLM had been asked about these alone.
         use: Names of the only views to use, the others count as not known; all by default. An ablation.
+        r: How many of the nearest titles make a localised view (Eq. 5), at most as many as the store has; all
+            by default. So r can be swept without another stage 1.
 
     Raises:
         InputError: No data module to look the examples up in, no fitting views, or another text size than the
@@ -49,12 +51,13 @@ class ViewCache(Callback):
         max_device_share: float = 0.5,
         only: str | None = None,
         use: list[str] | None = None,
+        r: int | None = None,
     ) -> None:
         self.store = store
         self.spec = spec
         self.fallback = fallback
         self.max_device_share = max_device_share
-        self.only, self.use = only, use
+        self.only, self.use, self.r = only, use, r
         self.table: ViewTable | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -76,10 +79,11 @@ class ViewCache(Callback):
             )
         only = None if self.only is None else read_keys(self.only)
         with ViewStore(self.store) as store:
-            loaded = load_view_table(store, source, self.spec, self.fallback, only)
+            loaded = load_view_table(store, source, self.spec, self.fallback, only, self.r)
         self._check(loaded, pl_module)
+        less = "" if self.r is None else f", of which the nearest {self.r}"
         spec = loaded.spec
-        pl_module.run_state.views = SeenViews(spec.fingerprint, spec.describe(), self.store)
+        pl_module.run_state.views = SeenViews(spec.fingerprint + less, spec.describe() + less, self.store)
         self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
         if stage == "fit":  # a checkpoint that is tested or served brings its own
             titles = loaded.table.table

@@ -36,6 +36,7 @@ def load_view_table(
     spec: str | None = None,
     fallback: Literal["mask", "titles"] = "mask",
     only: Collection[bytes] | None = None,
+    r: int | None = None,
 ) -> LoadedViews:
     """Build the table of all examples of a data module, joined by content.
 
@@ -48,12 +49,22 @@ def load_view_table(
             the mean length of the views that training knows (`ScaledTitleViews`).
         only: Keys of the only sessions whose views are used; all others count as not known. It makes no
             difference to ``titles`` views, which nobody was asked for.
+        r: Use the ``r`` nearest titles of each localised view, of those that the store has; all by default.
 
     Raises:
-        InputError: No spec or more than one fits the catalogue and ``spec``.
+        InputError: No spec or more than one fits the catalogue and ``spec``, or its views are not made of
+            ``r`` titles or more.
         StoreError: The store is missing or damaged.
     """
     chosen = _choose(store, source.catalogue.fingerprint, spec)
+    if r is not None and (chosen.source == "titles" or not 1 <= r <= chosen.r):
+        raise InputError(
+            f"r = {r} takes the nearest titles of localised views; there are {chosen.describe()}",
+            path=store.path,
+            hint=f"Choose r between 1 and {chosen.r}, or make views with a larger r"
+            if chosen.source == "llm" and chosen.r
+            else "Leave r out",
+        )
     table = TitleTable(*store.titles(chosen))
     parts = {split: source.examples(split) for split in SPLITS}
     if chosen.source == "titles":
@@ -81,7 +92,8 @@ def load_view_table(
     if rows.vectors is not None:
         views = DenseViews(table, chosen.views, torch.from_numpy(rows.vectors), mask)
     else:
-        ids, weights = torch.from_numpy(rows.ids), torch.from_numpy(rows.weights)
+        # By falling similarity, so the first r are what localisation with that r finds.
+        ids, weights = torch.from_numpy(rows.ids[..., :r]), torch.from_numpy(rows.weights[..., :r])
         views = LocalisedViews(table, chosen.views, ids, weights, mask)
     if fallback == "titles":
         train = parts["train"]  # the lengths are a statistic: other splits have no say in it

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
-from llm4sbr.callbacks import ViewCache
+from llm4sbr.callbacks import RecommendationWriter, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.views import infer_views
 from llm4sbr.views.store import ViewStore
@@ -80,12 +80,15 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
     trainer.fit(model, shop)
     fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
     (tested,) = trainer.test(model, shop, verbose=False)
+    written = Path(case["shop"]) / f"next-{devices}.parquet"
+    trainer.callbacks.append(RecommendationWriter(str(written)))
     predicted = [index for batch in trainer.predict(model, shop) for index in batch.example_index.tolist()]
     return {
         "fit": fitted,
         "test": tested,
         "weights": {name: value.tolist() for name, value in model.named_parameters()},
         "predicted": predicted,
+        "written": str(written),
         "targets": watch.targets,
         "drawn": watch.drawn,
     }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from shops import BEADS, write_shop
@@ -97,6 +98,10 @@ def test_every_example_is_trained_on_and_recommended_for_once(found, name):
     assert both == sorted(one["targets"])
     assert (0 in second["targets"]) == (name != "one")
     assert set(first["predicted"]) | set(second["predicted"]) == set(one["predicted"])
+    alone, together = pl.read_parquet(one["written"]), pl.read_parquet(first["written"])
+    assert alone["session_id"].to_list() == together["session_id"].to_list()
+    assert alone["item_ids"].to_list() == together["item_ids"].to_list()
+    assert not list(Path(one["written"]).parent.glob("*-rank*"))
 
 
 def test_a_scarce_test_split_is_counted_exactly(found):

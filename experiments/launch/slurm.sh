@@ -1,0 +1,23 @@
+#!/bin/bash
+# Two machines with four GPUs each: `sbatch experiments/launch/slurm.sh`. Lightning reads the ranks from Slurm.
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=4
+#SBATCH --signal=B:SIGTERM@120
+#SBATCH --requeue
+# Slurm's SIGTERM reaches this shell two minutes before the end; the run ends its step, saves, and is resumed when the
+# job is requeued.
+RUN=runs/llm4sbr/slurm-$SLURM_JOB_ID
+if [ -f "$RUN/config.yaml" ]; then
+    srun llm4sbr resume "$RUN" &
+else
+    srun llm4sbr fit --config experiments/base.yaml --data experiments/data/beauty.yaml \
+        --data.data_dir ../shared/data/beauty --model.backbone experiments/backbone/srgnn.yaml \
+        --views.store views/beauty --views.spec titles \
+        --trainer.logger.init_args.version "slurm-$SLURM_JOB_ID" \
+        --trainer.num_nodes 2 --trainer.devices 4 --trainer.strategy ddp &
+fi
+STEP=$!
+trap 'scancel --signal=TERM "$SLURM_JOB_ID"; wait $STEP; [ -f "$RUN/checkpoints/resume.ckpt" ] && scontrol requeue "$SLURM_JOB_ID"' TERM
+wait $STEP
