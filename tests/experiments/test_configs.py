@@ -1,4 +1,4 @@
-"""Configurations do not rot: each is parsed and run short, comes back as it was printed, and is spelt right."""
+"""Configurations do not rot: each is parsed, run short, comes back as it was printed, and is spelt right."""
 
 import pytest
 import yaml
