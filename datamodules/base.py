@@ -103,6 +103,7 @@ class SessionDataModule(LightningDataModule):
         self.bucket = bucket
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self._prepared: Prepared | None = None
+        self._key_of_prepared: str | None = None
         self._order_seed: int | None = None
 
     # What a preset overrides.
@@ -152,6 +153,13 @@ class SessionDataModule(LightningDataModule):
     def num_items(self) -> int:
         """``V``, the number of items; known before the model is built."""
         return self.catalogue.num_items
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the files' content and of every choice that shapes the examples."""
+        self._ready()
+        assert self._key_of_prepared is not None
+        return self._key_of_prepared
 
     def examples(self, split: Split) -> Examples:
         """Examples of one split, prefixes cut to `max_length`; `first_index` is unique over the splits."""
@@ -261,5 +269,6 @@ class SessionDataModule(LightningDataModule):
             if not file.is_file():
                 raise InputError("there is no such file", path=file, hint="Check data_dir and the file names")
         made_by = {"class": type(self).__name__, **asdict(self.recipe()), "columns": asdict(self.columns)}
-        key = cache_key({**made_by, "files": len(self.source_files())}, files)
-        return load_or_build(cache_root(self.cache_dir) / "prepared", key, self.build)
+        self._key_of_prepared = cache_key({**made_by, "files": len(self.source_files())}, files)
+        folder = cache_root(self.cache_dir) / "prepared"
+        return load_or_build(folder, self._key_of_prepared, self.build)

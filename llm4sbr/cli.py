@@ -1,4 +1,4 @@
-"""The command line: ``llm4sbr fit | resume | validate | test | predict | views | tune-llm | demo``."""
+"""The command line: ``llm4sbr COMMAND``, as `USAGE` lists them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Training and use (Lightning CLI; `llm4sbr COMMAND --help` lists every option):
   validate   evaluate a checkpoint on the validation split
   test       evaluate a checkpoint on the test split
   predict    write recommendations to Parquet
+  rerun      make a run of `fit` again and compare every number: llm4sbr rerun RUN_DIR
   resume     go on with a run of `fit` that was killed or stopped: llm4sbr resume RUN_DIR
 Stage 1:
   views      infer | report | merge: each session's intents from an LLM, and how good they are
@@ -55,7 +56,7 @@ def _dispatch(words: list[str]) -> int:
 
         run(words)
         return 0
-    if words[0] in ("resume", "views", "tune-llm", "demo"):
+    if words[0] in ("resume", "rerun", "views", "tune-llm", "demo"):
         from llm4sbr import commands
 
         return int(getattr(commands, words[0].replace("-", "_"))(words[1:]))

@@ -68,3 +68,12 @@ def resume(words: list[str]) -> int:
 
     auto_cli(command, args=words, as_positional=True, prog="llm4sbr resume")
     return 0
+
+
+def rerun(words: list[str]) -> int:
+    """Make a run again and compare."""
+    from jsonargparse import auto_cli
+
+    from llm4sbr.rerunning import rerun as command
+
+    return int(not auto_cli(command, args=words, as_positional=True, prog="llm4sbr rerun"))

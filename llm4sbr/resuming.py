@@ -56,7 +56,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
         file = Path(scratch) / "config.yaml"
         file.write_text(yaml.safe_dump(config))
         words = ["fit", "--config", str(file)]
-        run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=False)
+        run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=None)
 
 
 def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:

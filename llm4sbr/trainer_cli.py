@@ -16,6 +16,7 @@ from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
 from llm4sbr.errors import InputError
 from llm4sbr.module import SBRModule
 from llm4sbr.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.run_record import RecordConfig
 from llm4sbr.suggestions import SuggestingParser
 
 _PARTS = ("model", "data", "views")  # what makes a run the one that is meant
@@ -98,12 +99,12 @@ def _significant(part: Any) -> Any:
     return part
 
 
-def run(words: list[str], *, save_config: bool = True) -> SBRCLI:
+def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = RecordConfig) -> SBRCLI:
     """Load the plug-ins, parse and run one trainer command.
 
     Args:
         words: The command and its options.
-        save_config: Whether the configuration is written into the run's folder.
+        save_config: Writes the configuration into the run's folder; None for a run that has it.
     """
     # Before parsing: classes are named on the command line by their class name.
     load_plugins(BACKBONES)
@@ -124,6 +125,6 @@ def run(words: list[str], *, save_config: bool = True) -> SBRCLI:
         seed_everything_default=0,
         parser_kwargs={"prog": "llm4sbr"},
         parser_class=SuggestingParser,
-        save_config_callback=SaveConfigCallback if save_config else None,
+        save_config_callback=save_config,
         save_config_kwargs={"overwrite": True},
     )
