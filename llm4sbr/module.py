@@ -87,6 +87,7 @@ class SBRModule(RankingModule):
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_step, self.lr_gamma, self.lr_schedule = lr_step, lr_gamma, lr_schedule
         self.epoch_means, self.run_state = EpochMeans(), RunState()
+        self.observed: dict[str, Tensor] = {}  # means over this step's sessions that are logged beside the losses
         self._idle = IdleParameters()
         # (W,) examples of each process in this step, if there are several
         self._counts: Tensor | None = None
@@ -144,13 +145,13 @@ class SBRModule(RankingModule):
         count = (batch.target > 0).sum()  # a row that only fills up has no target
         if self.trainer.world_size == 1:
             losses = self.losses(batch)
-            self.epoch_means.add(losses, count)
+            self.epoch_means.add({**losses, **self.observed}, count)
             return losses["loss"]
         counts = self.all_gather(count)
         assert isinstance(counts, Tensor)
         self._counts = counts
         losses = self.losses(batch._replace(target=batch.target.clamp(min=1)))
-        self.epoch_means.add(losses, count)
+        self.epoch_means.add({**losses, **self.observed}, count)
         loss = self.weigh(losses, count * len(counts) / counts.sum())
         if isinstance(self.trainer.strategy, DDPStrategy):
             loss = self._idle.touch(loss, self.parameters())

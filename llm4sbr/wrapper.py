@@ -58,7 +58,8 @@ class LLM4SBRWrapper(SBRModule):
     `SessionBatch.views`, or from the `ViewCache` callback where a batch has none; without either, or with
     every view masked, a session is recommended for all the same. The backbone is not edited.
 
-    Logs ``train/loss`` and its parts ``train/rec_loss``, ``train/alignment``, ``train/uniformity``.
+    Logs ``train/loss`` and its parts ``train/rec_loss``, ``train/alignment``, ``train/uniformity``, and the
+    mean gate of each view as ``train/gate_0``, ``train/gate_1``.
 
     Args:
         backbone: Any `SessionBackbone`.
@@ -218,6 +219,9 @@ class LLM4SBRWrapper(SBRModule):
         with item_tables_once(self.backbone):
             enhanced = self.enhance(batch)
             rec_loss = self.rec_loss(self._scores(enhanced), batch.target)
+        if enhanced.gates is not None:
+            means = enhanced.gates.detach().mean(0)  # (K,)
+            self.observed = {f"gate_{view}": mean for view, mean in enumerate(means)}
         aligned, uniform = [], []
         every_z, every_h, every_mask = self._of_all_processes(enhanced.z, enhanced.h, enhanced.mask)
         for view in range(len(self.interest_of_view)):
