@@ -87,7 +87,7 @@ class SBRModule(RankingModule):
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_step, self.lr_gamma, self.lr_schedule = lr_step, lr_gamma, lr_schedule
         self.epoch_means, self.run_state = EpochMeans(), RunState()
-        self.observed: dict[str, Tensor] = {}  # means over this step's sessions that are logged beside the losses
+        self.observed: dict[str, Tensor] = {}  # means over a step that are logged beside the losses
         self._idle = IdleParameters()
         # (W,) examples of each process in this step, if there are several
         self._counts: Tensor | None = None
