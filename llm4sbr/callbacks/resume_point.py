@@ -95,7 +95,7 @@ class ResumePoint(Callback):
     def _save(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()  # what is logged up to here must not be lost with what comes after
-        trainer.save_checkpoint(self.path(trainer))
+        trainer.save_checkpoint(self.path(trainer), weights_only=False)
         self._saved_at = time.monotonic()
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
