@@ -45,7 +45,7 @@ def make_model(num_items: int, case: dict[str, Any]) -> SBRModule:
         model = LLM4SBRWrapper(backbone, text_dim=8, **case.get("model", {}))
     else:
         model = SBRModule(backbone)
-    model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.1)
+    model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.03)
     return model
 
 
