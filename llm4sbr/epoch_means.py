@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,36 +18,37 @@ class EpochMeans:
     """
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}  # name: (2,) float64, weighted sum and weight
+        self.names: tuple[str, ...] = ()
+        self.sums: Tensor | None = None  # (names + 1,) float64, weighted sums and the weight
 
-    def add(self, values: Mapping[str, Tensor], weight: int | Tensor) -> None:
-        """Add the means of a batch.
+    def add(self, values: Mapping[str, Tensor], weight: Tensor) -> None:
+        """Add the means of a batch: a handful of operations in all, for every step comes here.
 
         Args:
-            values: Scalars.
-            weight: Examples they are means of.
+            values: Scalars; the same names all through an epoch.
+            weight: Examples they are means of, a scalar.
         """
-        for name, value in values.items():
-            value = value.detach().double()
-            added = torch.stack((value * weight, torch.as_tensor(weight, device=value.device).double()))
-            self.sums[name] = self.sums[name] + added if name in self.sums else added
+        means = [value.detach() for value in values.values()]
+        added = torch.stack([*means, torch.ones_like(weight)]).double() * weight
+        self.names, self.sums = tuple(values), added if self.sums is None else self.sums + added
 
     def compute(self, module: LightningModule) -> dict[str, Tensor]:
         """Means over all processes; every process must ask."""
-        means = {}
-        for name in sorted(self.sums):
-            total = module.trainer.strategy.reduce(self.sums[name], reduce_op="sum")
-            means[name] = (total[0] / total[1].clamp(min=1)).float()
-        return means
+        if self.sums is None:
+            return {}
+        total = module.trainer.strategy.reduce(self.sums, reduce_op="sum")
+        means = (total[:-1] / total[-1].clamp(min=1)).float()
+        return dict(zip(self.names, means, strict=True))
 
     def reset(self) -> None:
         """Start an epoch."""
-        self.sums = {}
+        self.names, self.sums = (), None
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {name: value.cpu() for name, value in self.sums.items()}
+        return {"names": self.names, "sums": None if self.sums is None else self.sums.cpu()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """From a checkpoint."""
-        self.sums = {name: value.to(device) for name, value in state.items()}
+        sums = state["sums"]
+        self.names, self.sums = tuple(state["names"]), None if sums is None else sums.to(device)

@@ -89,8 +89,7 @@ class SBRModule(RankingModule):
         self.epoch_means, self.run_state = EpochMeans(), RunState()
         self.observed: dict[str, Tensor] = {}  # means over a step that are logged beside the losses
         self._idle = IdleParameters()
-        # (W,) examples of each process in this step, if there are several
-        self._counts: Tensor | None = None
+        self._counts: Tensor | None = None  # (W,) examples of each of several processes in this step
 
     def setup(self, stage: str) -> None:
         """Show the training sessions to a backbone that is about to be trained."""
@@ -143,16 +142,16 @@ class SBRModule(RankingModule):
     def training_step(self, batch: SessionBatch, batch_idx: int) -> Tensor:
         """One step."""
         count = (batch.target > 0).sum()  # a row that only fills up has no target
-        if self.trainer.world_size == 1:
-            losses = self.losses(batch)
-            self.epoch_means.add({**losses, **self.observed}, count)
-            return losses["loss"]
-        counts = self.all_gather(count)
-        assert isinstance(counts, Tensor)
-        self._counts = counts
-        losses = self.losses(batch._replace(target=batch.target.clamp(min=1)))
+        if self.trainer.world_size > 1:
+            counts = self.all_gather(count)
+            assert isinstance(counts, Tensor)
+            self._counts = counts
+            batch = batch._replace(target=batch.target.clamp(min=1))
+        losses = self.losses(batch)
         self.epoch_means.add({**losses, **self.observed}, count)
-        loss = self.weigh(losses, count * len(counts) / counts.sum())
+        if self._counts is None:
+            return losses["loss"]
+        loss = self.weigh(losses, count * len(self._counts) / self._counts.sum())
         if isinstance(self.trainer.strategy, DDPStrategy):
             loss = self._idle.touch(loss, self.parameters())
         return loss

@@ -38,7 +38,8 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
     checkpoint = Path(ckpt_path) if ckpt_path else folder / "checkpoints" / NAME
     step = 0
     if checkpoint.is_file():
-        step = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+        kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)  # no weight is read
+        step = int(kept["global_step"])
         say(f"Going on after step {step}.")
     elif ckpt_path:
         raise InputError("there is no such checkpoint", path=checkpoint)

@@ -223,7 +223,7 @@ class LLM4SBRWrapper(SBRModule):
             means = enhanced.gates.detach().mean(0)  # (K,)
             self.observed = {f"gate_{view}": mean for view, mean in enumerate(means)}
         aligned, uniform = [], []
-        every_z, every_h, every_mask = self._of_all_processes(enhanced.z, enhanced.h, enhanced.mask)
+        every_z, every_h, every_mask = self._of_all_processes(enhanced)
         for view in range(len(self.interest_of_view)):
             known = every_mask[:, view]
             z, h = every_z[known, view], every_h[known, view]  # (B', d): sessions with this view
@@ -248,12 +248,14 @@ class LLM4SBRWrapper(SBRModule):
         everyones = self.tau * (self.align * losses["alignment"] + self.uniform * losses["uniformity"])
         return (losses["loss"] - everyones) * share + everyones
 
-    def _of_all_processes(self, *rows: Tensor) -> tuple[Tensor, ...]:
-        """The rows of the whole batch where several processes train on it together."""
+    def _of_all_processes(self, enhanced: Enhanced) -> tuple[Tensor, Tensor, Tensor]:
+        """Views, interests and mask of the whole batch where several processes train on it together."""
         if self._counts is None or not (self.training and self.global_batch):
-            return rows
+            return enhanced.z, enhanced.h, enhanced.mask
         counts = self._counts.tolist()
-        return tuple(gather_rows(self, part, counts) for part in rows)
+        both = gather_rows(self, torch.cat((enhanced.z, enhanced.h), dim=-1), counts)  # (W * B, K, 2d)
+        z, h = both.chunk(2, dim=-1)
+        return z, h, gather_rows(self, enhanced.mask, counts)
 
     def _project(self, views: Tensor) -> Tensor:
         """Views ``(B, K, d_t)`` into the space of the items, ``(B, K, d)`` (Eq. 7, arXiv:2402.13840)."""

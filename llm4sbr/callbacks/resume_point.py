@@ -43,7 +43,8 @@ class ResumePoint(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for SIGTERM, and keep the beginning."""
-        self._asked, self._saved_at = False, time.monotonic()
+        self._asked = self._after_validation = False
+        self._saved_at = time.monotonic()
         if trainer.global_step == 0:  # so that a run without this checkpoint is one that has ended
             self._save(trainer)
         # In place of Lightning's own: in several processes that one has a handler talk to the others, in the
@@ -76,6 +77,10 @@ class ResumePoint(Callback):
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
             if trainer.training or trainer.validating:
+                loop = trainer.fit_loop.epoch_loop
+                if self._after_validation and not loop._num_ready_batches_reached():
+                    # A resume passes the end of this step again, and there counts it for the loggers again.
+                    loop._batches_that_stepped -= 1
                 self._save(trainer)
                 rank_zero_info(f"Stopped by SIGTERM. `llm4sbr resume {trainer.log_dir}` goes on.")
         self._deafen()

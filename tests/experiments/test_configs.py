@@ -1,14 +1,17 @@
 """Configurations do not rot: each is parsed, run short, comes back as it was printed, and is spelt right."""
 
+import sys
+
 import pytest
 import yaml
+from letters import Letters
 from scripts import EXPERIMENTS
-from shops import write_shop
+from shops import PARTS, write_shop
 
 from llm4sbr.cli import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.views import infer_views
-from llm4sbr.views.spec import ModelIdentity
+from llm4sbr.views.loading import load_view_table
 from llm4sbr.views.store import ViewStore
 
 BASE = ["--config", str(EXPERIMENTS / "base.yaml")]
@@ -25,8 +28,7 @@ def names(folder):
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    parts = ("train", "train", "train", "validate", "test")
-    return write_shop(tmp_path / "shop", clicks=lambda session: 2 + session % 3, parts=parts)
+    return write_shop(tmp_path / "shop", clicks=lambda session: 2 + session % 3, parts=PARTS)
 
 
 def printed(words, capsys):
@@ -87,40 +89,25 @@ def test_a_misspelt_key_is_an_error_that_names_the_right_one(wrong, right, capsy
     assert f"did you mean {right}" in complaint([*BASE, *data, *words], capsys)
 
 
-class Counts:
-    """An encoder without weights."""
-
-    identity = ModelIdentity("counts", "1")
-
-    def encode(self, texts):
-        import torch
-
-        return torch.tensor([[float(len(text)), 1.0, float(text.count("1"))] for text in texts])
-
-
 def test_r_can_be_chosen_after_stage_one(shop, stubs, capsys):
     """The nearest two of five are what localisation with r = 2 finds. Seen to fail with the last two."""
-    from llm4sbr.views.loading import load_view_table
-
     data = SessionDataModule(str(shop), split=SplitBy(by="column"), cache_dir=str(shop / "cache"))
     tables = {}
     for r in (2, 5):
         with ViewStore(shop / f"views-{r}") as store:
-            infer_views(data, store, encoder=Counts(), engine=stubs.StubEngine(), r=r, progress=False)
+            infer_views(data, store, encoder=Letters(), engine=stubs.StubEngine(), r=r, progress=False)
             tables[r] = load_view_table(store, data, r=2).table
             with pytest.raises(ValueError, match=f"r between 1 and {r}"):
                 load_view_table(store, data, r=6)
     batch = next(iter(data.test_dataloader()))
     for mine, theirs in zip(tables[2](batch), tables[5](batch), strict=True):
         assert (mine == theirs).all()
-    words = ["--model.backbone", "SRGNN", "--data", str(shop / "data.yaml"), "--model.text_dim", "3"]
+    words = ["--model.backbone", "SRGNN", "--data", str(shop / "data.yaml"), "--model.text_dim", "8"]
     assert main(["fit", *BASE, *words, *SHORT, "--views.store", str(shop / "views-5"), "--views.r", "1"]) == 0
 
 
 def test_without_wandb_nothing_breaks(shop, monkeypatch):
     """Not installed, that is; the same run with Weights & Biases asked for says what to install."""
-    import sys
-
     monkeypatch.setitem(sys.modules, "wandb", None)
     words = ["--model.backbone", "SRGNN", "--data", str(shop / "data.yaml")]
     assert main(["fit", *BASE, *words, *SHORT]) == 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 import wandb_file
 import yaml
+from letters import title_views
 from scripts import EXPERIMENTS
 from views_stubs import StubEngine
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
@@ -79,8 +80,8 @@ def root(tmp_path_factory):
         str(BEAUTY), cache_dir=cache, kcore=KCore(over="all", min_item_clicks=40, min_session_length=3),
         split=SplitBy(by="column", sample=0.3),
     )  # fmt: skip
-    with ViewStore(root / "views" / "beauty") as store:
-        infer_views(whole, store, encoder=Wide(), view_source="titles", progress=False)
+    for name in ("beauty", "titles"):
+        title_views(whole, root / "views" / name, Wide())
     with ViewStore(root / "views" / "beauty-core") as store:
         infer_views(core, store, encoder=Wide(), engine=StubEngine(), limit=40, progress=False)
     return root

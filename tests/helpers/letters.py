@@ -2,7 +2,9 @@
 
 import torch
 
+from llm4sbr.views import infer_views
 from llm4sbr.views.spec import ModelIdentity
+from llm4sbr.views.store import ViewStore
 
 
 class Letters:
@@ -13,3 +15,10 @@ class Letters:
     def encode(self, texts):
         counts = [[1.0 + text.lower().count(letter) for letter in "abdeklu1"] for text in texts]
         return torch.nn.functional.normalize(torch.tensor(counts), dim=1)
+
+
+def title_views(source, path, encoder=None):
+    """Store the title views of a data module, and return the store's folder."""
+    with ViewStore(path) as store:
+        infer_views(source, store, encoder=encoder or Letters(), view_source="titles", progress=False)
+    return str(path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 BEADS = tuple(f"Bead {number}" for number in range(9))
+PARTS = ("train", "train", "train", "validate", "test")  # for `write_shop`, where epochs are chosen
 SOAPS = tuple(f"{'rose' if number % 2 else 'silk'} soap {number}" for number in range(12))
 
 

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from letters import Letters
+from letters import title_views
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.callbacks import RecommendationWriter, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
-from llm4sbr.views import infer_views
-from llm4sbr.views.store import ViewStore
 
 
 class Watch(Callback):
@@ -68,8 +66,7 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
     )
     views = Path(case["shop"]) / "views"
     if not views.exists():  # the first run, in one process, makes them
-        with ViewStore(views) as store:
-            infer_views(shop, store, encoder=Letters(), view_source="titles", progress=False)
+        title_views(shop, views)
     model, watch = make_model(shop.num_items, case), Watch()
     trainer = Trainer(
         max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",

@@ -4,12 +4,10 @@ import json
 
 import pytest
 from scripts import EXPERIMENTS
-from shops import write_shop
+from shops import PARTS, write_shop
 
 from llm4sbr.cli import main
 from llm4sbr.rerunning import compare
-
-PARTS = ("train", "train", "train", "validate", "test")
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ def shop(tmp_path, monkeypatch):
 
 
 def test_a_rerun_has_the_numbers_of_the_run(shop, capsys, tmp_path):
-    """Seen to fail with the seed left out of the configuration."""
+    """Seen to fail with another seed."""
     run = tmp_path / "runs" / "llm4sbr" / "version_0"
     record = json.loads((run / "record.json").read_text())
     assert record["data"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from shops import BEADS, write_shop
+from shops import BEADS, PARTS, write_shop
 
 HELPER = Path(__file__).parents[1] / "helpers" / "two_processes.py"
 OPTIONS = {"DHCN": {"beta": 0.0}}  # its contrast shuffles sessions within a batch
@@ -23,11 +23,10 @@ EXACT = [name for name in BACKBONES if name != "LESSR"]  # batch statistics; tor
 
 def cases(folder):
     """Shops of which the last batch leaves nothing for the second process, and of which tests are scarce."""
-    parts = ("train", "train", "train", "validate", "test")
-    even = str(write_shop(folder / "even", BEADS, sessions=40, clicks=lambda s: 3, parts=parts))
+    even = str(write_shop(folder / "even", BEADS, sessions=40, clicks=lambda s: 3, parts=PARTS))
     # 25 training examples: the last of 4 batches has one. 9 to validate, 7 to test; below, one to test
     clicks = lambda s: 2 if s == 4 else 4 - s % 3  # noqa: E731
-    odd = write_shop(folder / "odd", BEADS, sessions=21, clicks=clicks, parts=parts)
+    odd = write_shop(folder / "odd", BEADS, sessions=21, clicks=clicks, parts=PARTS)
     one = write_shop(folder / "one", BEADS, sessions=6, clicks=lambda s: 3 if s < 5 else 2,
                      parts=("train", "train", "train", "train", "validate", "test"))  # fmt: skip
     made = {
@@ -75,7 +74,7 @@ def names(*more):
 def test_two_processes_compute_what_one_does(found, name):
     """Losses and weights to rounding, metrics exactly.
 
-    Seen to fail with Lightning's own sampler, which repeats examples; with losses that are not weighed by the
+    Seen to fail with a sampler that repeats an example to fill up; with losses that are not weighed by the
     examples of each process; and with gathered rows that keep no gradient.
     """
     one, first, second = (process[name] for process in found)
