@@ -17,6 +17,7 @@ Training and use (Lightning CLI; `llm4sbr COMMAND --help` lists every option):
   predict    write recommendations to Parquet
   rerun      make a run of `fit` again and compare every number: llm4sbr rerun RUN_DIR
   resume     go on with a run of `fit` that was killed or stopped: llm4sbr resume RUN_DIR
+  draw       pictures of finished runs: llm4sbr draw RUN_DIR [RUN_DIR ...]
 Stage 1:
   views      infer | report | merge: each session's intents from an LLM, and how good they are
   tune-llm   fit a LoRA adapter of a small LLM to the training sessions, for `views` to load
@@ -56,7 +57,7 @@ def _dispatch(words: list[str]) -> int:
 
         run(words)
         return 0
-    if words[0] in ("resume", "rerun", "views", "tune-llm", "demo"):
+    if words[0] in ("resume", "rerun", "draw", "views", "tune-llm", "demo"):
         from llm4sbr import commands
 
         return int(getattr(commands, words[0].replace("-", "_"))(words[1:]))

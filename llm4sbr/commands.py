@@ -70,6 +70,19 @@ def resume(words: list[str]) -> int:
     return 0
 
 
+def draw(words: list[str]) -> int:
+    """Draw finished runs."""
+    from jsonargparse import auto_cli
+
+    from llm4sbr.drawing import draw as command
+
+    # Folders come before the options, as many as one likes; jsonargparse wants a list in one word.
+    first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    runs = [f"--runs+={word}" for word in words[:first]]
+    auto_cli(command, args=runs + words[first:], as_positional=False, prog="llm4sbr draw")
+    return 0
+
+
 def rerun(words: list[str]) -> int:
     """Make a run again and compare."""
     from jsonargparse import auto_cli

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 _SMALL = 1 << 16  # elements: asked for a gradient whether used or not, at no cost that shows
 
@@ -68,3 +69,15 @@ def _leaves(loss: Tensor) -> set[int]:
             leaves.add(id(node.variable))
         stack.extend(before for before, _ in node.next_functions)
     return leaves
+
+
+def from_all_processes(own: dict[Any, Any]) -> dict[Any, Any]:
+    """The entries of all processes' dictionaries together; every process must ask.
+
+    For a few small things of the host, such as what is shown of some sessions.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return own
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, own)
+    return {key: value for part in parts for key, value in part.items()}

@@ -26,7 +26,8 @@ class SBRModule(RankingModule):
     """A bare session-based recommender under Lightning.
 
     Adam with the paper's settings by default (learning rate 1e-3, times 0.1 every 3 epochs, L2 1e-5). Logs
-    ``train/loss``, and ``val/`` and ``test/`` Recall, MRR and NDCG at every K as ``val/recall@20``.
+    ``train/loss``, the learning rate that an epoch ended with as ``train/lr``, and ``val/`` and ``test/``
+    Recall, MRR and NDCG at every K as ``val/recall@20``.
 
     Args:
         backbone: The model.
@@ -157,10 +158,12 @@ class SBRModule(RankingModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the means of the losses."""
+        """Log the means of the losses and the learning rate."""
         for name, value in self.epoch_means.compute(self).items():
             self.log(f"train/{name}", value)
         self.epoch_means.reset()
+        for optimizer in self.trainer.optimizers[:1]:
+            self.log("train/lr", float(optimizer.param_groups[0]["lr"]))
 
     def on_train_batch_start(self, batch: SessionBatch, batch_idx: int) -> None:
         """Begin an epoch's means, or go on with the random numbers of an interrupted run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from llm4sbr.callbacks.resume_point import NAME
 from llm4sbr.errors import InputError
+from llm4sbr.run_record import NAME as RECORD
 from llm4sbr.saved_run import read_config
 from llm4sbr.trainer_cli import run, say
 
@@ -61,15 +63,21 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
 
 
 def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:
-    """Have the run's loggers go on in its folder."""
+    """Have the run's loggers go on in its folder, and in Weights & Biases as the same run."""
+    record = folder / RECORD
+    tracked = json.loads(record.read_text()).get("wandb") if record.is_file() else None
     trainer = config.get("trainer") or {}
     loggers = trainer.get("logger")
     for logger in loggers if isinstance(loggers, list) else [loggers]:
-        if not isinstance(logger, dict) or not str(logger.get("class_path")).endswith(_FOLDERS):
+        if not isinstance(logger, dict):
             continue
-        options = logger.setdefault("init_args", {})
+        kind, options = str(logger.get("class_path")), logger.setdefault("init_args", {})
+        if tracked and kind.endswith("WandbLogger"):
+            options["id"] = tracked
+        if not kind.endswith(_FOLDERS):
+            continue
         options["version"] = folder.name
-        if logger["class_path"].endswith("CSVLogger"):
+        if kind.endswith("CSVLogger"):
             logger["class_path"] = "llm4sbr.resuming.ContinuedCSVLogger"
             options["after_step"] = step
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
 
 NAME = "record.json"
 _PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "torchmetrics", "numpy", "polars")
@@ -38,7 +39,17 @@ def record(trainer: Trainer) -> dict[str, Any]:
             "processes": trainer.world_size,
         },
         "data": getattr(getattr(trainer, "datamodule", None), "fingerprint", None),
+        "wandb": _wandb_id(trainer),
     }
+
+
+def _wandb_id(trainer: Trainer) -> str | None:
+    """The run's id in Weights & Biases, by which a resumed run goes on with it."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            _ = logger.experiment  # it gets its id when it begins
+            return logger.version
+    return None
 
 
 class RecordConfig(SaveConfigCallback):

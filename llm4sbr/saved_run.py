@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse import ArgumentError
@@ -44,11 +44,29 @@ def load_run(path: str | Path) -> SavedRun:
     path = Path(path)
     folder, checkpoint = _find(path)
     config = read_config(folder / "config.yaml")
+    cli = _build(folder, config)
+    _load_weights(cli.model, checkpoint)
+    return SavedRun(cli.model.eval(), cli.datamodule, config, checkpoint)
+
+
+def untrained(run: SavedRun, seed: int) -> SavedRun:
+    """The run with its model as it was before the first step, from the seed of its configuration.
+
+    What is not learned, such as the graph of the training sessions, is as in the checkpoint.
+    """
+    cli = _build(run.checkpoint.parent.parent, run.config, seed)
+    learned = dict(cli.model.named_parameters())
+    kept = {name: value for name, value in run.model.state_dict().items() if name not in learned}
+    cli.model.load_state_dict(kept, strict=False)
+    return run._replace(model=cli.model.eval(), data=cli.datamodule)
+
+
+def _build(folder: Path, config: dict[str, Any], seed: int | Literal[False] = False) -> SBRCLI:
     load_plugins(BACKBONES)  # classes are named by their class name
     load_plugins(DATAMODULES)
     try:
         with quiet_lightning():
-            cli = _Rebuild(
+            return _Rebuild(
                 SBRModule,
                 LightningDataModule,
                 subclass_mode_model=True,
@@ -57,7 +75,7 @@ def load_run(path: str | Path) -> SavedRun:
                 args={"model": config["model"], "data": config["data"], "trainer": _IDLE_TRAINER},
                 trainer_class=Trainer,
                 save_config_callback=None,
-                seed_everything_default=False,
+                seed_everything_default=seed,
                 parser_kwargs={"exit_on_error": False},
                 run=False,
             )
@@ -71,8 +89,6 @@ def load_run(path: str | Path) -> SavedRun:
         raise InputError(
             f"the run's configuration is not understood: {error}", path=folder / "config.yaml"
         ) from error
-    _load_weights(cli.model, checkpoint)
-    return SavedRun(cli.model.eval(), cli.datamodule, config, checkpoint)
 
 
 class _Rebuild(SBRCLI):

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
+
+from llm4sbr.callbacks.chosen_epoch import is_chosen, validated
 
 
 class RunSummary(Callback):
@@ -52,15 +54,9 @@ class RunSummary(Callback):
         """Keep the metrics if this epoch is the best so far."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        checkpoint = trainer.checkpoint_callback
-        monitor = checkpoint.monitor if isinstance(checkpoint, ModelCheckpoint) else None
-        if monitor in metrics and monitor in self.chosen:
-            assert isinstance(checkpoint, ModelCheckpoint)
-            new, old = metrics[monitor], self.chosen[monitor]
-            if not (new > old if checkpoint.mode == "max" else new < old):
-                return
-        self.chosen = {**metrics, "epoch": trainer.current_epoch, "step": trainer.global_step}
+        metrics = validated(trainer)
+        if is_chosen(trainer, metrics, self.chosen):
+            self.chosen = {**metrics, "epoch": trainer.current_epoch, "step": trainer.global_step}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the summary."""

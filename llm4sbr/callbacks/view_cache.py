@@ -12,9 +12,11 @@ from torch import Tensor
 
 from llm4sbr.batch import SessionBatch
 from llm4sbr.errors import InputError
+from llm4sbr.loggers import WandbLogger
 from llm4sbr.run_state import SeenViews
 from llm4sbr.views.key_file import read_keys
 from llm4sbr.views.loading import LoadedViews, load_view_table
+from llm4sbr.views.spec import ViewSpec
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.tables import UsedViews, ViewTable
 from llm4sbr.wrapper import LLM4SBRWrapper
@@ -59,6 +61,7 @@ class ViewCache(Callback):
         self.max_device_share = max_device_share
         self.only, self.use, self.r = only, use, r
         self.table: ViewTable | None = None
+        self.spec_used: ViewSpec | None = None  # which of the store's views these are, once they are loaded
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look up the views of every example of the data module, once."""
@@ -84,6 +87,7 @@ class ViewCache(Callback):
         less = "" if self.r is None else f", of which the nearest {self.r}"
         spec = loaded.spec
         pl_module.run_state.views = SeenViews(spec.fingerprint + less, spec.describe() + less, self.store)
+        self.spec_used = spec
         self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
         if stage == "fit":  # a checkpoint that is tested or served brings its own
             titles = loaded.table.table
@@ -95,10 +99,17 @@ class ViewCache(Callback):
         )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Place the table beside the model, and tell Weights & Biases of the store."""
+        self._place(pl_module)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.store is not None and self.spec_used is not None:
+                logger.log_view_store(self.store, self.spec_used)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Place the table beside the model."""
         self._place(pl_module)
 
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
+    on_test_start = on_predict_start = on_validation_start
 
     def _check(self, loaded: LoadedViews, model: LLM4SBRWrapper) -> None:
         if model.text_dim != loaded.table.text_dim:

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -104,6 +104,16 @@ def open_reader(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(location, uri=True, timeout=60, isolation_level=None)
         _check(connection, path)
     return connection
+
+
+def copy_database(path: Path, target: Path) -> None:
+    """Copy a store's database, as it stands at one moment, while others may write to it.
+
+    Raises:
+        StoreError: There is no such store, or the copy cannot be written.
+    """
+    with closing(open_reader(path)) as source, named_errors(target), closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
 
 
 def open_writer(path: Path) -> sqlite3.Connection:

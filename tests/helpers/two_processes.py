@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
-from llm4sbr.callbacks import RecommendationWriter, ViewCache
+from llm4sbr.callbacks import Pictures, RecommendationWriter, SampleSessions, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 
 
@@ -68,13 +68,16 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
     if not views.exists():  # the first run, in one process, makes them
         title_views(shop, views)
     model, watch = make_model(shop.num_items, case), Watch()
+    samples, pictures = SampleSessions(5), Pictures(5)
     trainer = Trainer(
         max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",
-        logger=False, enable_checkpointing=False, callbacks=[watch, ViewCache(str(views))],
+        logger=False, enable_checkpointing=False, callbacks=[watch, ViewCache(str(views)), samples, pictures],
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=root, log_every_n_steps=1,
         num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(model, shop)
+    look = pictures.found
+    assert look is not None
     fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
     (tested,) = trainer.test(model, shop, verbose=False)
     written = Path(case["shop"]) / f"next-{devices}.parquet"
@@ -88,6 +91,9 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
         "written": str(written),
         "targets": watch.targets,
         "drawn": watch.drawn,
+        "samples": list(samples.stories.values()),
+        "ranks": [look.length.tolist(), look.rank.tolist()],
+        "spaces": [part.tolist() for part in (*(pictures.before or ()), *(look.spaces or ()))],
     }
 
 

@@ -103,6 +103,21 @@ def test_every_example_is_trained_on_and_recommended_for_once(found, name):
     assert not list(Path(one["written"]).parent.glob("*-rank*"))
 
 
+@pytest.mark.parametrize("name", names("SRGNN-False", "SRGNN-True"))
+def test_what_is_shown_is_of_all_processes_sessions(found, name):
+    """Each of them once. Seen to fail with the first process's alone, and with rows that only fill up."""
+    one, *both = (process[name] for process in found)
+    for process in both:
+        assert process["ranks"] == one["ranks"]
+        assert [story["session_id"] for story in process["samples"]] == [
+            s["session_id"] for s in one["samples"]
+        ]
+        assert [story["rank"] for story in process["samples"]] == [s["rank"] for s in one["samples"]]
+        assert len(process["spaces"]) == len(one["spaces"]) == (6 if name != "SRGNN-False" else 0)
+        for mine, theirs in zip(process["spaces"], one["spaces"], strict=True):
+            torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=1e-4, atol=1e-5)
+
+
 def test_a_scarce_test_split_is_counted_exactly(found):
     """One example: the second process has none."""
     one, first, second = (process["one"] for process in found)

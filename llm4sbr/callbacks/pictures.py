@@ -1,0 +1,127 @@
+"""Pictures: what the paper's readers look at, drawn when training has ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
+from llm4sbr.callbacks.view_cache import ViewCache
+from llm4sbr.random_state import random_state, set_random_state
+from llm4sbr.ranking_module import RankingModule
+from llm4sbr.report.album import Format, run_figures, run_numbers, save
+from llm4sbr.report.look import Look, Looker, Spaces, evenly
+from llm4sbr.report.stories import batch_of
+from llm4sbr.watching import Seen, watching
+from llm4sbr.wrapper import LLM4SBRWrapper
+
+FOLDER = "pictures"
+
+
+class Pictures(ChosenEpoch):
+    """Draws the chosen epoch's validation into the run's folder, as ``pictures/*.png``.
+
+    ``length``: Recall@20 and MRR@20 against the number of clicks. ``gates``: the distributions of the long-
+    and the short-term gate (Eq. 10-11, arXiv:2402.13840). ``spaces``: interests and views of the same
+    sessions before training and at the chosen epoch (what Eq. 8-9 bring about), in two dimensions. A bare
+    model has the first alone. The numbers behind them are in ``pictures/pictures.json``; Weights & Biases and
+    TensorBoard get the pictures, too. ``llm4sbr draw`` draws finished runs.
+
+    Args:
+        sample: Sessions whose spaces are shown.
+        format: Of the files.
+    """
+
+    def __init__(self, sample: int = 300, format: Format = "png") -> None:
+        super().__init__()
+        self.sample, self.format = sample, format
+        self.before: Spaces | None = None
+        self.found: Look | None = None
+        self._indices: list[int] = []
+        self._looker = Looker()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at both spaces before the first step."""
+        source = getattr(trainer, "datamodule", None)
+        if source is None or not hasattr(source, "examples"):
+            return
+        examples = source.examples("validate")
+        rows = evenly(self.sample, len(examples))
+        self._indices = [examples.first_index + row for row in rows]
+        if self.before is not None or not isinstance(pl_module, LLM4SBRWrapper) or not rows:
+            return
+        if isinstance(trainer.strategy, FSDPStrategy):
+            rank_zero_warn("Pictures: a sharded model is not looked at before training; `llm4sbr draw` can.")
+            return
+        looker, drawn, mode = Looker(self._indices), random_state(), pl_module.training
+        batch = trainer.strategy.batch_to_device(batch_of(examples, rows), pl_module.device)
+        pl_module.eval()
+        with torch.no_grad(), watching(pl_module, looker.add):
+            pl_module(batch)
+        pl_module.train(mode)
+        set_random_state(drawn)  # a run is the same with and without this callback
+        self.before = looker.result().spaces
+
+    def begin(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """Look afresh."""
+        self._looker = Looker(self._indices)
+
+    def look(self, seen: Seen) -> None:
+        """Look at a batch."""
+        self._looker.add(seen)
+
+    def keep(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """This is the one to draw."""
+        self.found = self._looker.result()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER  # every process must ask
+        if not trainer.is_global_zero or self.found is None:
+            return
+        views = view_names(trainer, pl_module)
+        figures = run_figures(self.found, self.before, views, "run")
+        paths = save(folder, figures, run_numbers(self.found, self.before, views), self.format)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.format == "png":
+                for name, path in zip(figures, paths, strict=True):
+                    logger.log_image(f"pictures/{name}", [str(path)])
+            elif isinstance(logger, TensorBoardLogger):
+                for name, figure in figures.items():
+                    logger.experiment.add_figure(f"pictures/{name}", figure, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on with."""
+        look = None if self.found is None else _plain(self.found)
+        return {**super().state_dict(), "before": _plain(self.before), "look": look}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on."""
+        super().load_state_dict(state_dict)
+        self.before = _spaces(state_dict["before"])
+        look = state_dict["look"]
+        self.found = None if look is None else Look(look[0], look[1], look[2], _spaces(look[3]))
+
+
+def view_names(trainer: Trainer, model: LightningModule) -> tuple[str, ...]:
+    """Names of a wrapped model's views: the store's, or those of the interests that they read."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ViewCache) and callback.spec_used is not None:
+            return callback.spec_used.views
+    return model.interest_of_view if isinstance(model, LLM4SBRWrapper) else ()
+
+
+def _plain(value: tuple[Any, ...] | Tensor | None) -> Any:
+    """Named tuples as lists: a checkpoint that is loaded with ``weights_only`` has no classes of ours."""
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _spaces(value: list[Tensor] | None) -> Spaces | None:
+    return None if value is None else Spaces(*value)

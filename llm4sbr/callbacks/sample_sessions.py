@@ -1,0 +1,165 @@
+"""SampleSessions: a few sessions, what was inferred of them and what the chosen epoch recommends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
+from llm4sbr.callbacks.view_cache import ViewCache
+from llm4sbr.distributed import from_all_processes
+from llm4sbr.examples import ExampleSource
+from llm4sbr.ranking_module import RankingModule
+from llm4sbr.report.look import evenly
+from llm4sbr.report.model import SessionStory
+from llm4sbr.report.stories import ranked_list, view_stories
+from llm4sbr.views.reading import Intent
+from llm4sbr.views.store import ViewStore
+from llm4sbr.watching import Seen
+
+NAME = "samples.json"
+_MODEL = "model"
+
+
+class SampleSessions(ChosenEpoch):
+    """Shows validation sessions: clicks, intents, where they were localised, gates, recommendations, rank.
+
+    The sessions are spread evenly over the split, and the same in every run on the same data. Written are
+    those of the epoch that `ModelCheckpoint` chooses: to ``samples.json`` in the run's folder, and to Weights
+    & Biases as the table ``samples``.
+
+    Args:
+        count: How many sessions; of each the example that the split has there.
+        top_k: Recommendations to list.
+    """
+
+    def __init__(self, count: int = 20, top_k: int = 10) -> None:
+        super().__init__()
+        self.count, self.top_k = count, top_k
+        self.stories: dict[int, dict[str, Any]] = {}  # by row of the split
+        self._source: ExampleSource | None = None
+        self._views: tuple[str, ...] = ()
+        self._intents: dict[int, dict[str, Intent]] = {}
+        self._looking: dict[int, dict[str, Any]] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the sessions and read their intents, once."""
+        source = getattr(trainer, "datamodule", None)
+        if source is None or not hasattr(source, "examples"):
+            return
+        self._source, examples = source, source.examples("validate")
+        rows = evenly(self.count, len(examples))
+        self._intents = {row: {} for row in rows}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ViewCache) and callback.spec_used is not None and callback.store:
+                self._views = callback.spec_used.views
+                with ViewStore(callback.store) as store:
+                    for row in rows:
+                        found = store.intents(callback.spec_used, source.catalogue, examples.prefix(row))
+                        self._intents[row] = {intent.view: _nearest(intent, callback.r) for intent in found}
+
+    def begin(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """Forget what the last validation showed."""
+        self._looking = {}
+
+    def look(self, seen: Seen) -> None:
+        """Take the chosen sessions out of a batch."""
+        if self._source is None:
+            return
+        examples, catalogue = self._source.examples("validate"), self._source.catalogue
+        for place, index in enumerate(seen.batch.example_index.tolist()):
+            row = index - examples.first_index
+            if row not in self._intents or not seen.batch.target[place]:
+                continue
+            target = int(examples.target[row])
+            views: list[bool] = [False] * len(self._views)
+            gates: list[float | None] = [None] * len(self._views)
+            if seen.sides is not None and self._views:
+                views = seen.sides.mask[place].tolist()
+                gates = gates if seen.sides.gates is None else seen.sides.gates[place].tolist()
+            intents = {view: i for view, i in self._intents[row].items() if views[self._views.index(view)]}
+            story = SessionStory(
+                session_id=examples.session_id(row),
+                clicks=tuple(catalogue.title(item) for item in examples.prefix(row)),
+                target=catalogue.title(target),
+                views=view_stories(self._views, intents, (gates, views), {}, catalogue),
+                recommendations={
+                    _MODEL: ranked_list(seen.scores[place].float().cpu(), target, catalogue, self.top_k)
+                },
+            )
+            self._looking[row] = _plain(story)
+
+    def keep(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """These are the ones to show."""
+        self.stories = dict(sorted(from_all_processes(self._looking).items()))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write them."""
+        folder = trainer.log_dir  # every process must ask
+        if not trainer.is_global_zero or not self.stories:
+            return
+        stories = list(self.stories.values())
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            (Path(folder) / NAME).write_text(json.dumps(stories, indent=1, ensure_ascii=False) + "\n")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                rows = [_row(story) for story in stories]
+                logger.log_table("samples", columns=list(rows[0]), data=[list(row.values()) for row in rows])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on with."""
+        return {**super().state_dict(), "stories": self.stories}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on."""
+        super().load_state_dict(state_dict)
+        self.stories = state_dict["stories"]
+
+
+def _nearest(intent: Intent, r: int | None) -> Intent:
+    return intent if r is None else intent._replace(ids=intent.ids[:r], weights=intent.weights[:r])
+
+
+def _plain(story: SessionStory) -> dict[str, Any]:
+    """A story of one model as plain values, for JSON and for a checkpoint."""
+    ranked = story.recommendations[_MODEL]
+    return {
+        "session_id": story.session_id,
+        "clicks": list(story.clicks),
+        "next": story.target,
+        "rank": ranked.target_rank,
+        "views": {
+            view.view: {
+                "intent": view.intent,
+                "source": view.source,
+                "gate": view.gate,
+                "titles": [found._asdict() for found in view.localised],
+            }
+            for view in story.views
+        },
+        "recommendations": [item._asdict() for item in ranked.items],
+    }
+
+
+def _row(story: Mapping[str, Any]) -> dict[str, Any]:
+    """A story as a row of a table, to be read by a person."""
+    row: dict[str, Any] = {"session_id": story["session_id"], "clicks": " → ".join(story["clicks"])}
+    for name, view in story["views"].items():
+        found = "; ".join(f"{title['title']} ({title['weight']:.2f})" for title in view["titles"])
+        row |= {
+            f"{name} intent": view["intent"],
+            f"{name} localised": found,
+            f"{name} source": view["source"],
+            f"{name} gate": view["gate"],
+        }
+    return row | {
+        "recommendations": "\n".join(item["title"] for item in story["recommendations"]),
+        "next": story["next"],
+        "rank": story["rank"],
+    }
