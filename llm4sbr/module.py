@@ -26,7 +26,7 @@ class SBRModule(RankingModule):
     """A bare session-based recommender under Lightning.
 
     Adam with the paper's settings by default (learning rate 1e-3, times 0.1 every 3 epochs, L2 1e-5). Logs
-    ``train/loss``, the learning rate that an epoch ended with as ``train/lr``, and ``val/`` and ``test/``
+    ``train/loss``, the learning rate of an epoch's last step as ``train/lr``, and ``val/`` and ``test/``
     Recall, MRR and NDCG at every K as ``val/recall@20``.
 
     Args:
@@ -90,6 +90,7 @@ class SBRModule(RankingModule):
         self.epoch_means, self.run_state = EpochMeans(), RunState()
         self.observed: dict[str, Tensor] = {}  # means over a step that are logged beside the losses
         self._idle = IdleParameters()
+        self._rate = lr
         self._counts: Tensor | None = None  # (W,) examples of each of several processes in this step
 
     def setup(self, stage: str) -> None:
@@ -162,14 +163,15 @@ class SBRModule(RankingModule):
         for name, value in self.epoch_means.compute(self).items():
             self.log(f"train/{name}", value)
         self.epoch_means.reset()
-        for optimizer in self.trainer.optimizers[:1]:
-            self.log("train/lr", float(optimizer.param_groups[0]["lr"]))
+        self.log("train/lr", self._rate)
 
     def on_train_batch_start(self, batch: SessionBatch, batch_idx: int) -> None:
         """Begin an epoch's means, or go on with the random numbers of an interrupted run."""
         if batch_idx == 0:  # no other hook comes first in every epoch and in no part of one
             self.epoch_means.reset()
         self.run_state.restore(self)
+        for optimizer in self.trainer.optimizers[:1]:  # at an epoch's end its schedule has gone on already
+            self._rate = float(optimizer.param_groups[0]["lr"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what Lightning does not: random numbers, the epoch's means, and whose items these are."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from llm4sbr.report.look import Look, Spaces
 from llm4sbr.report.pictures import by_length, gates_figure, length_figure, mean_cosine, spaces_figure
 
@@ -42,9 +44,10 @@ def run_numbers(look: Look, before: Spaces | None, views: Sequence[str]) -> dict
     numbers: dict[str, Any] = {"by_length": [found._asdict() for found in by_length(look)]}
     if look.gates is not None and len(look.gates):
         levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+        quantiles = np.quantile(look.gates.numpy(), levels, axis=0).T.tolist()  # one row a view
         numbers["gate_quantiles"] = {
-            view: {str(level): look.gates[:, k].quantile(level).item() for level in levels}
-            for k, view in enumerate(views)
+            view: {str(level): value for level, value in zip(levels, row, strict=True)}
+            for view, row in zip(views, quantiles, strict=True)
         }
     numbers["mean_cosine"] = {
         view: {

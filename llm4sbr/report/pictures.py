@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -70,18 +71,17 @@ def mean_cosine(spaces: Spaces, view: int) -> float:
 
 def length_figure(looks: Mapping[str, Look], k: int = 20) -> Figure:
     """Metric against session length, one line a run, and how many sessions there are."""
-    figure, [[recall, mrr]] = _axes(1, 2, (10, 3.8))
+    figure, [[recall, mrr]] = _axes(1, 2, (12, 3.8))
     binned = {name: by_length(look, k) for name, look in looks.items()}
     widest = max(binned.values(), key=len)
-    names = [str(b.first) if b.first == b.last else f"{b.first}–{b.last}" for b in widest]
-    for axes, metric in ((recall, "recall"), (mrr, "mrr")):
+    spans = [str(b.first) if b.first == b.last else f"{b.first}–{b.last}" for b in widest]
+    ticks = [f"{span}\n{b.sessions:,}" for span, b in zip(spans, widest, strict=True)]
+    for axes, metric, title in ((recall, "recall", "Recall"), (mrr, "mrr", "MRR")):
         for place, (name, bins) in enumerate(binned.items()):
             values = [100 * getattr(b, metric) for b in bins]
             axes.plot(range(len(bins)), values, label=name, **_style(place))
-        axes.set_title(f"{'Recall' if metric == 'recall' else 'MRR'}@{k}, %", loc="left")
-        axes.set_xticks(
-            range(len(names)), [f"{n}\n{b.sessions:,}" for n, b in zip(names, widest, strict=True)]
-        )
+        axes.set_title(f"{title}@{k}, %", loc="left")
+        axes.set_xticks(range(len(widest)), ticks, fontsize=8)
         axes.set_xlabel("clicks before the target, and sessions")
         axes.set_ylim(bottom=0)
     if len(looks) > 1:
@@ -90,26 +90,24 @@ def length_figure(looks: Mapping[str, Look], k: int = 20) -> Figure:
 
 
 def gates_figure(gates: Tensor, views: Sequence[str]) -> Figure:
-    """Distribution of each view's gate over the sessions, with its median.
+    """Distribution of each view's gate over the sessions, with its median; each on a scale of its own.
+
+    The gates are not squashed, so they may lie far apart and still vary little.
 
     Shapes:
         - gates: ``(N, K)``
     """
-    figure, [[axes]] = _axes(1, 1, (6.4, 3.8))
-    low, high = (float(gates.quantile(q)) for q in (0.002, 0.998))
-    wide = max(high - low, 1e-3)
-    edges = torch.linspace(low - 0.05 * wide, high + 0.05 * wide, 61).tolist()
-    for place, view in enumerate(views):
-        values, colour = gates[:, place], COLOURS[place % len(COLOURS)]
-        median = float(values.median())
-        axes.hist(values.tolist(), edges, histtype="stepfilled", color=colour, alpha=0.25)
-        axes.hist(values.tolist(), edges, histtype="step", color=colour, linewidth=1.6,
-                  label=f"{view}: median {median:.2f}")  # fmt: skip
-        axes.axvline(median, color=colour, linewidth=1, linestyle="--")
-    axes.set_xlabel("gate (Eq. 10–11)")
-    axes.set_ylabel("sessions")
-    axes.set_title("How much each interest counts", loc="left")
-    axes.legend(frameon=False)
+    figure, [row] = _axes(1, len(views), (4.8 * len(views), 3.6))
+    for place, (axes, view) in enumerate(zip(row, views, strict=True)):
+        values, colour = gates[:, place].numpy(), COLOURS[place % len(COLOURS)]
+        low, median, high = np.quantile(values, (0.002, 0.5, 0.998)).tolist()
+        margin = 0.05 * max(high - low, 1e-3)
+        edges = np.linspace(low - margin, high + margin, 41).tolist()
+        axes.hist(values, edges, histtype="stepfilled", color=colour, alpha=0.35)
+        axes.axvline(median, color=colour, linewidth=1.2, linestyle="--")
+        axes.set_title(f"{view}: median {median:.2f}", loc="left")
+        axes.set_xlabel("gate (Eq. 10–11)")
+    row[0].set_ylabel("sessions")
     return figure
 
 

@@ -125,7 +125,7 @@ def test_a_run_of_a_sweep_by_the_agents_command(path, root):
     folder = max((root / "runs" / "llm4sbr").glob("version_*"), key=lambda run: run.stat().st_mtime)
     table = pl.read_csv(folder / "metrics.csv")
     logged = wandb_file.history(file)
-    for name in ("train/loss", "val/ndcg@20", "throughput/examples_per_second"):
+    for name in ("train/loss", "train/lr", "val/ndcg@20", "throughput/examples_per_second"):
         here = table[name].drop_nulls().to_list()
         assert here == pytest.approx([row[name] for row in logged if name in row], rel=1e-6)
         assert len(here) == 2

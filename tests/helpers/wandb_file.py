@@ -61,3 +61,8 @@ def config(path: Path) -> dict[str, Any]:
         if kind in ("run", "config"):
             found |= _items((record.run.config if kind == "run" else record.config).update)
     return found
+
+
+def artifacts(path: Path) -> list[Any]:
+    """What was kept as artifacts, in order."""
+    return [r.artifact for r in records(path) if r.WhichOneof("record_type") == "artifact"]
