@@ -23,6 +23,7 @@ from llm4sbr.views.quiet import quiet_lightning
 from llm4sbr.watching import watching
 
 _SWEPT = {"r": ("views", "r"), "tau": ("model", "init_args", "tau")}  # options a picture is drawn against
+_FEW = 5  # values of one option that get lines of their own where the other is on the axis
 _IDLE = ("seed_everything", "trainer", "ckpt_path", "resume", "weights_only", "verbose", "output")
 
 
@@ -129,27 +130,36 @@ def _evaluate(run: SavedRun, cache: ViewCache, split: str, looker: Looker) -> tu
 def against(folders: list[Path], option: str, metric: str) -> dict[str, dict[float, list[float]]]:
     """For each group of runs that are alike otherwise, an option's values and the metric of every run.
 
-    Empty where the option is the same in all of them.
+    Runs of other seeds are alike, and so are those that differ in the other of r and τ where that takes many
+    values, as in a random sweep. Runs that did not end are left out. Empty where all have one value.
     """
-    groups: dict[str, dict[str, Any]] = {}
-    lines: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    runs = []
     for folder in folders:
         config = read_config(folder / "config.yaml")
         try:
-            found = json.loads((folder / "summary.json").read_text())[metric]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"the run has no {metric} of its chosen epoch",
-                path=folder / "summary.json",
-                hint="The callback RunSummary of experiments/base.yaml writes it",
-            ) from error
-        rest = copy.deepcopy({key: value for key, value in config.items() if key not in _IDLE})
-        value = _take(rest, _SWEPT[option])
-        if value is None:  # a bare model has no τ, and without --views.r all stored titles are used
+            found = float(json.loads((folder / "summary.json").read_text())[metric])
+        except (OSError, ValueError, KeyError):
             continue
-        key = json.dumps(rest, sort_keys=True)
-        groups[key] = rest
-        lines[key][float(value)].append(found)
+        rest = copy.deepcopy({key: value for key, value in config.items() if key not in _IDLE})
+        swept = {name: _take(rest, way) for name, way in _SWEPT.items()}
+        runs.append((rest, swept, found))
+    if not runs:
+        raise InputError(
+            f"none of the runs has {metric} of its chosen epoch",
+            value=[str(folder) for folder in folders],
+            hint="The callback RunSummary of experiments/base.yaml writes it at a run's end",
+        )
+    (other,) = set(_SWEPT) - {option}
+    few = len({swept[other] for _, swept, _ in runs}) <= _FEW
+    groups: dict[str, dict[str, Any]] = {}
+    lines: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for rest, swept, found in runs:
+        if swept[option] is None:  # a bare model has no τ, and without --views.r all stored titles are used
+            continue
+        group = {**rest, other: swept[other]} if few else rest
+        key = json.dumps(group, sort_keys=True)
+        groups[key] = group
+        lines[key][float(swept[option])].append(found)
     if len({value for line in lines.values() for value in line}) < 2:
         return {}
     names = _names(groups)

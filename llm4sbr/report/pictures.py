@@ -21,6 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 _EDGES = (1, 2, 3, 4, 5, 6, 8, 11, 16, 21, 31, 51)  # where a bin of lengths begins
 _ENOUGH = 20  # sessions in a bin, for a mean to say something
+_TICKS = 8  # values of an option that are told apart on an axis
 _PAIRS = 40  # sessions whose two points are joined by a line
 
 
@@ -147,20 +148,26 @@ def option_figure(option: str, lines: Mapping[str, Mapping[float, Sequence[float
     """
     figure, [[axes]] = _axes(1, 1, (6.4, 3.8))
     ticks = sorted({value for line in lines.values() for value in line})
+    continuous = len(ticks) > _TICKS and ticks[0] > 0
     for place, (name, line) in enumerate(lines.items()):
         values = sorted(line)
-        x = [ticks.index(value) + 0.04 * (place - (len(lines) - 1) / 2) for value in values]
+        shift = 0.04 * (place - (len(lines) - 1) / 2)  # so that bars stand side by side
+        x = values if continuous else [ticks.index(value) + shift for value in values]
         y = [100 * mean(line[value]) for value in values]
         spread = [
             [at - 100 * min(line[value]) for at, value in zip(y, values, strict=True)],
             [100 * max(line[value]) - at for at, value in zip(y, values, strict=True)],
         ]
-        axes.errorbar(x, y, spread, label=name, capsize=3, **_style(place))
-    axes.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
+        style = {**_style(place), "linestyle": "none"} if continuous else _style(place)
+        axes.errorbar(x, y, spread, label=name, capsize=3, **style)
+    if continuous:  # drawn at random, as `wandb sweep` does with a range
+        axes.set_xscale("log")
+    else:
+        axes.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
     axes.set_xlabel(option)
     axes.set_title(f"{metric}, %", loc="left")
     if len(lines) > 1:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 

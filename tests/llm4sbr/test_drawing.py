@@ -16,7 +16,7 @@ from llm4sbr.cli import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.drawing import against, draw
 from llm4sbr.report.look import Look, Looker, Spaces, evenly
-from llm4sbr.report.pictures import COLOURS, by_length, mean_cosine, spaces_figure
+from llm4sbr.report.pictures import COLOURS, by_length, mean_cosine, option_figure, spaces_figure
 
 SHORT = [
     "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
@@ -112,8 +112,28 @@ def test_a_sweep_is_drawn_against_r_and_tau(tmp_path):
     assert path.name == "recall@20-against-r.png"
     assert pixels(path, COLOURS[0]) > 100
     assert pixels(path, COLOURS[1]) > 20
+    (tmp_path / "4").mkdir()  # a run that is not at its end yet
+    (tmp_path / "4" / "config.yaml").write_text((tmp_path / "0" / "config.yaml").read_text())
+    assert against([*runs, tmp_path / "4"], "r", "val/recall@20") == lines
     more = [swept(tmp_path / f"tau{tau}", tau, tau=tau, r=5) for tau in (0.01, 0.5)]
     assert against(more, "tau", "val/recall@20") == {"all runs": {0.01: [0.01], 0.5: [0.5]}}
+
+
+def test_a_random_sweep_has_one_line_against_r_and_points_against_tau(tmp_path):
+    """Forty values of τ are no forty lines."""
+    taus = [0.01 * 1.1**n for n in range(40)]
+    runs = [swept(tmp_path / str(n), n / 100, tau=tau, r=1 + n % 3) for n, tau in enumerate(taus)]
+    (line,) = against(runs, "r", "val/recall@20").values()
+    assert {r: len(found) for r, found in line.items()} == {1.0: 14, 2.0: 13, 3.0: 13}
+    lines = against(runs, "tau", "val/recall@20")
+    assert sorted(lines) == ["r 1", "r 2", "r 3"]
+    assert sorted(tau for line in lines.values() for tau in line) == taus
+    figure = option_figure("tau", lines, "val/recall@20")
+    assert figure.axes[0].get_xscale() == "log"
+    draw([str(run) for run in runs], str(tmp_path / "out"))
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == [
+        "recall@20-against-r.png", "recall@20-against-tau.png"
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_drawn_is_said(root, tmp_path):
@@ -122,7 +142,7 @@ def test_what_cannot_be_drawn_is_said(root, tmp_path):
     with pytest.raises(InputError, match="no such run"):
         draw([str(tmp_path / "nowhere")])
     run = swept(tmp_path / "a", 0.1)
-    with pytest.raises(InputError, match=r"no val/ndcg@7.*RunSummary"):
+    with pytest.raises(InputError, match=r"none of the runs has val/ndcg@7.*RunSummary"):
         draw([str(run), str(swept(tmp_path / "b", 0.2, tau=1))], str(tmp_path), metric="val/ndcg@7")
 
 
