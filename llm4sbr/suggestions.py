@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -44,7 +44,13 @@ def _names() -> Iterable[str]:
 
 
 class SuggestingParser(LightningArgumentParser):
-    """Ends a complaint about an unknown word with the known one that it looks like."""
+    """Ends a complaint about an unknown word with the known one that it looks like.
+
+    The beginning of an option is no option: what is short for one today may be short for two tomorrow.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Complain and exit."""

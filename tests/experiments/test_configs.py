@@ -74,6 +74,7 @@ def test_every_data_file_is_parsed_and_comes_back_as_it_was_printed(path, overla
         ("--model.backbone=SRGN", "'SRGNN'"),
         ("--data.bucketz=3", "'bucket'"),
         ("--views.fall_back=mask", "'fallback'"),
+        ("--trainer.max_epoch=3", "'max_epochs'"),
         ("trainer: {max_epoch: 3}", "'max_epochs'"),
         ("model: {class_path: llm4sbr.LLM4SBRWrapper, init_args: {text_scorse: 3}}", "'text_scores'"),
     ],
