@@ -53,7 +53,7 @@ class TextScores(nn.Module):
         self.of_views = nn.Parameter(torch.eye(axes).repeat(num_views, 1, 1) / num_views)  # A, (K, p, p)
         self.of_session = nn.Linear(dim, axes, bias=False)  # B
         nn.init.zeros_(self.of_session.weight)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))
+        self.log_scale = nn.Parameter(torch.full((1,), math.log(8.0)))  # (1,): FSDP shards no scalar
 
     @property
     def ready(self) -> bool:
