@@ -54,7 +54,8 @@ def by_hand(model, session, views, mask):
                 u = u + axes @ (q / np.linalg.norm(q) - mean) @ weights["of_views"][k]
         for v in np.flatnonzero(known):
             t = axes @ (table[v] - mean)
-            scores[b, v] = math.exp(weights["log_scale"].item()) * u @ t / np.linalg.norm(u) / np.linalg.norm(t)
+            scale = math.exp(weights["log_scale"].item())
+            scores[b, v] = scale * u @ t / np.linalg.norm(u) / np.linalg.norm(t)
     return scores
 
 
