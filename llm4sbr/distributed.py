@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, distributed, nn
 
+T = TypeVar("T")
 _SMALL = 1 << 16  # elements: asked for a gradient whether used or not, at no cost that shows
 
 
@@ -71,13 +72,13 @@ def _leaves(loss: Tensor) -> set[int]:
     return leaves
 
 
-def from_all_processes(own: dict[Any, Any]) -> dict[Any, Any]:
-    """The entries of all processes' dictionaries together; every process must ask.
+def from_all_processes(own: T) -> list[T]:
+    """What each process has, one after the other; every process must ask.
 
     For a few small things of the host, such as what is shown of some sessions.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
-        return own
+        return [own]
     parts: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(parts, own)
-    return {key: value for part in parts for key, value in part.items()}
+    return parts

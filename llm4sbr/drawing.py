@@ -15,12 +15,13 @@ from llm4sbr.callbacks import ViewCache
 from llm4sbr.callbacks.pictures import FOLDER, view_names
 from llm4sbr.errors import InputError
 from llm4sbr.report.album import Format, run_figures, run_numbers, save
-from llm4sbr.report.look import Look, Looker, Spaces, evenly
+from llm4sbr.report.look import Look, Looker, Spaces, evenly, glance
 from llm4sbr.report.pictures import length_figure, option_figure
 from llm4sbr.saved_run import SavedRun, load_run, read_config, untrained
 from llm4sbr.trainer_cli import say
 from llm4sbr.views.quiet import quiet_lightning
 from llm4sbr.watching import watching
+from llm4sbr.wrapper import LLM4SBRWrapper
 
 _SWEPT = {"r": ("views", "r"), "tau": ("model", "init_args", "tau")}  # options a picture is drawn against
 _FEW = 5  # values of one option that get lines of their own where the other is on the axis
@@ -95,8 +96,7 @@ class RunLook(NamedTuple):
 def look_at(folder: Path, split: Literal["validate", "test"], sample: int) -> RunLook:
     """Evaluate a run's chosen epoch, and its model as it was before training."""
     run = load_run(folder)
-    options = {k: v for k, v in (run.config.get("views") or {}).items() if v is not None}
-    cache = ViewCache(**options)
+    cache = ViewCache(**{k: v for k, v in (run.config.get("views") or {}).items() if v is not None})
     examples = run.data.examples(split)  # type: ignore[attr-defined]
     rows = evenly(sample, len(examples)) if sample else []
     looker = Looker([examples.first_index + row for row in rows])
@@ -104,9 +104,11 @@ def look_at(folder: Path, split: Literal["validate", "test"], sample: int) -> Ru
     found, before = looker.result(), None
     seed = run.config.get("seed_everything")
     if found.spaces is not None and isinstance(seed, int) and not isinstance(seed, bool):
-        looker = Looker(looker.sample.tolist())
-        _evaluate(untrained(run, seed), ViewCache(**options), split, looker)
-        before = looker.result().spaces
+        first = untrained(run, seed).model
+        assert isinstance(run.model, LLM4SBRWrapper)
+        assert isinstance(first, LLM4SBRWrapper)
+        first.view_table = run.model.view_table
+        before = glance(first, examples, rows)
     name = type(run.model.backbone).__name__
     name += f" with {cache.spec_used.source} views" if cache.spec_used else ", bare" if not views else ""
     return RunLook(f"{name} ({folder.name})", found, before, views)

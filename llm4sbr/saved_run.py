@@ -55,7 +55,7 @@ def untrained(run: SavedRun, seed: int) -> SavedRun:
     What is not learned, such as the graph of the training sessions, is as in the checkpoint.
     """
     cli = _build(run.checkpoint.parent.parent, run.config, seed)
-    learned = dict(cli.model.named_parameters())
+    learned = dict(cli.model.named_parameters(remove_duplicate=False))  # by every name of a shared one
     kept = {name: value for name, value in run.model.state_dict().items() if name not in learned}
     cli.model.load_state_dict(kept, strict=False)
     return run._replace(model=cli.model.eval(), data=cli.datamodule)

@@ -12,6 +12,11 @@ from llm4sbr.ranking_module import RankingModule
 from llm4sbr.watching import Seen, watching
 
 
+def counts(trainer: Trainer) -> bool:
+    """Whether a validation is one of training, by which an epoch is chosen."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
 def validated(trainer: Trainer) -> dict[str, float]:
     """The metrics of the validation that has just ended."""
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
@@ -59,14 +64,14 @@ class ChosenEpoch(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to look on."""
-        if _counts(trainer) and isinstance(pl_module, RankingModule):
+        if counts(trainer) and isinstance(pl_module, RankingModule):
             self.begin(trainer, pl_module)
             self._watch.enter_context(watching(pl_module, self.look))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what was seen if this epoch is the best so far."""
         self._watch.close()
-        if not _counts(trainer) or not isinstance(pl_module, RankingModule):
+        if not counts(trainer) or not isinstance(pl_module, RankingModule):
             return
         metrics = validated(trainer)
         if is_chosen(trainer, metrics, self.metrics):
@@ -84,7 +89,3 @@ class ChosenEpoch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on."""
         self.metrics = state_dict["metrics"]
-
-
-def _counts(trainer: Trainer) -> bool:
-    return trainer.state.fn == "fit" and not trainer.sanity_checking

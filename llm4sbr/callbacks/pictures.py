@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import FSDPStrategy
@@ -17,9 +16,8 @@ from llm4sbr.callbacks.view_cache import ViewCache
 from llm4sbr.random_state import random_state, set_random_state
 from llm4sbr.ranking_module import RankingModule
 from llm4sbr.report.album import Format, run_figures, run_numbers, save
-from llm4sbr.report.look import Look, Looker, Spaces, evenly
-from llm4sbr.report.stories import batch_of
-from llm4sbr.watching import Seen, watching
+from llm4sbr.report.look import Look, Looker, Spaces, evenly, glance
+from llm4sbr.watching import Seen
 from llm4sbr.wrapper import LLM4SBRWrapper
 
 FOLDER = "pictures"
@@ -60,14 +58,9 @@ class Pictures(ChosenEpoch):
         if isinstance(trainer.strategy, FSDPStrategy):
             rank_zero_warn("Pictures: a sharded model is not looked at before training; `llm4sbr draw` can.")
             return
-        looker, drawn, mode = Looker(self._indices), random_state(), pl_module.training
-        batch = trainer.strategy.batch_to_device(batch_of(examples, rows), pl_module.device)
-        pl_module.eval()
-        with torch.no_grad(), watching(pl_module, looker.add):
-            pl_module(batch)
-        pl_module.train(mode)
+        drawn = random_state()
+        self.before = glance(pl_module, examples, rows)
         set_random_state(drawn)  # a run is the same with and without this callback
-        self.before = looker.result().spaces
 
     def begin(self, trainer: Trainer, pl_module: RankingModule) -> None:
         """Look afresh."""
@@ -112,9 +105,9 @@ class Pictures(ChosenEpoch):
 
 def view_names(trainer: Trainer, model: LightningModule) -> tuple[str, ...]:
     """Names of a wrapped model's views: the store's, or those of the interests that they read."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, ViewCache) and callback.spec_used is not None:
-            return callback.spec_used.views
+    cache = ViewCache.of(trainer)
+    if cache is not None and cache.spec_used is not None:
+        return cache.spec_used.views
     return model.interest_of_view if isinstance(model, LLM4SBRWrapper) else ()
 
 

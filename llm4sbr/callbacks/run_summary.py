@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
-from llm4sbr.callbacks.chosen_epoch import is_chosen, validated
+from llm4sbr.callbacks.chosen_epoch import counts, is_chosen, validated
 
 
 class RunSummary(Callback):
@@ -52,7 +52,7 @@ class RunSummary(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the metrics if this epoch is the best so far."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if not counts(trainer):
             return
         metrics = validated(trainer)
         if is_chosen(trainer, metrics, self.chosen):

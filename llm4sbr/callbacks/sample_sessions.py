@@ -12,8 +12,9 @@ from lightning.pytorch.loggers import WandbLogger
 
 from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
 from llm4sbr.callbacks.view_cache import ViewCache
+from llm4sbr.catalogue import Catalogue
 from llm4sbr.distributed import from_all_processes
-from llm4sbr.examples import ExampleSource
+from llm4sbr.examples import Examples
 from llm4sbr.ranking_module import RankingModule
 from llm4sbr.report.look import evenly
 from llm4sbr.report.model import SessionStory
@@ -42,7 +43,7 @@ class SampleSessions(ChosenEpoch):
         super().__init__()
         self.count, self.top_k = count, top_k
         self.stories: dict[int, dict[str, Any]] = {}  # by row of the split
-        self._source: ExampleSource | None = None
+        self._shown: tuple[Examples, Catalogue] | None = None  # what the sessions are taken from
         self._views: tuple[str, ...] = ()
         self._intents: dict[int, dict[str, Intent]] = {}
         self._looking: dict[int, dict[str, Any]] = {}
@@ -52,16 +53,18 @@ class SampleSessions(ChosenEpoch):
         source = getattr(trainer, "datamodule", None)
         if source is None or not hasattr(source, "examples"):
             return
-        self._source, examples = source, source.examples("validate")
+        examples = source.examples("validate")
+        self._shown = examples, source.catalogue
         rows = evenly(self.count, len(examples))
         self._intents = {row: {} for row in rows}
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, ViewCache) and callback.spec_used is not None and callback.store:
-                self._views = callback.spec_used.views
-                with ViewStore(callback.store) as store:
-                    for row in rows:
-                        found = store.intents(callback.spec_used, source.catalogue, examples.prefix(row))
-                        self._intents[row] = {intent.view: _nearest(intent, callback.r) for intent in found}
+        cache = ViewCache.of(trainer)
+        if cache is None or cache.spec_used is None or cache.store is None:
+            return
+        self._views = cache.spec_used.views
+        with ViewStore(cache.store) as store:
+            for row in rows:
+                found = store.intents(cache.spec_used, source.catalogue, examples.prefix(row))
+                self._intents[row] = {intent.view: _nearest(intent, cache.r) for intent in found}
 
     def begin(self, trainer: Trainer, pl_module: RankingModule) -> None:
         """Forget what the last validation showed."""
@@ -69,9 +72,9 @@ class SampleSessions(ChosenEpoch):
 
     def look(self, seen: Seen) -> None:
         """Take the chosen sessions out of a batch."""
-        if self._source is None:
+        if self._shown is None:
             return
-        examples, catalogue = self._source.examples("validate"), self._source.catalogue
+        examples, catalogue = self._shown
         for place, index in enumerate(seen.batch.example_index.tolist()):
             row = index - examples.first_index
             if row not in self._intents or not seen.batch.target[place]:
@@ -96,7 +99,9 @@ class SampleSessions(ChosenEpoch):
 
     def keep(self, trainer: Trainer, pl_module: RankingModule) -> None:
         """These are the ones to show."""
-        self.stories = dict(sorted(from_all_processes(self._looking).items()))
+        everyones = from_all_processes(self._looking)
+        together = {row: story for part in everyones for row, story in part.items()}
+        self.stories = dict(sorted(together.items()))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write them."""

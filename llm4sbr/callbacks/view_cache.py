@@ -63,6 +63,11 @@ class ViewCache(Callback):
         self.table: ViewTable | None = None
         self.spec_used: ViewSpec | None = None  # which of the store's views these are, once they are loaded
 
+    @classmethod
+    def of(cls, trainer: Trainer) -> ViewCache | None:
+        """The one among a Trainer's callbacks."""
+        return next((found for found in trainer.callbacks if isinstance(found, cls)), None)  # type: ignore[attr-defined]
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look up the views of every example of the data module, once."""
         if self.table is not None or not isinstance(pl_module, LLM4SBRWrapper):

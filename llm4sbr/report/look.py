@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from llm4sbr.distributed import from_all_processes
+from llm4sbr.examples import Examples
 from llm4sbr.metrics import target_ranks
-from llm4sbr.watching import Seen
+from llm4sbr.ranking_module import RankingModule
+from llm4sbr.report.stories import batch_of
+from llm4sbr.watching import Seen, watching
 
 
 class Spaces(NamedTuple):
@@ -64,7 +68,7 @@ class Looker:
     def result(self) -> Look:
         """What all processes have seen, in the order of the examples; every process must ask."""
         whole, part = (
-            _in_order(from_all_processes({_rank(): {n: torch.cat(v) for n, v in of.items() if v}}))
+            _in_order(from_all_processes({name: torch.cat(values) for name, values in of.items() if values}))
             for of in (self._whole, self._part)
         )
         return Look(
@@ -73,6 +77,23 @@ class Looker:
             whole.get("gates"),
             Spaces(part["h"], part["z"], part["mask"]) if part else None,
         )
+
+
+@torch.no_grad()
+def glance(model: RankingModule, examples: Examples, rows: Sequence[int]) -> Spaces | None:
+    """Both spaces of some examples, as the model has them now; None for a bare one.
+
+    Args:
+        model: It gets its views as in an evaluation.
+        examples: Where they come from.
+        rows: Which ones.
+    """
+    looker, mode = Looker([examples.first_index + row for row in rows]), model.training
+    model.eval()
+    with watching(model, looker.add):
+        model(move_data_to_device(batch_of(examples, rows), model.device))
+    model.train(mode)
+    return looker.result().spaces
 
 
 def evenly(count: int, total: int) -> list[int]:
@@ -84,9 +105,9 @@ def evenly(count: int, total: int) -> list[int]:
     return torch.linspace(0, total - 1, min(count, total)).round().long().tolist()
 
 
-def _in_order(parts: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+def _in_order(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The rows of all processes, each example once."""
-    filled = [part for part in parts.values() if part]
+    filled = [part for part in parts if part]
     if not filled:
         return {}
     together = {name: torch.cat([part[name] for part in filled]) for name in filled[0]}
@@ -95,7 +116,3 @@ def _in_order(parts: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
     first = torch.ones_like(index, dtype=torch.bool)
     first[1:] = index[order][1:] != index[order][:-1]
     return {name: value[order][first] for name, value in together.items()}
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from crashes import Crash, StopAt
 from letters import Letters
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -41,22 +42,6 @@ def views(folder, stubs):
     with ViewStore(folder / "views") as store:
         infer_views(make_shop(folder), store, encoder=Letters(), engine=stubs.StubEngine(), progress=False)
     return str(folder / "views")
-
-
-class Crash(Exception):
-    """What `StopAt` ends a run with."""
-
-
-class StopAt(Callback):
-    """Saves after a step and ends the run as a crash would."""
-
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
-            raise Crash
 
 
 def fit(folder, views, root, *more, wrapped=True, ckpt_path=None, lr=0.05, epochs=6):

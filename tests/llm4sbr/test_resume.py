@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from crashes import Crash, StopAt
 from letters import Letters, title_views
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -43,22 +44,6 @@ class OtherLetters(Letters):
     """Another encoder, by its name."""
 
     identity = ModelIdentity("others", "2")
-
-
-class Crash(Exception):
-    """What `StopAt` ends a run with."""
-
-
-class StopAt(Callback):
-    """Saves after a step and ends the run as a crash would."""
-
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
-            raise Crash
 
 
 class Draws(Callback):
