@@ -10,6 +10,8 @@ demo: install
 	$(BIN)/llm4sbr demo --out demo
 	@echo "Open demo/report.html"
 
+# Several files at a time; each worker may load a small LLM. In their order, for the last are short.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: install
 	$(BIN)/pytest $(PYTEST_ARGS)
 

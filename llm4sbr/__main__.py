@@ -1,7 +1,5 @@
 """``python -m llm4sbr`` is the same as ``llm4sbr``."""
 
-import sys
+from llm4sbr.cli import console
 
-from llm4sbr.cli import main
-
-sys.exit(main())
+console()

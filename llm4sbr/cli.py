@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from llm4sbr.errors import InputError
 
@@ -26,6 +30,29 @@ Tour:
 
 Options common to all: --help, --version
 """
+
+
+def console() -> NoReturn:
+    """The console script: `main`, and a process that SIGTERM stopped ends by SIGTERM, as its parent expects.
+
+    A shell shows status 143 either way. But an agent of Weights & Biases that stops a hopeless run takes an
+    exit with any status above 0 for a failure, and gives up after a few.
+    """
+    stopped = False
+
+    def end() -> None:
+        if stopped:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    atexit.register(end)  # before anybody else does, for the first comes last
+    try:
+        sys.exit(main())
+    except SystemExit as ended:
+        stopped = ended.code == 128 + signal.SIGTERM
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Two machines with four GPUs each: `sbatch experiments/launch/slurm.sh`. Lightning reads the ranks from Slurm.
+# Two machines with four GPUs each: `sbatch experiments/launch/slurm.sh`. Lightning reads the ranks from Slurm. Others:
+# `sbatch --nodes 1 --ntasks-per-node 8 --gpus-per-node 8 experiments/launch/slurm.sh --trainer.max_epochs 3`.
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
 #SBATCH --gpus-per-node=4
@@ -15,8 +16,8 @@ else
     srun llm4sbr fit --config experiments/base.yaml --data experiments/data/beauty.yaml \
         --data.data_dir ../shared/data/beauty --model.backbone experiments/backbone/srgnn.yaml \
         --views.store views/beauty --views.spec titles \
-        --trainer.logger.init_args.version "slurm-$SLURM_JOB_ID" \
-        --trainer.num_nodes 2 --trainer.devices 4 --trainer.strategy ddp &
+        --trainer.logger.init_args.version "slurm-$SLURM_JOB_ID" --trainer.num_nodes "$SLURM_NNODES" \
+        --trainer.devices "$SLURM_NTASKS_PER_NODE" --trainer.strategy ddp "$@" &
 fi
 STEP=$!
 trap 'scancel --signal=TERM "$SLURM_JOB_ID"; wait $STEP; [ -f "$RUN/checkpoints/resume.ckpt" ] && scontrol requeue "$SLURM_JOB_ID"' TERM

@@ -21,9 +21,9 @@ class ResumePoint(Callback):
     """Keeps one checkpoint from which ``fit`` goes on as if nothing had happened, and stops on SIGTERM.
 
     It is replaced as a whole every so often, between two steps, and removed when training has ended. On
-    SIGTERM all processes end the step that they are at, the checkpoint is written, and the run ends with
-    status 143, as a shell says of what SIGTERM stopped. After ``kill -9`` what came after the last checkpoint
-    is computed again, to the same numbers.
+    SIGTERM all processes end the step that they are at, the checkpoint is written, and the exception that
+    ends the run has status 143, as a shell says of what SIGTERM stopped (`console` then ends by that signal).
+    After ``kill -9`` what came after the last checkpoint is computed again, to the same numbers.
 
     Args:
         every_n_minutes: Minutes between two checkpoints; 0 for none but SIGTERM's.

@@ -2,12 +2,13 @@
 
 import json
 import shlex
-import subprocess
-import sys
 
+import pytest
 import yaml
 from scripts import EXPERIMENTS, run
 from shops import write_shop
+
+from llm4sbr.cli import main
 
 
 def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path):
@@ -73,16 +74,17 @@ def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("varied/*.json")}
 
 
-def test_the_variations_kept_here_are_words_of_the_command_line(tmp_path):
+def test_the_variations_kept_here_are_words_of_the_command_line(tmp_path, monkeypatch, capsys):
     """A misspelt option would cost its whole row after hours. Seen to fail with `--model.aligned`."""
     write_shop(tmp_path, sessions=30)
+    monkeypatch.chdir(tmp_path)
     named = yaml.safe_load((EXPERIMENTS / "ablations.yaml").read_text())
     words = ["fit", "--config", str(EXPERIMENTS / "base.yaml"), "--data", "data.yaml", "--print_config"]
     words += ["--model.backbone", str(EXPERIMENTS / "backbone" / "srgnn.yaml")]
     for added in named.values():
         words += shlex.split(added)  # the last word wins, each is parsed
-    done = subprocess.run(
-        [sys.executable, "-m", "llm4sbr", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["model"]["init_args"]["separate_projections"] is True
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    told = capsys.readouterr()
+    assert ended.value.code == 0, told.err
+    assert yaml.safe_load(told.out)["model"]["init_args"]["separate_projections"] is True

@@ -1,12 +1,11 @@
 """Every benchmark runs once, tiny, so that none rots; its figures mean nothing here."""
 
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from scripts import run
 
 HERE = Path(__file__).parents[2] / "experiments" / "benchmarks"
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
@@ -14,12 +13,6 @@ TINY = {
     "catalogue_ops.py": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
     "stage1.py": ["--sessions", "2", "--prefixes", "2", "--repeats", "1", "--max_new_tokens", "4"],
 }
-
-
-def run(*words: str) -> str:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_there_is_a_tiny_run_for_each():
@@ -33,7 +26,9 @@ def test_there_is_a_tiny_run_for_each():
 def test_stage1(tmp_path):
     """Seen to fail with the tree's mask left out: answers then differ."""
     out = tmp_path / "stage1.json"
-    told = run(str(HERE / "stage1.py"), "--data_dir", str(BEAUTY), "--json", str(out), *TINY["stage1.py"])
+    told = run(
+        tmp_path, HERE / "stage1.py", "--data_dir", str(BEAUTY), "--json", str(out), *TINY["stage1.py"]
+    )
     assert "sessions/s over one prompt at a time" in told
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert rows["of those, not a tie within rounding"]["met"]
@@ -43,11 +38,11 @@ def test_stage1(tmp_path):
 
 def test_catalogue_ops(tmp_path):
     out = tmp_path / "ops.json"
-    told = run(str(HERE / "catalogue_ops.py"), "--json", str(out), *TINY["catalogue_ops.py"])
+    told = run(tmp_path, HERE / "catalogue_ops.py", "--json", str(out), *TINY["catalogue_ops.py"])
     assert "training step" in told
     assert all(row["value"] > 0 for row in json.loads(out.read_text())["rows"])
 
 
-def test_one_command_prints_every_row_that_has_a_target():
-    told = run(str(HERE / "results.py"))
+def test_one_command_prints_every_row_that_has_a_target(tmp_path):
+    told = run(tmp_path, HERE / "results.py")
     assert "target" in told

@@ -2,11 +2,10 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import EXPERIMENTS, fails, run
 from shops import write_shop
 
 from llm4sbr.cli import main
@@ -15,7 +14,6 @@ from llm4sbr.views.key_file import read_keys
 from llm4sbr.views.pipeline import infer_views
 from llm4sbr.views.store import ViewStore
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SHORT = "--trainer.max_epochs 1 --trainer.accelerator cpu"
 
 
@@ -45,31 +43,16 @@ def shop(stubs, tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*words):
-    more = [
-        "--run",
-        "runs/llm4sbr/version_0",
-        "--store",
-        "views",
-        "--out",
-        "results",
-        "--seeds",
-        "0",
-        "--quiet",
-    ]
-    return subprocess.run(
-        [sys.executable, str(EXPERIMENTS / "budget.py"), *more, "--options", SHORT, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+SCRIPT = [
+    "budget.py", "--run", "runs/llm4sbr/version_0", "--store", "views", "--out", "results", "--seeds", "0",
+    "--quiet", "--options", SHORT,
+]  # fmt: skip
 
 
 def test_recall_against_the_share_of_sessions_asked(shop):
     """Seen to fail with every variant reading all views, with lifts turned round, with stale keys used."""
     words = ["--shares", "0", "0.3", "1", "--choose", "entropy", "random", "--json", "budget.json"]
-    done = run(*words)
-    assert done.returncode == 0, done.stderr
+    run(shop, *SCRIPT, *words)
     names = {path.stem for path in Path("results").glob("*.json")}
     assert names == {f"srgnn-{v}-0" for v in ("entropy-0", "entropy-30", "entropy-100", "random-30")}
     keys = {path.stem: read_keys(path) for path in Path("runs/results-sessions").glob("*.keys")}
@@ -90,13 +73,11 @@ def test_recall_against_the_share_of_sessions_asked(shop):
     titles = json.loads(Path("results/srgnn-entropy-0-0.json").read_text())["test"]
     result["test"] = {name: 1.5 * value for name, value in titles.items()}
     Path("results/srgnn-entropy-30-0.json").write_text(json.dumps(result))
-    again = run(*words)
-    assert again.stdout.count("is there already") == 4
+    again = run(shop, *SCRIPT, *words)
+    assert again.count("is there already") == 4
     rows = {row["what"]: row for row in json.loads(Path("budget.json").read_text())["rows"]}
     assert rows["entropy-30 %: lift of mrr@20 over titles"]["value"] == pytest.approx(0.5, abs=1e-3)
     assert "entropy-0 %: lift of mrr@20 over titles" not in rows
 
     (shop / "runs/results-sessions/entropy-30.keys").write_text("00" * 16 + "\n")
-    refused = run(*words)
-    assert refused.returncode == 1
-    assert "is of another bare run" in refused.stderr
+    assert "is of another bare run" in fails(shop, *SCRIPT, *words)

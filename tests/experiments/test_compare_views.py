@@ -1,17 +1,13 @@
 """Two sets of views, held against each other by the script, as a person runs it."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+from scripts import run
 from shops import write_shop
 
 from llm4sbr.datamodules import SessionDataModule
 from llm4sbr.datamodules.rules import SplitBy
 from llm4sbr.views import ViewStore, infer_views
-
-SCRIPT = Path(__file__).parents[2] / "experiments" / "compare_views.py"
 
 
 def test_a_view_that_knows_the_next_item_is_ahead_of_one_that_does_not(stubs, tmp_path):
@@ -35,13 +31,7 @@ def test_a_view_that_knows_the_next_item_is_ahead_of_one_that_does_not(stubs, tm
             specs.append(f"{name}={summary.spec}")
     out = tmp_path / "out.json"
     words = ["--data", str(tmp_path / "data.yaml"), "--store", str(tmp_path / "store"), "--draws", "100"]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *words, "--specs", *specs, "--json", str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run(tmp_path, "compare_views.py", *words, "--specs", *specs, "--json", str(out))
     told = {row["what"]: row["value"] for row in json.loads(out.read_text())["rows"]}
     assert told["short_term, knows: mrr@20"] == 100
     assert told["short_term, repeats: mrr@20"] < 60

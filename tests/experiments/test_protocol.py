@@ -95,10 +95,10 @@ def test_processes_share_the_fits_and_a_killed_one_leaves_its_own_to_the_rest(tm
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/results/*/version_0")) and time.monotonic() < deadline:
         time.sleep(0.05)  # it is at its first fit
-    killed.kill()
+    killed.process.kill()
     killed.wait()
     pair = [start(tmp_path, "protocol.py", *words) for _ in range(2)]
-    told = [process.communicate(timeout=300)[0] for process in pair]
+    told = [process.wait()[1] for process in pair]
     assert all("all 6 fits are there" in one for one in told), told
     kept = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("*.json")]
     assert len(kept) == 6

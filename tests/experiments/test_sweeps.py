@@ -1,43 +1,24 @@
-"""Sweeps: every parameter is one of the command line, and a run started as the agent starts it works."""
+"""Sweeps: every parameter is one of the command line, and runs that `wandb agent` starts work."""
 
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
 import wandb_file
 import yaml
-from letters import title_views
 from scripts import EXPERIMENTS
-from views_stubs import StubEngine
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+from wandb_server import ENTITY, SweepServer
 
 from llm4sbr.cli import main
-from llm4sbr.datamodules import AmazonBeauty, KCore, SplitBy
-from llm4sbr.views import infer_views
-from llm4sbr.views.spec import ModelIdentity
-from llm4sbr.views.store import ViewStore
 
 SWEEPS = sorted((EXPERIMENTS / "sweeps").glob("*.yaml"))
-BEAUTY = EXPERIMENTS.parent.parent / "shared" / "data" / "beauty"
 SHORT = [
-    "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=2", "--trainer.max_epochs=2",
-    "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1",
-    "--data.num_workers=0",
+    "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=2", "--trainer.enable_progress_bar=false",
+    "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1", "--data.num_workers=0",
 ]  # fmt: skip
-
-
-class Wide:
-    """An encoder without weights, as wide as MiniLM."""
-
-    identity = ModelIdentity("wide", "1")
-
-    def encode(self, texts):
-        rows = [torch.randn(384, generator=torch.Generator().manual_seed(len(text))) for text in texts]
-        return torch.nn.functional.normalize(torch.stack(rows), dim=1)
 
 
 def choices(parameter):
@@ -65,28 +46,6 @@ def runs(sweep):
             yield {**first, name: value}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A checkout in which stage 1 has run, with stand-ins for the LLM and the encoder."""
-    if not BEAUTY.is_dir():
-        pytest.skip("the Beauty data are not in ../shared/data")
-    root = tmp_path_factory.mktemp("work") / "main"
-    root.mkdir()
-    (root.parent / "shared").symlink_to(BEAUTY.parent.parent)
-    (root / "experiments").symlink_to(EXPERIMENTS)
-    cache = str(root / "cache")
-    whole = AmazonBeauty(str(BEAUTY), cache_dir=cache)
-    core = AmazonBeauty(
-        str(BEAUTY), cache_dir=cache, kcore=KCore(over="all", min_item_clicks=40, min_session_length=3),
-        split=SplitBy(by="column", sample=0.3),
-    )  # fmt: skip
-    for name in ("beauty", "titles"):
-        title_views(whole, root / "views" / name, Wide())
-    with ViewStore(root / "views" / "beauty-core") as store:
-        infer_views(core, store, encoder=Wide(), engine=StubEngine(), limit=40, progress=False)
-    return root
-
-
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_parameter_of_a_sweep_is_one_of_the_command_line(path, monkeypatch, capsys):
     """And every value is one that it takes. Seen to fail with `views.ratio` in place of `views.r`."""
@@ -106,22 +65,55 @@ def test_every_parameter_of_a_sweep_is_one_of_the_command_line(path, monkeypatch
                 assert made["views"][name.removeprefix("views.")] == value
 
 
+@pytest.fixture
+def shell(root, environment):
+    """Runs commands as README's reader does, logged in to a server, offline in training."""
+
+    def run(server, *words):
+        told = {
+            **os.environ, **environment, "WANDB_MODE": "offline", "WANDB_API_KEY": "0" * 40,
+            "WANDB_BASE_URL": server.url, "NO_PROXY": "127.0.0.1",
+        }  # fmt: skip
+        return subprocess.run(
+            words, cwd=root, env=told, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*given):
+        servers.append(SweepServer(*given))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_a_run_of_a_sweep_by_the_agents_command(path, root):
-    """Offline and complete: what it wrote is what the CSV file has, and the summary is the chosen epoch's."""
+def test_a_run_of_a_sweep_by_the_agent(path, root, shell, serve):
+    """Offline and complete: what it wrote is what the CSV file has, and the summary is the chosen epoch's.
+
+    Seen to fail without ``project`` in the sweep: W&B named it after the folder.
+    """
     sweep = yaml.safe_load(path.read_text())
+    sweep["command"] += [*SHORT, "--trainer.max_epochs=2"]
+    (root / "short.yaml").write_text(yaml.safe_dump(sweep))
     *_, chosen = runs(sweep)
+    server = serve([chosen])
     before = set((root / "runs").rglob("*.wandb"))
-    here = Path(os.sys.executable).parent  # the console script of this environment
-    environment = {
-        **os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "LLM4SBR_CACHE": str(root / "cache"),
-        "PATH": f"{here}:{os.environ['PATH']}",
-    }  # fmt: skip
-    words = [*command(sweep, chosen), *SHORT]
-    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    told = shell(server, "wandb", "sweep", "short.yaml")
+    assert f"wandb agent {ENTITY}/llm4sbr/sweep1" in told.stderr
+    done = shell(server, "wandb", "agent", f"{ENTITY}/llm4sbr/sweep1")
     assert done.returncode == 0, done.stderr
+    assert server.dealt == {"run0": chosen}
     (file,) = set((root / "runs").rglob("*.wandb")) - before
+    assert file.stem == "run-run0", done.stderr
     folder = max((root / "runs" / "llm4sbr").glob("version_*"), key=lambda run: run.stat().st_mtime)
     table = pl.read_csv(folder / "metrics.csv")
     logged = wandb_file.history(file)
@@ -135,3 +127,29 @@ def test_a_run_of_a_sweep_by_the_agents_command(path, root):
     told = wandb_file.summary(file)
     assert all(told[name] == pytest.approx(value) for name, value in summary.items())
     assert wandb_file.config(file)["lr"] == chosen.get("model.lr", 0.001)
+
+
+@pytest.mark.data
+def test_the_agent_goes_on_after_a_run_that_it_stopped(root, shell, serve, monkeypatch):
+    """Early termination is no failure of ours: an agent that is told to bear none deals with the next run.
+
+    Seen to fail with an exit of status 143.
+    """
+    monkeypatch.setenv("WANDB_AGENT_MAX_INITIAL_FAILURES", "1")
+    sweep = yaml.safe_load((EXPERIMENTS / "sweeps" / "fusion.yaml").read_text())
+    sweep["command"] += SHORT[1:]  # all batches, or as many as a run is dealt
+    (root / "short.yaml").write_text(yaml.safe_dump(sweep))
+    before = set((root / "runs").rglob("resume.ckpt"))
+
+    def saved():
+        return set((root / "runs").rglob("resume.ckpt")) - before
+
+    first = {**next(runs(sweep)), "trainer.max_epochs": 1}
+    second = {**first, "trainer.limit_train_batches": 3}
+    server = serve([first, second], lambda run: run == "run0" and bool(saved()))
+    shell(server, "wandb", "sweep", "short.yaml")
+    done = shell(server, "wandb", "agent", f"{ENTITY}/llm4sbr/sweep1")
+    assert done.returncode == 0, done.stderr
+    assert list(server.dealt) == ["run0", "run1"]
+    assert len(saved()) == 1  # the stopped run can be resumed, the other has ended
+    assert len(list((root / "runs").rglob("run-run1.wandb"))) == 1

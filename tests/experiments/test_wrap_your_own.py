@@ -1,32 +1,21 @@
 """The worked example of a model of one's own, run as a person runs it, for a few batches."""
 
-import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
+from scripts import EXPERIMENTS, run
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "wrap_your_own.py"
+SCRIPT = EXPERIMENTS / "wrap_your_own.py"
 CHANCE = 20 / 1349  # of Recall@20
 
 needs_data = pytest.mark.skipif(find_spec("recbole") is None, reason="pip install --no-deps recbole==1.2.1")
 
 
 def recall(folder, *words):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--epochs", "1", "--share", "0.15", *words],
-        cwd=folder,
-        env={**os.environ, "LLM4SBR_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"test/recall@20\D+([0-9.]+)", done.stdout)
-    assert found, done.stdout
+    told = run(folder, SCRIPT.name, "--epochs", "1", "--share", "0.15", *words)
+    found = re.search(r"test/recall@20\D+([0-9.]+)", told)
+    assert found, told
     return float(found.group(1))
 
 

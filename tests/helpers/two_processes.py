@@ -54,7 +54,7 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
         root: For what runs leave behind.
         devices: Processes.
         case: ``shop``, ``backbone`` and its ``options``, ``wrapped``, ``model`` (the wrapper's options),
-            ``batch_size`` of all processes together, ``bucket``.
+            ``batch_size`` of all processes together, ``bucket``, ``look`` to keep what callbacks show.
     """
     seed_everything(3, verbose=False)
     shop = SessionDataModule(
@@ -69,15 +69,15 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
         title_views(shop, views)
     model, watch = make_model(shop.num_items, case), Watch()
     samples, pictures = SampleSessions(5), Pictures(5)
+    looked = [samples, pictures] if case.get("look") else []
     trainer = Trainer(
         max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",
-        logger=False, enable_checkpointing=False, callbacks=[watch, ViewCache(str(views)), samples, pictures],
+        logger=False, enable_checkpointing=False, callbacks=[watch, ViewCache(str(views)), *looked],
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=root, log_every_n_steps=1,
         num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(model, shop)
     look = pictures.found
-    assert look is not None
     fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
     (tested,) = trainer.test(model, shop, verbose=False)
     written = Path(case["shop"]) / f"next-{devices}.parquet"
@@ -91,9 +91,16 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
         "written": str(written),
         "targets": watch.targets,
         "drawn": watch.drawn,
+        **({} if look is None else shown(samples, pictures.before, look)),
+    }
+
+
+def shown(samples: SampleSessions, before: Any, look: Any) -> dict[str, Any]:
+    """What the callbacks show of the chosen epoch."""
+    return {
         "samples": list(samples.stories.values()),
         "ranks": [look.length.tolist(), look.rank.tolist()],
-        "spaces": [part.tolist() for part in (*(pictures.before or ()), *(look.spaces or ()))],
+        "spaces": [part.tolist() for part in (*(before or ()), *(look.spaces or ()))],
     }
 
 

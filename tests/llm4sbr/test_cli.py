@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
+from llm4sbr import backbones
 from llm4sbr.cli import main
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
-BACKBONES = sorted(path.stem for path in (EXPERIMENTS / "backbone").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +23,12 @@ def _quiet_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def words(command, ring_shop, *more, backbone="srgnn"):
+def words(command, ring_shop, *more, backbone=str(EXPERIMENTS / "backbone" / "srgnn.yaml")):
     return [
         command,
         *("--config", str(EXPERIMENTS / "base.yaml")),
         *("--data", "SessionDataModule", "--data.data_dir", str(ring_shop), "--data.split.by", "column"),
-        *("--model.backbone", str(EXPERIMENTS / "backbone" / f"{backbone}.yaml")),
+        *("--model.backbone", backbone),
         *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
         *more,
     ]
@@ -66,7 +66,7 @@ def test_the_command_that_fit_prints_works(ring_shop, capsys, module):
     assert "test/mrr@20" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", sorted(backbones.__all__))
 @pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
 def test_every_backbone_trains_by_name(ring_shop, backbone, module):
     short = ("--model", module, "--trainer.fast_dev_run", "true")
@@ -108,33 +108,6 @@ def test_the_front_door(given, status, told, capsys):
     assert main(given) == status
     shown = capsys.readouterr()
     assert told in shown.out + shown.err
-
-
-@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("backbone/*.yaml")), ids=lambda p: p.stem)
-def test_backbone_configs_run(path, ring_shop):
-    assert main(words("fit", ring_shop, "--trainer.fast_dev_run", "true", backbone=path.stem)) == 0
-
-
-@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("data/*.yaml")), ids=lambda p: p.stem)
-def test_data_configs_parse(path):
-    base, backbone = EXPERIMENTS / "base.yaml", EXPERIMENTS / "backbone" / "srgnn.yaml"
-    options = [
-        "--config",
-        str(base),
-        "--data",
-        str(path),
-        "--model.backbone",
-        str(backbone),
-        "--print_config",
-    ]
-    run = subprocess.run(
-        [sys.executable, "-m", "llm4sbr", "fit", *options, "--print_config"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert yaml.safe_load(run.stdout)["data"]["class_path"].startswith("llm4sbr.datamodules.")
 
 
 def test_an_unknown_key_is_an_error(ring_shop, capsys):

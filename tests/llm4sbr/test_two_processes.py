@@ -18,6 +18,7 @@ BACKBONES = [
     "CORE", "AttenMixer", "MSGIFSR", "SHARE",
 ]  # fmt: skip
 
+SHOWN = ["odd", "one", "bucket", "SRGNN-False", "SRGNN-True"]
 EXACT = [name for name in BACKBONES if name != "LESSR"]  # batch statistics; torch syncs them on GPUs alone
 
 
@@ -43,6 +44,8 @@ def cases(folder):
             made[f"{name}-{wrapped}"] = {
                 "shop": even, "backbone": name, "wrapped": wrapped, "options": OPTIONS.get(name, {}),
             }  # fmt: skip
+    for name in SHOWN:
+        made[name]["look"] = True
     return made
 
 
@@ -103,7 +106,7 @@ def test_every_example_is_trained_on_and_recommended_for_once(found, name):
     assert not list(Path(one["written"]).parent.glob("*-rank*"))
 
 
-@pytest.mark.parametrize("name", names("SRGNN-False", "SRGNN-True"))
+@pytest.mark.parametrize("name", SHOWN)
 def test_what_is_shown_is_of_all_processes_sessions(found, name):
     """Each of them once. Seen to fail with the first process's alone, and with rows that only fill up."""
     one, *both = (process[name] for process in found)
