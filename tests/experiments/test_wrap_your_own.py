@@ -12,6 +12,11 @@ CHANCE = 20 / 1349  # of Recall@20
 needs_data = pytest.mark.skipif(find_spec("recbole") is None, reason="pip install --no-deps recbole==1.2.1")
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM4SBR_CACHE", str(tmp_path / "cache"))
+
+
 def recall(folder, *words):
     told = run(folder, SCRIPT.name, "--epochs", "1", "--share", "0.15", *words)
     found = re.search(r"test/recall@20\D+([0-9.]+)", told)

@@ -17,7 +17,11 @@ FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["lightning.pytorch", "llm4sbr.trainer_cli", "llm4sbr.datamodules"])
 
 
-def _in_the_process(cwd: Path, script: Path, words: tuple[str, ...], said: str) -> None:
+def _in_the_process(
+    cwd: Path, script: Path, words: tuple[str, ...], said: str, environment: dict[str, str]
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)  # the caller's, and not that of the first who started a script
     with open(said, "wb") as told:
         for stream in (1, 2):
             os.dup2(told.fileno(), stream)
@@ -36,7 +40,8 @@ class Started:
 
     def __init__(self, cwd: Path, script: Path, *words: str) -> None:
         self._said = tempfile.NamedTemporaryFile()  # noqa: SIM115 (it lives as long as this does)
-        self.process = FORKED.Process(target=_in_the_process, args=(cwd, script, words, self._said.name))
+        given = (cwd, script, words, self._said.name, dict(os.environ))
+        self.process = FORKED.Process(target=_in_the_process, args=given)
         self.process.start()
 
     def wait(self, timeout: float = 300) -> tuple[int, str]:
