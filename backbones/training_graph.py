@@ -66,8 +66,8 @@ class TrainingGraph(nn.Module):
 
 def _take_sizes(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: object) -> None:
     for name, old in list(module.named_buffers(recurse=False)):
-        new = state_dict.get(prefix + name)
-        if isinstance(new, Tensor) and new.shape != old.shape:
+        new = state_dict.get(prefix + name)  # FSDP brings a promise of a tensor, with its shape
+        if new is not None and new.shape != old.shape:
             setattr(module, name, old.new_empty(new.shape))
 
 

@@ -1,0 +1,84 @@
+"""Training with FSDP in two processes, or in one without: kept, tested, resumed; a file has what was found.
+
+``python sharded.py OUT SHOP DEVICES NAMES``: names are ``BACKBONE-bare`` or ``BACKBONE-wrapped``.
+"""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from cpu_fsdp import CPUFSDP
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
+from llm4sbr.callbacks import ViewCache
+from llm4sbr.datamodules import SessionDataModule, SplitBy
+
+OPTIONS: dict[str, dict[str, Any]] = {"DHCN": {"beta": 0.0}}  # its contrast shuffles sessions within a batch
+
+
+def make_model(name: str, num_items: int) -> SBRModule:
+    """A model with everything that has weights, and no dropout: its masks differ from process to process."""
+    kind, how = name.split("-")
+    chosen = getattr(backbones, kind)
+    options = {option: 0.0 for option in inspect.signature(chosen).parameters if "dropout" in option}
+    torch.manual_seed(3)
+    backbone = chosen(num_items, 8, **options, **OPTIONS.get(kind, {}))
+    model = SBRModule(backbone)
+    if how == "wrapped":
+        model = LLM4SBRWrapper(backbone, text_dim=8, text_scores=2, item_titles=2)
+    # An optimiser with a state. Adam would make a whole step of a gradient that is mere rounding.
+    model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
+    return model
+
+
+def run(root: Path, shop: Path, devices: int, name: str) -> dict[str, Any]:
+    """Four epochs at once, tested from the best checkpoint; and two, and two more from a checkpoint."""
+    seed_everything(3, verbose=False)
+    data = SessionDataModule(
+        str(shop), split=SplitBy(by="column"), batch_size=8 // devices, eval_batch_size=4 // devices
+    )
+
+    def trainer(epochs: int) -> Trainer:
+        best = ModelCheckpoint(
+            root / f"{name}-{devices}", filename="best-{epoch}", monitor="val/mrr@20", mode="max"
+        )
+        return Trainer(
+            max_epochs=epochs, accelerator="cpu", devices=devices,
+            strategy=CPUFSDP() if devices > 1 else "auto", callbacks=[ViewCache(str(shop / "views")), best],
+            logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=root,
+            num_sanity_val_steps=0,
+        )  # fmt: skip
+
+    def numbers(trainer: Trainer) -> dict[str, float]:
+        return {metric: float(value) for metric, value in trainer.callback_metrics.items()}
+
+    whole = trainer(4)
+    whole.fit(make_model(name, data.num_items), data)
+    best = whole.checkpoint_callback.best_model_path
+    (tested,) = trainer(1).test(
+        make_model(name, data.num_items), data, ckpt_path=best, verbose=False, weights_only=False
+    )
+    half, saved = trainer(2), root / f"{name}-{devices}-half.ckpt"
+    half.fit(make_model(name, data.num_items), data)
+    half.save_checkpoint(saved, weights_only=False)
+    rest = trainer(4)
+    rest.fit(make_model(name, data.num_items), data, ckpt_path=str(saved), weights_only=False)
+    weights = torch.load(best, weights_only=False)["state_dict"]
+    return {
+        "fit": numbers(whole),
+        "test": tested,
+        "resumed": numbers(rest),
+        "weights": {weight: value.tolist() for weight, value in weights.items()},
+    }
+
+
+if __name__ == "__main__":
+    out, shop, devices = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    found = {name: run(out.parent, shop, devices, name) for name in sys.argv[4:]}
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    Path(f"{out}-{devices}.{rank}.json").write_text(json.dumps(found))
