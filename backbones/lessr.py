@@ -137,8 +137,11 @@ class LESSR(SessionBackbone):
         return self._look_up(cast(Tensor, self.catalogue))
 
     def _look_up(self, item_ids: Tensor) -> Tensor:
-        """Vectors of items, cut in place as by ``nn.Embedding(max_norm=...)``, which takes row after row."""
+        """Vectors of items, cut in place as by ``nn.Embedding(max_norm=...)``, which takes row after row.
+
+        Behind autograd's back, for FSDP's weights are views that must not change in front of it. There what is
+        cut lasts for the step alone.
+        """
         if self.max_norm is not None:
-            with torch.no_grad():
-                self.embedding.weight.renorm_(2, 0, self.max_norm)
+            self.embedding.weight.data.renorm_(2, 0, self.max_norm)
         return cast(Tensor, self.embedding(item_ids))
