@@ -139,8 +139,8 @@ class LESSR(SessionBackbone):
     def _look_up(self, item_ids: Tensor) -> Tensor:
         """Vectors of items, cut in place as by ``nn.Embedding(max_norm=...)``, which takes row after row.
 
-        Behind autograd's back, for FSDP's weights are views that must not change in front of it. There what is
-        cut lasts for the step alone.
+        Behind autograd's back, for FSDP's weights are views that must not change in front of it. There what
+        is cut lasts for the step alone.
         """
         if self.max_norm is not None:
             self.embedding.weight.data.renorm_(2, 0, self.max_norm)

@@ -59,6 +59,6 @@ def test_a_resumed_sharded_run_ends_as_a_whole_one(found, name):
 
 
 def test_vectors_that_are_cut_in_place_train(found):
-    """LESSR's batch statistics are each process's own, so it is not compared. Seen to fail with a plain cut."""
+    """LESSR, not compared for its batch statistics. Seen to fail with a cut that autograd sees."""
     for process in found:
         assert 0 < process["LESSR-bare"]["fit"]["train/loss"] < 2.5  # ln V is 2.3
