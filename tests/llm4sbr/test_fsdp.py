@@ -37,17 +37,17 @@ def found(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sharded_training_computes_what_one_process_does(found, name):
-    """Losses and the checkpoint's weights to rounding, metrics exactly.
+    """Losses and the checkpoint's weights to rounding, which momentum carries on; metrics exactly.
 
     Seen to fail with a graph that did not take its size from a checkpoint that torch reads lazily.
     """
     one, *both = (process[name] for process in found)
     for process in both:
         assert process["test"] == one["test"]
-        assert process["fit"] == pytest.approx(one["fit"], rel=1e-4, abs=1e-6)
+        assert process["fit"] == pytest.approx(one["fit"], rel=1e-3, abs=1e-6)
         for weight, value in one["weights"].items():
             torch.testing.assert_close(
-                torch.tensor(process["weights"][weight]), torch.tensor(value), rtol=1e-4, atol=1e-5
+                torch.tensor(process["weights"][weight]), torch.tensor(value), rtol=1e-3, atol=1e-4
             )
 
 
