@@ -53,7 +53,7 @@ def test_sharded_training_computes_what_one_process_does(found, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_sharded_run_ends_as_a_whole_one(found, name):
-    """The optimiser's state is in the checkpoint. Seen to fail with a checkpoint that has none."""
+    """The optimiser's state is in the checkpoint. Seen to fail with momentum that begins at 0."""
     for process in found:
         assert process[name]["resumed"] == process[name]["fit"]
 
