@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -168,3 +170,18 @@ def test_another_failure_of_the_offline_run_is_told(no_login, monkeypatch):
     with pytest.warns(UserWarning, match="kept offline"), pytest.raises(wandb.errors.UsageError):
         _ = WandbLogger().experiment
     assert issubclass(WandbLogger, LightningWandbLogger)
+
+
+def test_nothing_of_a_run_without_it_needs_wandb(root, tmp_path):
+    """As where it is not installed. Seen to fail with an import at the head of `loggers` and a look at it."""
+    hidden = (
+        "import sys; sys.modules['wandb'] = None; from llm4sbr.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["fit", "--config", EXPERIMENTS / "base.yaml", "--data", root / "shop" / "data.yaml", *SHORT]
+    words += ["--views.store", root / "views", "--trainer.callbacks+", "llm4sbr.callbacks.Pictures"]
+    command = [sys.executable, "-c", hidden, *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "llm4sbr" / "version_0"
+    for name in ("metrics.csv", "summary.json", "samples.json", "pictures/spaces.png", "record.json"):
+        assert (folder / name).exists()
