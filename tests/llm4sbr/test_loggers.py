@@ -173,7 +173,7 @@ def test_another_failure_of_the_offline_run_is_told(no_login, monkeypatch):
 
 
 def test_nothing_of_a_run_without_it_needs_wandb(root, tmp_path):
-    """As where it is not installed. Seen to fail with an import at the head of `loggers` and a look at it."""
+    """As where it is not installed. Seen to fail with an import at the head of `run_summary`."""
     hidden = (
         "import sys; sys.modules['wandb'] = None; from llm4sbr.cli import main; sys.exit(main(sys.argv[1:]))"
     )
