@@ -22,8 +22,8 @@ def _in_the_process(
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)  # the caller's, and not that of the first who started a script
-    with open(said, "wb") as told:
-        for stream in (1, 2):
+    for stream in (1, 2):
+        with open(f"{said}/{stream}", "wb") as told:
             os.dup2(told.fileno(), stream)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.chdir(cwd)
@@ -39,18 +39,19 @@ class Started:
     """A script that runs."""
 
     def __init__(self, cwd: Path, script: Path, *words: str) -> None:
-        self._said = tempfile.NamedTemporaryFile()  # noqa: SIM115 (it lives as long as this does)
+        self._said = tempfile.TemporaryDirectory()
         given = (cwd, script, words, self._said.name, dict(os.environ))
         self.process = FORKED.Process(target=_in_the_process, args=given)
         self.process.start()
 
-    def wait(self, timeout: float = 300) -> tuple[int, str]:
-        """Its status, below 0 for a signal, and what it said."""
+    def wait(self, timeout: float = 300) -> tuple[int, str, str]:
+        """Its status, below 0 for a signal, and what it said on stdout and stderr."""
         self.process.join(timeout)
+        said, complained = (Path(self._said.name, stream).read_text() for stream in "12")
         if self.process.exitcode is None:
             self.process.kill()
-            raise TimeoutError(Path(self._said.name).read_text())
-        return self.process.exitcode, Path(self._said.name).read_text()
+            raise TimeoutError(said + complained)
+        return self.process.exitcode, said, complained
 
 
 def start(cwd: Path, script: str | Path, *words: str) -> Started:
@@ -59,17 +60,17 @@ def start(cwd: Path, script: str | Path, *words: str) -> Started:
 
 
 def run(cwd: Path, script: str | Path, *words: str) -> str:
-    """What the script says; it must succeed."""
-    status, said = start(cwd, script, *words).wait()
-    assert status == 0, said
+    """What the script prints; it must succeed."""
+    status, said, complained = start(cwd, script, *words).wait()
+    assert status == 0, complained
     return said
 
 
 def fails(cwd: Path, script: str | Path, *words: str) -> str:
     """What the script complains of; it must fail."""
-    status, said = start(cwd, script, *words).wait()
-    assert status != 0, said
-    return said
+    status, _, complained = start(cwd, script, *words).wait()
+    assert status == 1, complained
+    return complained
 
 
 def load(name: str) -> ModuleType:

@@ -3,35 +3,32 @@
 ``python sharded.py OUT SHOP DEVICES NAMES``: names are ``BACKBONE-bare`` or ``BACKBONE-wrapped``.
 """
 
-import inspect
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import two_processes
 from cpu_fsdp import CPUFSDP
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
+from llm4sbr import SBRModule
 from llm4sbr.callbacks import ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 
 OPTIONS: dict[str, dict[str, Any]] = {"DHCN": {"beta": 0.0}}  # its contrast shuffles sessions within a batch
+HEADS = {"text_scores": 2, "item_titles": 2}
 
 
 def make_model(name: str, num_items: int) -> SBRModule:
-    """A model with everything that has weights, and no dropout: its masks differ from process to process."""
+    """A model with everything that has weights, from the same seed every time."""
     kind, how = name.split("-")
-    chosen = getattr(backbones, kind)
-    options = {option: 0.0 for option in inspect.signature(chosen).parameters if "dropout" in option}
     torch.manual_seed(3)
-    backbone = chosen(num_items, 8, **options, **OPTIONS.get(kind, {}))
-    model = SBRModule(backbone)
-    if how == "wrapped":
-        model = LLM4SBRWrapper(backbone, text_dim=8, text_scores=2, item_titles=2)
-    # An optimiser with a state. Adam would make a whole step of a gradient that is mere rounding.
+    case = {"backbone": kind, "wrapped": how == "wrapped", "options": OPTIONS.get(kind, {}), "model": HEADS}
+    model = two_processes.make_model(num_items, case)
+    # An optimiser with a state.
     model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
     return model
 
