@@ -6,8 +6,9 @@
 
 For each backbone and variant: ``--trials`` fits, whose settings come from search.yaml, at a seed of their own
 and without a look at the test split; then the settings that are best by validation NDCG@20 run once for each
-seed and are tested. Bare and wrapped get as many trials, each with the same draw of what both have. A copy of
-the search space stays in OUT.
+seed and are tested. Bare and wrapped get as many trials, each with the same draw of what both have. With
+``--trials 1`` there is nothing to choose: the space's first settings are tested at once. A copy of the search
+space stays in OUT.
 
 Every fit leaves one JSON, so the command resumes where it was stopped and can be run in pieces: ``--minutes``
 starts no fit after that time. The same command in several processes shares the fits among them, which is how
@@ -107,7 +108,7 @@ def words(settings: dict[str, Any]) -> list[str]:
 def plan(args: argparse.Namespace) -> Iterator[Fit]:
     """All fits, a backbone at a time: the trials of its variants, then the seeds."""
     for backbone in args.backbones:
-        for trial in range(args.trials):
+        for trial in range(args.trials) if args.trials > 1 else ():
             yield from (Fit(backbone, variant, trial, TUNING_SEED) for variant in args.variants)
         for seed in args.seeds:
             yield from (Fit(backbone, variant, None, seed) for variant in args.variants)
@@ -121,7 +122,9 @@ def place(args: argparse.Namespace, fit: Fit) -> Path:
 
 
 def trials_of(args: argparse.Namespace, fit: Fit) -> list[Path]:
-    """The JSONs of the trials of a fit's model."""
+    """The JSONs of the trials that a fit's model is chosen from; one alone leaves nothing to choose."""
+    if args.trials == 1:
+        return []
     return [place(args, fit._replace(trial=n, seed=TUNING_SEED)) for n in range(args.trials)]
 
 
@@ -132,7 +135,7 @@ def settings_of(args: argparse.Namespace, space: Space, fit: Fit) -> dict[str, A
     trial = fit.trial
     if trial is None:
         scores = [json.loads(path.read_text())["best_validation"] for path in trials_of(args, fit)]
-        trial = max(range(len(scores)), key=scores.__getitem__)
+        trial = max(range(len(scores)), key=scores.__getitem__, default=0)
     return draw(space, trial, wrapped=wrapped, own_scores=own_scores)
 
 

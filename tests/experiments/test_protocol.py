@@ -84,6 +84,28 @@ def test_the_protocol_runs_in_pieces_and_tests_what_validation_chose(protocol, t
     assert "made with other settings" in fails(tmp_path, "protocol.py", *words)
 
 
+def test_one_trial_leaves_nothing_to_choose(protocol, tmp_path):
+    """Seen to fail with a trial run all the same."""
+    write_shop(tmp_path, sessions=30)
+    (tmp_path / "space.yaml").write_text("common:\n  --model.lr: [0.01, 0.05]\n")
+    words = ["--data", "data.yaml", "--variants", "bare", "--trials", "1", "--seeds", "0", "--quiet"]
+    words += [
+        "--space",
+        "space.yaml",
+        "--out",
+        "results",
+        "--epochs",
+        "1",
+        "--options",
+        "--trainer.accelerator cpu",
+    ]
+    assert "all 1 fits are there" in run(tmp_path, "protocol.py", *words)
+    assert [path.name for path in (tmp_path / "results").rglob("*.json")] == ["srgnn-bare-0.json"]
+    tested = json.loads((tmp_path / "results" / "srgnn-bare-0.json").read_text())
+    assert "--model.lr 0.01" in tested["command"]
+    assert "all 1 fits are there" in run(tmp_path, "protocol.py", *words)  # it goes on from there
+
+
 def test_processes_share_the_fits_and_a_killed_one_leaves_its_own_to_the_rest(tmp_path):
     """Seen to fail without the claim: fits are then run twice."""
     write_shop(tmp_path, sessions=30)
