@@ -1,14 +1,15 @@
-"""Vary a tuned wrapped model one thing at a time, and compare by validation; the test split is not read.
+"""Vary a tuned model one thing at a time, and compare by validation; the test split is not read.
 
     python experiments/ablations.py --data experiments/data/beauty-core.yaml \
         --tuned experiments/results/protocol-beauty-core --variant llm --store views/core --seeds 0 1 2 \
         --out experiments/results/ablations-beauty-core
 
-The model is the best trial that protocol.py left for this backbone and variant; the variations are the lines
-of ablations.yaml, and one more for each ``--r R=FINGERPRINT``, views localised with another r. Every fit
-leaves one JSON, so the command resumes; ``--minutes`` starts no fit after that time. The table shows the
-chosen epoch's validation metrics, and the mean difference to the tuned model over the seeds that both have,
-± its standard error.
+The model is the best trial that protocol.py left for this backbone and variant; the variations are the
+lines of ablations.yaml, and one more for each ``--r R=FINGERPRINT``, views localised with another r. For a
+bare model give ``--variant bare --file experiments/ablations-training.yaml``, which sets nothing of the
+wrapper's. Every fit leaves one JSON, so the command resumes; ``--minutes`` starts no fit after that time.
+The table shows the chosen epoch's validation metrics, and the mean difference to the tuned model over the
+seeds that both have, ± its standard error.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def variations(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def options(args: argparse.Namespace, words: list[str]) -> list[str]:
     """What a variation adds to the words that all fits share."""
-    return [*args.base, *words, "--trainer.max_epochs", str(args.epochs)]
+    return [*args.base, "--trainer.max_epochs", str(args.epochs), *words]
 
 
 def place(args: argparse.Namespace, name: str, seed: int) -> Path:
@@ -111,7 +112,7 @@ def main() -> int:
     parser.add_argument("--data_dir")
     parser.add_argument("--tuned", type=Path, required=True, help="folder that protocol.py wrote")
     parser.add_argument("--backbone", default="srgnn")
-    parser.add_argument("--variant", default="titles", choices=sorted(set(compare.VARIANTS) - {"bare"}))
+    parser.add_argument("--variant", default="titles", choices=sorted(compare.VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--file", type=Path, default=compare.HERE / "ablations.yaml")
     parser.add_argument("--r", nargs="*", default=[], metavar="R=FINGERPRINT", help="views of another r")

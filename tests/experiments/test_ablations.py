@@ -48,7 +48,7 @@ def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path)
         ("five-times-tau", ["--model.tau", "1"]),
     ):
         options = kept[f"srgnn-no-views-{name}-0"]["options"]
-        assert options == [*tuned, *added, "--trainer.max_epochs", "2"]
+        assert options == [*tuned, "--trainer.max_epochs", "2", *added]
     rows = {row["what"]: row for row in json.loads((tmp_path / "varied.json").read_text())["details"]}
     ours, base = (
         [100 * kept[f"srgnn-no-views-{name}-{seed}"]["best_validation"] for seed in (0, 1)]
@@ -78,13 +78,22 @@ def test_the_variations_kept_here_are_words_of_the_command_line(tmp_path, monkey
     """A misspelt option would cost its whole row after hours. Seen to fail with `--model.aligned`."""
     write_shop(tmp_path, sessions=30)
     monkeypatch.chdir(tmp_path)
-    named = yaml.safe_load((EXPERIMENTS / "ablations.yaml").read_text())
-    words = ["fit", "--config", str(EXPERIMENTS / "base.yaml"), "--data", "data.yaml", "--print_config"]
-    words += ["--model.backbone", str(EXPERIMENTS / "backbone" / "srgnn.yaml")]
-    for added in named.values():
-        words += shlex.split(added)  # the last word wins, each is parsed
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    told = capsys.readouterr()
-    assert ended.value.code == 0, told.err
-    assert yaml.safe_load(told.out)["model"]["init_args"]["separate_projections"] is True
+    kinds = {
+        "ablations.yaml": [],
+        "ablations-training.yaml": ["--model", "llm4sbr.SBRModule"],
+    }  # bare: no wrapper
+    for file, model in kinds.items():
+        named = yaml.safe_load((EXPERIMENTS / file).read_text())
+        words = ["fit", "--config", str(EXPERIMENTS / "base.yaml"), "--data", "data.yaml", "--print_config"]
+        words += [*model, "--model.backbone", str(EXPERIMENTS / "backbone" / "srgnn.yaml")]
+        for added in named.values():
+            words += shlex.split(added)  # the last word wins, each is parsed
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        told = capsys.readouterr()
+        assert ended.value.code == 0, told.err
+        found = yaml.safe_load(told.out)
+        if model:
+            assert (found["model"]["class_path"], found["trainer"]["max_epochs"]) == ("llm4sbr.SBRModule", 16)
+        else:
+            assert found["model"]["init_args"]["separate_projections"] is True
