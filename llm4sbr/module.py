@@ -17,6 +17,7 @@ from llm4sbr.distributed import IdleParameters
 from llm4sbr.epoch_means import EpochMeans
 from llm4sbr.errors import InputError
 from llm4sbr.functional import unit_rows
+from llm4sbr.heads.sequential_rules import SequentialRules
 from llm4sbr.losses import catalogue_cross_entropy
 from llm4sbr.ranking_module import RankingModule
 from llm4sbr.run_state import RunState
@@ -43,6 +44,8 @@ class SBRModule(RankingModule):
         session_dropout: Dropout on the session vector before it meets the items, in training.
         lr_schedule: ``"step"``, as ``lr_step`` and ``lr_gamma`` say, or ``"cosine"``: along a half cosine to
             zero at the end of the Trainer's ``max_epochs``, step by step.
+        rules: Weight of sequential rules beside the model's scores, in validation, test and prediction
+            (`llm4sbr.heads.SequentialRules`); 0 for none, around 1 for a start. Training does not see them.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
@@ -61,6 +64,7 @@ class SBRModule(RankingModule):
         label_smoothing: float = 0.0,
         session_dropout: float = 0.0,
         lr_schedule: Literal["step", "cosine"] = "step",
+        rules: float = 0.0,
     ) -> None:
         super().__init__(ks, top_k)
         if not isinstance(backbone, SessionBackbone):
@@ -82,6 +86,7 @@ class SBRModule(RankingModule):
                 hint="Leave score_scale out; the backbone's own options set its scale",
             )
         self.save_hyperparameters(ignore=["backbone"])
+        self.rules = SequentialRules(backbone.num_items, rules) if rules else None
         self.backbone = backbone
         self.score_scale, self.label_smoothing = score_scale, label_smoothing
         self.dropout = nn.Dropout(session_dropout)
@@ -94,10 +99,13 @@ class SBRModule(RankingModule):
         self._counts: Tensor | None = None  # (W,) examples of each of several processes in this step
 
     def setup(self, stage: str) -> None:
-        """Show the training sessions to a backbone that is about to be trained."""
+        """Show the training sessions to a backbone that is to be trained, and to the sequential rules."""
         source = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and source is not None and hasattr(source, "examples"):
-            self.backbone.read_training_sessions(source.examples("train"))
+        if source is not None and hasattr(source, "examples"):
+            if stage == "fit":
+                self.backbone.read_training_sessions(source.examples("train"))
+            if self.rules is not None:
+                self.rules.read_training_sessions(source.examples("train"))
         if stage == "fit" and self.trainer.world_size > 1:
             # One seed for all would drop the same units in every process. The weights are the first's anyway.
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
@@ -116,8 +124,12 @@ class SBRModule(RankingModule):
         return self.score_scale * unit_rows(session) @ items.T
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Scores over the catalogue."""
-        return self.score(*self.read(batch))
+        """Scores over the catalogue, to recommend by: with sequential rules where they have a weight."""
+        return self.with_rules(self.score(*self.read(batch)), batch)
+
+    def with_rules(self, scores: Tensor, batch: SessionBatch) -> Tensor:
+        """Scores ``(B, V)`` with the sequential rules, or as they are."""
+        return scores if self.rules is None else self.rules(scores, batch)
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Named losses of a batch; ``loss`` is what is minimised."""

@@ -46,6 +46,9 @@ def load_run(path: str | Path) -> SavedRun:
     config = read_config(folder / "config.yaml")
     cli = _build(folder, config)
     _load_weights(cli.model, checkpoint)
+    if cli.model.rules is not None:  # not in the checkpoint
+        cli.datamodule.prepare_data()
+        cli.model.rules.read_training_sessions(cli.datamodule.examples("train"))
     return SavedRun(cli.model.eval(), cli.datamodule, config, checkpoint)
 
 
@@ -58,6 +61,7 @@ def untrained(run: SavedRun, seed: int) -> SavedRun:
     learned = dict(cli.model.named_parameters(remove_duplicate=False))  # by every name of a shared one
     kept = {name: value for name, value in run.model.state_dict().items() if name not in learned}
     cli.model.load_state_dict(kept, strict=False)
+    cli.model.rules = run.model.rules
     return run._replace(model=cli.model.eval(), data=cli.datamodule)
 
 

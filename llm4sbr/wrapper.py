@@ -78,6 +78,7 @@ class LLM4SBRWrapper(SBRModule):
         label_smoothing: Share of the target's probability that is spread over the catalogue in training.
         session_dropout: Dropout on the session vector before it meets the items, in training.
         lr_schedule: ``"step"`` or ``"cosine"``, see `SBRModule`.
+        rules: Weight of sequential rules in validation, test and prediction, see `SBRModule`.
         align: False leaves out alignment (Eq. 8), an ablation.
         uniform: False leaves out uniformity (Eq. 9), an ablation.
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
@@ -113,6 +114,7 @@ class LLM4SBRWrapper(SBRModule):
         label_smoothing: float = 0.0,
         session_dropout: float = 0.0,
         lr_schedule: Literal["step", "cosine"] = "step",
+        rules: float = 0.0,
         align: bool = True,
         uniform: bool = True,
         separate_projections: bool = False,
@@ -133,6 +135,7 @@ class LLM4SBRWrapper(SBRModule):
             label_smoothing,
             session_dropout,
             lr_schedule,
+            rules,
         )
         if fusion not in FUSIONS:
             raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
@@ -208,7 +211,7 @@ class LLM4SBRWrapper(SBRModule):
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue (Eq. 13, arXiv:2402.13840), and the text side's where it has a say."""
         with item_tables_once(self.backbone):
-            return self._scores(self.enhance(batch))
+            return self.with_rules(self._scores(self.enhance(batch)), batch)
 
     def _scores(self, enhanced: Enhanced) -> Tensor:
         scores = self.score(enhanced.session, enhanced.interests)

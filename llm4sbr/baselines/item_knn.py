@@ -115,15 +115,25 @@ class ItemKNN:
         asking, item, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
         self._fitted = _Neighbors(num_items, offsets(asking, num_items + 1), item, similarity)
 
+    def neighbours(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """The neighbours of every item, item by item: item ``k`` has the entries ``start[k]:start[k + 1]``.
+
+        Shapes:
+            - start: ``(V + 2,)``; item: ``(M,)`` in 1..V; similarity: ``(M,)``, above 0
+
+        Raises:
+            InputError: It has not been fitted.
+        """
+        known = self._known()
+        return known.start, known.item, known.similarity
+
     def scores(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue, ``(B, V)``.
 
         Raises:
             InputError: It has not been fitted.
         """
-        if self._fitted is None:
-            raise InputError("ItemKNN has not counted any sessions", hint="Call fit first")
-        known, clicks = self._fitted, clicks_of(batch)
+        known, clicks = self._known(), clicks_of(batch)
         weight = DECAYS[self.weighting](clicks.age, clicks.length, self.horizon)  # (C,)
         asking = np.flatnonzero(weight > 0)
         owner, where = spread(known.start, clicks.item[asking])
@@ -132,6 +142,11 @@ class ItemKNN:
         shape = len(batch.lengths), known.num_items
         total = tally(cell, weight[click] * known.similarity[where], shape)
         return finish(total, clicks, self.remind, batch)
+
+    def _known(self) -> _Neighbors:
+        if self._fitted is None:
+            raise InputError("ItemKNN has not counted any sessions", hint="Call fit first")
+        return self._fitted
 
     def _count(
         self, table: SessionTable, by_item: IntArray, start: IntArray, items: IntArray, num_items: int
