@@ -92,6 +92,7 @@ class DHCN(SessionBackbone):
         bound = 1 / math.sqrt(embedding_dim)  # as the authors
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+        self.readout.begin_positive()
         with torch.no_grad():
             self.embedding.weight[0].zero_()
 

@@ -150,6 +150,7 @@ class GCEGNN(SessionBackbone):
         bound = 1 / math.sqrt(embedding_dim)  # as the authors
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+        self.readout.begin_positive()
         with torch.no_grad():
             self.embedding.weight[0].zero_()
 

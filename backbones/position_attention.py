@@ -35,7 +35,8 @@ class ReversedPositionAttention(nn.Module):
     .. math:: z_i = \tanh(W_3 [h_i ; p_{l-i+1}] + b_3), \quad
         \beta_i = q_2^T \sigma(W_4 z_i + W_5 s' + b_4), \quad S = \sum_i \beta_i h_i
 
-    with :math:`s'` the mean of the clicks. The weights are not normalised, as in the paper.
+    with :math:`s'` the mean of the clicks. The weights are not normalised, as in the paper, so they may be
+    negative: see `begin_positive`.
 
     Args:
         dim: ``d``.
@@ -55,6 +56,18 @@ class ReversedPositionAttention(nn.Module):
         self.attend_click = nn.Linear(dim, dim)
         self.attend_session = nn.Linear(dim, dim, bias=False)
         self.attend_score = nn.Linear(dim, 1, bias=False)
+
+    @torch.no_grad()
+    def begin_positive(self) -> None:
+        r"""Give :math:`q_2` the sign with which the clicks of a session speak for it, once it is drawn.
+
+        At first nearly all :math:`\beta` have the sign of :math:`q_2`'s sum. Where it is negative, ``S`` begins
+        as the opposite of the session; to turn it has to pass through zero, where cosine scores lead nowhere,
+        and many a training never gets there.
+        """
+        score = self.attend_score.weight
+        if score.sum() < 0:
+            score.neg_()
 
     def forward(self, clicks: Tensor, where: Clicks) -> Tensor:
         """One vector per session."""

@@ -12,7 +12,9 @@ import torch
 from lightning import Trainer
 
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr.backbones.dhcn import DHCN
 from llm4sbr.backbones.gcegnn import GCEGNN
+from llm4sbr.backbones.position_attention import find_clicks
 from llm4sbr.datamodules import SessionDataModule
 from llm4sbr.datamodules.rules import SplitBy
 from llm4sbr.testing import assert_backbone, make_batch, make_examples
@@ -239,6 +241,24 @@ def test_sessions_of_one_item_alone_are_a_graph_too():
     model.read_training_sessions(make_examples([[3, 3]]))
     assert model.global_graph.neighbours[3].tolist() == [3] + [0] * 11
     assert model(make_batch([[1, 2], [3]])).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [GCEGNN, DHCN])
+def test_a_session_begins_as_the_sum_of_its_clicks_and_not_as_its_opposite(kind):
+    """The read-out's weights are of either sign in the paper. Seen to fail without `begin_positive`."""
+    as_drawn = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        model = kind(8, 100)
+        model.read_training_sessions(make_examples(TRAINING))
+        clicks = torch.rand(3, 100, generator=torch.manual_seed(seed))  # all positive
+        read = model.readout(clicks, find_clicks(make_batch([[1, 2, 3]])))
+        assert (read > 0).all()
+        weight = model.readout.attend_score.weight
+        as_drawn.append(weight.sum().item() / weight.abs().sum().item())
+        assert weight.abs().max() <= 0.1  # within the authors' bound
+        assert (weight < 0).any()
+    assert 0 < min(as_drawn) < max(as_drawn) < 0.5  # only the sign is chosen
 
 
 def test_a_checkpoint_brings_its_graph():
