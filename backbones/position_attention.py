@@ -61,9 +61,9 @@ class ReversedPositionAttention(nn.Module):
     def begin_positive(self) -> None:
         r"""Give :math:`q_2` the sign with which the clicks of a session speak for it, once it is drawn.
 
-        At first nearly all :math:`\beta` have the sign of :math:`q_2`'s sum. Where it is negative, ``S`` begins
-        as the opposite of the session; to turn it has to pass through zero, where cosine scores lead nowhere,
-        and many a training never gets there.
+        At first nearly all :math:`\beta` have the sign of :math:`q_2`'s sum. Where that is negative, ``S``
+        begins as the opposite of the session; to turn it has to pass through zero, where cosine scores lead
+        nowhere, and many a training never gets there.
         """
         score = self.attend_score.weight
         if score.sum() < 0:

@@ -72,9 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _dispatch(words)
-    except InputError as error:
+    except ValueError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(
+            cause, InputError
+        ):  # the parser wraps what a class refuses
+            cause = cause.__cause__
+        if cause is None:
+            raise
         # What went wrong and what to do, without forty lines of a stranger's stack.
-        print(f"llm4sbr: error: {error}", file=sys.stderr)
+        print(f"llm4sbr: error: {cause}", file=sys.stderr)
         return 1
 
 

@@ -94,7 +94,15 @@ class SBRCLI(LightningCLI):
 def _significant(part: Any) -> Any:
     """A configuration without what does not change the numbers: evaluation may use other workers."""
     if isinstance(part, dict):
-        idle = ("num_workers", "eval_batch_size", "cache_dir", "top_k", "predict_events", "num_items")
+        idle = (
+            "num_workers",
+            "eval_batch_size",
+            "cache_dir",
+            "top_k",
+            "predict_events",
+            "num_items",
+            "rules",
+        )
         return {key: _significant(value) for key, value in part.items() if key not in idle}
     return part
 

@@ -101,6 +101,34 @@ def test_bad_data_is_one_clear_line(ring_shop, capsys):
 
 
 @pytest.mark.parametrize(
+    ("word", "value", "told"),
+    [("--model.label_smoothing", "2", "a share in [0, 1)"), ("--data.max_length", "0", "max_length")],
+)
+def test_a_value_that_a_class_refuses_is_one_clear_line(ring_shop, capsys, word, value, told):
+    """Seen to fail with the parser's traceback."""
+    assert main(words("fit", ring_shop, word, value)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("llm4sbr: error:")
+    assert told in error
+
+
+def test_sequential_rules_join_a_run_that_was_trained_without(ring_shop, tmp_path, capsys):
+    """Seen to fail with the weight of the rules compared as a setting of the training."""
+    assert main(words("fit", ring_shop, *FAST)) == 0
+    (saved,) = tmp_path.glob("runs/*/version_0/config.yaml")
+    config = yaml.safe_load(saved.read_text())
+    del config["model"]["init_args"]["rules"]  # a run of an earlier version
+    saved.write_text(yaml.safe_dump(config))
+    listed = []
+    for weight in ("0", "2"):
+        assert main(words("predict", ring_shop, *FAST, "--model.rules", weight)) == 0
+        listed.append(pl.read_parquet("recommendations.parquet")["scores"].to_list())
+    assert listed[0] != listed[1]
+    assert main(words("test", ring_shop, *FAST, "--model.rules", "2")) == 0
+    assert "version_0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("given", "status", "told"),
     [([], 2, "usage"), (["--help"], 0, "views"), (["--version"], 0, "llm4sbr 0."), (["fot"], 2, "fot")],
 )
