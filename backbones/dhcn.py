@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -119,10 +120,9 @@ class DHCN(SessionBackbone):
         """The attentive read-out, which is the long-term interest, ``(B, d)``."""
         return interests.long_term
 
-    def score(self, session: Tensor, interests: Interests) -> Tensor:
-        """Products with the convolved items that `encode` left in the context, ``(B, V)``."""
-        convolved: Tensor = interests.context
-        return session @ convolved.T
+    def scored_items(self, interests: Interests) -> Tensor:
+        """The convolved items, ``(V, d)``, that `encode` left in the context."""
+        return cast(Tensor, interests.context)
 
     def item_embeddings(self) -> Tensor:
         """The convolved items, ``(V, d)``, without the padding row."""

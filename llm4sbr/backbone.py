@@ -48,6 +48,14 @@ class SessionBackbone(nn.Module, ABC):
     def item_embeddings(self) -> Tensor:
         """Embeddings of items 1..V, ``(V, d)``, tied to the scores (Eq. 13, arXiv:2402.13840)."""
 
+    def scored_items(self, interests: Interests) -> Tensor:
+        """The embeddings of items 1..V that a session's vector meets in its scores, ``(V, d)``.
+
+        They are `item_embeddings`. Override it where `encode` had to compute those and left them in
+        `Interests.context`.
+        """
+        return self.item_embeddings()
+
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Scores over the whole catalogue, ``(B, V)`` (Eq. 13, arXiv:2402.13840).
 
@@ -59,7 +67,7 @@ class SessionBackbone(nn.Module, ABC):
             session: What `merge`, or the wrapper's fusion, made of the interests.
             interests: What `encode` returned for these sessions.
         """
-        return session @ self.item_embeddings().T
+        return session @ self.scored_items(interests).T
 
     def read_training_sessions(self, examples: Examples) -> None:
         """Take what the model needs from all training sessions, such as a global graph, before training.

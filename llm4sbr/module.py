@@ -120,7 +120,7 @@ class SBRModule(RankingModule):
         session = self.dropout(session)
         if self.score_scale is None:
             return self.backbone.score(session, interests)
-        items = unit_rows(self.backbone.item_embeddings())  # (V, d)
+        items = unit_rows(self.backbone.scored_items(interests))  # (V, d)
         return self.score_scale * unit_rows(session) @ items.T
 
     def forward(self, batch: SessionBatch) -> Tensor:

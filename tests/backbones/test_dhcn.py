@@ -284,3 +284,20 @@ def test_a_batch_that_is_too_long_is_refused():
 
 def test_doctests():
     assert doctest.testmod(dhcn).failed == 0
+
+
+@pytest.mark.parametrize("kind", [SBRModule, LLM4SBRWrapper])
+def test_its_scores_may_be_cosines_of_items_that_are_convolved_once(kind, monkeypatch):
+    """Seen to fail with the convolution computed again for the scores."""
+    torch.manual_seed(0)
+    backbone = DHCN(10, 6)
+    backbone.read_training_sessions(make_examples(TRAINING))
+    model = kind(backbone, score_scale=5.0).eval()
+    batch = make_batch(SESSIONS)
+    session, _ = model.read(batch)
+    items = backbone.item_embeddings()
+    expected = 5 * torch.nn.functional.cosine_similarity(session.unsqueeze(1), items.unsqueeze(0), dim=-1)
+    calls, convolve = [], backbone._convolve
+    monkeypatch.setattr(backbone, "_convolve", lambda: calls.append(1) or convolve())
+    torch.testing.assert_close(model(batch), expected)
+    assert len(calls) == 1
