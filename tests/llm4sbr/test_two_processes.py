@@ -39,6 +39,7 @@ def cases(folder):
     }
     for fusion in ("average", "concat", "residual"):
         made[fusion] = {"shop": even, "model": {"fusion": fusion, "text_scores": 2, "item_titles": 2}}
+    made["concat"]["model"]["rules"] = 1.0
     for name in BACKBONES:
         for wrapped in (False, True):
             made[f"{name}-{wrapped}"] = {
