@@ -127,12 +127,17 @@ def one_run(
         "log_dir": cli.trainer.log_dir,
         **tested,
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")  # a killed run leaves no half of a result
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(target)
+    keep(target, result)
     print(target, json.dumps(result.get("test", {"validation": result["best_validation"]})), flush=True)
     return result
+
+
+def keep(target: Path, result: dict[str, Any]) -> None:
+    """Write a result; a killed run leaves no half of one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(target)
 
 
 def curve(path: Path) -> list[dict[str, float]]:

@@ -108,7 +108,7 @@ def words(settings: dict[str, Any]) -> list[str]:
 def plan(args: argparse.Namespace) -> Iterator[Fit]:
     """All fits, a backbone at a time: the trials of its variants, then the seeds."""
     for backbone in args.backbones:
-        for trial in range(args.trials) if args.trials > 1 else ():
+        for trial in numbers_of_trials(args):
             yield from (Fit(backbone, variant, trial, TUNING_SEED) for variant in args.variants)
         for seed in args.seeds:
             yield from (Fit(backbone, variant, None, seed) for variant in args.variants)
@@ -121,11 +121,14 @@ def place(args: argparse.Namespace, fit: Fit) -> Path:
     return Path(args.out / "trials" / f"{fit.backbone}-{fit.variant}-{fit.trial:02d}.json")
 
 
+def numbers_of_trials(args: argparse.Namespace) -> range:
+    """The trials that are run; one alone leaves nothing to choose."""
+    return range(args.trials if args.trials > 1 else 0)
+
+
 def trials_of(args: argparse.Namespace, fit: Fit) -> list[Path]:
-    """The JSONs of the trials that a fit's model is chosen from; one alone leaves nothing to choose."""
-    if args.trials == 1:
-        return []
-    return [place(args, fit._replace(trial=n, seed=TUNING_SEED)) for n in range(args.trials)]
+    """The JSONs of the trials that a fit's model is chosen from."""
+    return [place(args, fit._replace(trial=n, seed=TUNING_SEED)) for n in numbers_of_trials(args)]
 
 
 def settings_of(args: argparse.Namespace, space: Space, fit: Fit) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ranks
@@ -36,13 +36,6 @@ CLICKS = (0, 5, 20, 100)  # upper ends of the bins but the last
 LENGTHS = (1, 3, 9)
 NEARNESS = (20, 100, 1000)
 Groups = dict[str, np.ndarray]  # kinds of examples by name, each (E,) bool
-
-
-class Model(NamedTuple):
-    """What a variant of a backbone earned, averaged over seeds."""
-
-    backbone: str
-    gains: np.ndarray  # (E,)
 
 
 def binned(values: np.ndarray, ends: tuple[int, ...], low: int = 0) -> Groups:
@@ -103,17 +96,16 @@ def kinds(
     return found
 
 
-def models(runs: list[dict], baseline: str, variant: str, metric: str) -> list[tuple[Model, Model]]:
-    """Pairs of a backbone's baseline and its wrapped model, over the seeds that both have."""
-    groups, found = table.grouped(runs), []
+def models(
+    runs: list[dict], baseline: str, variant: str, metric: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What each backbone's baseline and wrapped model earned, averaged over the seeds that both have."""
+    groups, found = table.grouped(runs), {}
     for backbone, name in groups:
-        shared = sorted(set(groups[backbone, name]) & set(groups.get((backbone, baseline), ())))
-        if name == variant and shared:
-            pair = (
-                Model(backbone, np.mean([gains_of(groups[backbone, one][s], metric) for s in shared], axis=0))
-                for one in (baseline, variant)
-            )
-            found.append((next(pair), next(pair)))
+        base, ours = groups.get((backbone, baseline), {}), groups[backbone, name]
+        if name == variant and (shared := sorted(set(base) & set(ours))):
+            means = [np.mean([gains_of(one[s], metric) for s in shared], axis=0) for one in (base, ours)]
+            found[backbone] = (means[0], means[1])
     return found
 
 
@@ -135,12 +127,12 @@ def rows(
         pairs = models(runs, args.baseline, args.variant, metric)
         if not pairs:
             raise InputError(f"no backbone has both {args.baseline} and {args.variant}", value=args.folders)
-        base, ours = (np.mean([pair[n].gains for pair in pairs], axis=0) for n in (0, 1))
+        base, ours = (np.mean([pair[n] for pair in pairs.values()], axis=0) for n in (0, 1))
         others = {run["backbone"]: gains_of(run, metric) for run in runs if run["backbone"] in args.beside}
         for by, groups in (everything | divided).items():
             for name, where in groups.items():
                 row = {"by": by, "group": name, "metric": metric, "examples": int(where.sum())}
-                row["backbones"] = [pair[0].backbone for pair in pairs]
+                row["backbones"] = list(pairs)
                 if where.any():
                     row |= compared(base[where], ours[where], session[where])
                     row["beside"] = {n: round(100 * float(one[where].mean()), 2) for n, one in others.items()}

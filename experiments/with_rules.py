@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import ranks
-from compare import RankRecorder
+from compare import RankRecorder, keep
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -54,9 +54,9 @@ def validated(run: SavedRun, rules: SequentialRules, weights: list[float]) -> li
 
     def measure(model: SBRModule, batches: tuple[SessionBatch], scores: Tensor) -> None:
         (batch,) = batches
+        shares = rules.log_shares(batch)
         for weight, metric in zip(weights, found, strict=True):
-            rules.weight = weight
-            metric.update(rules(scores, batch) if weight else scores, batch.target)
+            metric.update(scores + weight * shares, batch.target)
 
     watch = run.model.register_forward_hook(measure)
     try:
@@ -101,10 +101,7 @@ def one_result(path: Path, weights: list[float], target: Path) -> None:
         "weights": [{"rules": weight, **one} for weight, one in zip(weights, found, strict=True)],
         **tested(run),
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")  # a killed run leaves no half of a result
-    part.write_text(json.dumps(kept, indent=1) + "\n")
-    part.replace(target)
+    keep(target, kept)
     print(target, weights[best], json.dumps(kept["test"]), flush=True)
 
 

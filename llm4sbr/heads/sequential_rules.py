@@ -93,11 +93,15 @@ class SequentialRules(nn.Module):
         found[row, asking - 1] = 0
         return found
 
-    def forward(self, scores: Tensor, batch: SessionBatch) -> Tensor:
-        """The scores with the rules."""
+    def log_shares(self, batch: SessionBatch) -> Tensor:
+        """What λ multiplies, ``(B, V)`` float32."""
         found = self.rules(batch)
         share = found / found.sum(1, keepdim=True).clamp_min(torch.finfo(found.dtype).tiny)
-        return scores.float() + self.weight * torch.log(share + FLOOR)
+        return torch.log(share + FLOOR)
+
+    def forward(self, scores: Tensor, batch: SessionBatch) -> Tensor:
+        """The scores with the rules."""
+        return scores.float() + self.weight * self.log_shares(batch)
 
     @staticmethod
     def _latest(batch: SessionBatch) -> Tensor:
