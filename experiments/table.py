@@ -86,7 +86,7 @@ def main() -> int:
         values = {m: np.array([100 * run["test"][f"test/{m}"] for run in by_seed.values()]) for m in METRICS}
         row = {"backbone": backbone, "variant": variant, "seeds": sorted(by_seed)}
         row |= {
-            m: {"mean": round(v.mean(), 3), "std": round(v.std(ddof=1), 3) if len(v) > 1 else None}
+            m: {"mean": round(v.mean(), 4), "std": round(v.std(ddof=1), 4) if len(v) > 1 else None}
             for m, v in values.items()
         }
         base = reference(args, groups, backbone, by_seed)
@@ -154,6 +154,7 @@ def report(args: argparse.Namespace, runs: list[dict], rows: list[dict]) -> dict
         "command": shlex.join(["python", *sys.argv]),
         **{key: first[key] for key in ("date", "machine", "device", "versions")},
         "rows": flat,
+        "details": rows,
     }
 
 

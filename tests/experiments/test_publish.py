@@ -1,0 +1,79 @@
+"""The tables of both READMEs are what the results say, and a table that is not is told."""
+
+import json
+
+import pytest
+from scripts import EXPERIMENTS, fails, load, run
+
+
+@pytest.fixture
+def publish():
+    return load("publish")
+
+
+def lift(relative, *interval):
+    return {"relative": relative, "seeds": [0], "interval": list(interval) or None}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A bare and a wrapped SR-GNN and a baseline, as table.py leaves them."""
+
+    def row(backbone, variant, value, seeds, lifts=None):
+        spread = None if len(seeds) == 1 else 0.25
+        found = {
+            metric: {"mean": value, "std": spread}
+            for metric in ("recall@5", "recall@20", "mrr@20", "ndcg@20")
+        }
+        return {"backbone": backbone, "variant": variant, "seeds": seeds, "lift": lifts or {}, **found}
+
+    wins = {"recall@5": lift(0.1, 0.02, 0.2), "recall@20": lift(-0.01, -0.05, 0.03), "mrr@20": lift(0.5)}
+    rows = [
+        row("sequential-rules", "bare", 4.0, [0]),
+        row("srgnn", "titles", 3.336, [0, 1], wins),
+        row("srgnn", "bare", 3.0, [0, 1]),
+    ]
+    (tmp_path / "protocol-beauty.json").write_text(json.dumps({"details": rows}))
+    one = [row("narm", "titles", 2.0, [0], wins), row("narm", "bare", 1.0, [0])]
+    (tmp_path / "protocol-beauty-one-seed.json").write_text(json.dumps({"details": one}))
+    return tmp_path
+
+
+TABLE = """\
+| {examples} | Recall@5 | Recall@20 | MRR@20 | NDCG@20 |
+|---|---|---|---|---|
+| SR-GNN, bare | 3.00 ± 0.25 | 3.00 ± 0.25 | 3.00 ± 0.25 | 3.00 ± 0.25 |
+| SR-GNN, wrapped, `titles` | 3.34 ± 0.25 | 3.34 ± 0.25 | 3.34 ± 0.25 | 3.34 ± 0.25 |
+| lift | **+10.0 % [+2.0, +20.0]** | −1.0 % [−5.0, +3.0] | +50.0 % |  |
+| NARM, bare (one seed) | 1.00 | 1.00 | 1.00 | 1.00 |
+| NARM, wrapped, `titles` (one seed) | 2.00 | 2.00 | 2.00 | 2.00 |
+| lift | **+10.0 % [+2.0, +20.0]** | −1.0 % [−5.0, +3.0] | +50.0 % |  |
+| *sequential rules* | **4.00** | **4.00** | **4.00** | **4.00** |
+"""
+
+
+def test_a_table_is_written_where_its_name_stands(publish, results, tmp_path):
+    """Seen to fail with rows in the order of the JSON, and with an interval that holds 0 in bold."""
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table protocol beauty -->\n| old |\n<!-- end -->\nafter\n")
+    command = ["publish.py", str(page), "--results", str(results)]
+    assert "not what the results say" in fails(tmp_path, *command, "--check")
+    assert "| old |" in page.read_text()
+    run(tmp_path, *command)
+    table = TABLE.format(examples=publish.DATA["beauty"])
+    assert page.read_text() == f"before\n<!-- table protocol beauty -->\n{table}<!-- end -->\nafter\n"
+    run(tmp_path, *command, "--check")
+
+
+def test_a_table_without_a_maker_or_an_end_is_refused(publish, results):
+    for text in ("<!-- table nothing -->\n<!-- end -->", "<!-- table cost -->\n| a |"):
+        with pytest.raises(ValueError, match="table"):
+            publish.renewed(text, results)
+
+
+def test_the_readmes_say_what_the_results_say(publish):
+    """No figure of their tables is typed by hand."""
+    for path in publish.FILES:
+        text = path.read_text()
+        assert publish.BLOCK.search(text), path
+        assert publish.renewed(text, EXPERIMENTS / "results") == text, "run: python experiments/publish.py"
