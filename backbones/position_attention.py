@@ -59,15 +59,14 @@ class ReversedPositionAttention(nn.Module):
 
     @torch.no_grad()
     def begin_positive(self) -> None:
-        r"""Give :math:`q_2` the sign with which the clicks of a session speak for it, once it is drawn.
+        r"""Let the clicks of a session speak for it: :math:`q_2` as drawn, but for its signs.
 
-        At first nearly all :math:`\beta` have the sign of :math:`q_2`'s sum. Where that is negative, ``S``
-        begins as the opposite of the session; to turn it has to pass through zero, where cosine scores lead
-        nowhere, and many a training never gets there.
+        At first all :math:`\beta` of a session are about half of :math:`q_2`'s sum. As drawn that is near zero,
+        of either sign, and a few steps of Adam carry it across; where it is negative ``S`` is the opposite of
+        the session, items learn to be found that way, and many a training stays there. Without signs the
+        sum begins out of reach.
         """
-        score = self.attend_score.weight
-        if score.sum() < 0:
-            score.neg_()
+        self.attend_score.weight.abs_()
 
     def forward(self, clicks: Tensor, where: Clicks) -> Tensor:
         """One vector per session."""

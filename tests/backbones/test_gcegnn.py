@@ -246,7 +246,6 @@ def test_sessions_of_one_item_alone_are_a_graph_too():
 @pytest.mark.parametrize("kind", [GCEGNN, DHCN])
 def test_a_session_begins_as_the_sum_of_its_clicks_and_not_as_its_opposite(kind):
     """The read-out's weights are of either sign in the paper. Seen to fail without `begin_positive`."""
-    as_drawn = []
     for seed in range(12):
         torch.manual_seed(seed)
         model = kind(8, 100)
@@ -255,10 +254,8 @@ def test_a_session_begins_as_the_sum_of_its_clicks_and_not_as_its_opposite(kind)
         read = model.readout(clicks, find_clicks(make_batch([[1, 2, 3]])))
         assert (read > 0).all()
         weight = model.readout.attend_score.weight
-        as_drawn.append(weight.sum().item() / weight.abs().sum().item())
-        assert weight.abs().max() <= 0.1  # within the authors' bound
-        assert (weight < 0).any()
-    assert 0 < min(as_drawn) < max(as_drawn) < 0.5  # only the sign is chosen
+        assert weight.max() <= 0.1  # within the authors' bound
+        assert weight.sum() > 5 * 0.006 * 100  # five steps of Adam at a rate of 6e-3 do not turn it
 
 
 def test_a_checkpoint_brings_its_graph():
