@@ -61,10 +61,10 @@ class ReversedPositionAttention(nn.Module):
     def begin_positive(self) -> None:
         r"""Let the clicks of a session speak for it: :math:`q_2` as drawn, but for its signs.
 
-        At first all :math:`\beta` of a session are about half of :math:`q_2`'s sum. As drawn that is near zero,
-        of either sign, and a few steps of Adam carry it across; where it is negative ``S`` is the opposite of
-        the session, items learn to be found that way, and many a training stays there. Without signs the
-        sum begins out of reach.
+        At first all :math:`\beta` of a session are about half of :math:`q_2`'s sum. As drawn that is near
+        zero, of either sign, and a few steps of Adam carry it across; where it is negative ``S`` is the
+        opposite of the session, items learn to be found that way, and many a training stays there. Without
+        signs the sum begins out of reach.
         """
         self.attend_score.weight.abs_()
 

@@ -24,6 +24,7 @@ import ranks
 
 METRICS = ("recall@5", "recall@20", "mrr@20", "ndcg@20")
 LIFTED = ("recall@5", "recall@20", "mrr@20")
+SUFFIX = "+rules"  # of a backbone's name: with_rules.py
 TARGET = 0.187  # of the average lift of Recall@20, benchmarks.md
 
 
@@ -69,6 +70,9 @@ def main() -> int:
     parser.add_argument(
         "--against", metavar="BACKBONE", help="its baseline for all; by default each one's own"
     )
+    parser.add_argument(
+        "--without-rules", action="store_true", help="lifts of models with rules are over those without"
+    )
     args = parser.parse_args()
     runs = read_runs(args.folders)
     if not runs:
@@ -90,7 +94,7 @@ def main() -> int:
             for m, v in values.items()
         }
         base = reference(args, groups, backbone, by_seed)
-        itself = (backbone, variant) == (args.against or backbone, args.baseline)
+        itself = (backbone, variant) == (compared_with(args, backbone), args.baseline)
         lifts = {} if itself else {metric: lift(base, by_seed, metric) for metric in LIFTED}
         row["lift"] = lifts
         rows.append(row)
@@ -108,6 +112,12 @@ def main() -> int:
     return 0
 
 
+def compared_with(args: argparse.Namespace, backbone: str) -> str:
+    """The backbone that one's lifts are relative to."""
+    own = backbone.removesuffix(SUFFIX) if args.without_rules else backbone
+    return args.against or own
+
+
 def reference(
     args: argparse.Namespace,
     groups: dict[tuple[str, str], dict[int, dict]],
@@ -115,7 +125,7 @@ def reference(
     seeds: dict[int, dict],
 ) -> dict[int, dict]:
     """What a model's lifts are relative to, by seed; what only counts has one run for all seeds."""
-    found = groups.get((args.against or backbone, args.baseline), {})
+    found = groups.get((compared_with(args, backbone), args.baseline), {})
     if args.against and len(found) == 1:
         return dict.fromkeys(seeds, *found.values())
     return found
@@ -124,7 +134,8 @@ def reference(
 def report(args: argparse.Namespace, runs: list[dict], rows: list[dict]) -> dict:
     """The rows in the form that all our benchmarks share."""
     flat = []
-    over = " ".join(part for part in (args.against, args.baseline) if part)
+    told = args.against or ("itself without rules" if args.without_rules else "")
+    over = " ".join(part for part in (told, args.baseline) if part)
     for row in rows:
         name, seeds = f"{row['backbone']} {row['variant']}", f"seeds {row['seeds']}"
         for metric in METRICS:

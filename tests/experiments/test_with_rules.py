@@ -39,8 +39,17 @@ def test_validation_chooses_the_weight_and_the_test_is_that_models(tmp_path):
         found = load("table").gains(load("ranks").unpack(ruled)[0], "mrr@20")
         assert found.mean() == pytest.approx(ruled["test"]["test/mrr@20"], abs=1e-5)
         assert ruled["backbone"] == "srgnn+rules"
-    told = run(tmp_path, "table.py", "plain", "rules", "--against", "srgnn")
+    told = run(tmp_path, "table.py", "plain", "rules", "--without-rules", "--json", "over.json")
     assert "| srgnn+rules | no-views | 1 |" in told
+    over = {
+        (row["backbone"], row["variant"]): row
+        for row in json.loads((tmp_path / "over.json").read_text())["details"]
+    }
+    assert over["srgnn", "bare"]["lift"] == {}
+    for variant in ("bare", "no-views"):  # both are over the bare one without
+        value = over["srgnn+rules", variant]["recall@20"]["mean"]
+        lift = value / over["srgnn", "bare"]["recall@20"]["mean"] - 1
+        assert over["srgnn+rules", variant]["lift"]["recall@20"]["relative"] == pytest.approx(lift, abs=1e-3)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rules").iterdir()}
     shutil.rmtree(tmp_path / "runs")
     run(tmp_path, "with_rules.py", "plain", "--out", "rules")  # what is there needs no checkpoint

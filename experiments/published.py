@@ -1,0 +1,205 @@
+"""The tables of README.md and experiments/README.md, from the results; publish.py writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+METRICS = ("recall@5", "recall@20", "mrr@20", "ndcg@20")
+SHOWN = {"recall@5": "Recall@5", "recall@20": "Recall@20", "mrr@20": "MRR@20", "ndcg@20": "NDCG@20"}
+LIFTED = METRICS[:3]
+FEW = 50  # examples below which a kind of example is not shown
+DATA = {  # what a table is called, how many examples it has
+    "beauty": "Beauty: 142,990 training, 15,727 validation, 17,422 test examples",
+    "ml-100k": "MovieLens 100K: 79,099 training, 8,352 validation, 8,528 test examples",
+}
+NAMES = {  # the order of rows: the paper's, ours, then what only counts
+    "srgnn": "SR-GNN",
+    "gru4rec": "GRU4Rec",
+    "sasrec": "SASRec",
+    "gcegnn": "GCE-GNN",
+    "dhcn": "S²-DHCN",
+    "stamp": "STAMP",
+    "niser": "NISER+",
+    "share": "SHARE",
+    "narm": "NARM",
+    "gcsan": "GC-SAN",
+    "tagnn": "TAGNN",
+    "lessr": "LESSR",
+    "core": "CORE",
+    "attenmixer": "Atten-Mixer",
+    "msgifsr": "MSGIFSR",
+    "sequential-rules": "*sequential rules*",
+    "vstan": "*VSTAN*",
+    "v-sknn": "*V-SKNN*",
+    "item-knn": "*item-kNN*",
+    "sknn": "*session-kNN*",
+    "pop": "*popularity*",
+    "s-pop": "*session popularity*",
+}
+COUNTED = list(NAMES)[15:]  # no gradient
+Row = dict[str, Any]
+
+
+def kept(results: Path, name: str) -> list[Row]:
+    """Rows of a JSON; none where its command has not been run."""
+    path = results / f"{name}.json"
+    return list(json.loads(path.read_text())["details"]) if path.exists() else []
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """Rows as the tables have them: by backbone, bare before wrapped."""
+    return sorted(rows, key=lambda row: (list(NAMES).index(row["backbone"]), row["variant"]))
+
+
+def line(cells: list[str]) -> str:
+    """A row of a table; minus signs are minus signs."""
+    return "| " + " | ".join(re.sub(r"(?<![\w.])-(?=\d)", "−", cell) for cell in cells) + " |"
+
+
+def head(cells: list[str]) -> list[str]:
+    return [line(cells), "|" + "---|" * len(cells)]
+
+
+def percent(lift: Row | None, *, bold: bool = True) -> str:
+    """A lift with its interval, bold where that leaves out 0."""
+    if lift is None:
+        return "–"
+    text = f"{100 * lift['relative']:+.1f} %"
+    if lift["interval"] is None:
+        return text
+    low, high = (100 * edge for edge in lift["interval"])
+    text += f" [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if bold and (low > 0 or high < 0) else text
+
+
+def named(row: Row) -> str:
+    """A model as the tables call it; few seeds are told."""
+    backbone, *rules = row["backbone"].split("+")
+    name = NAMES[backbone]
+    if backbone in COUNTED:
+        return name
+    name += " with rules" if rules else ""
+    name += {"bare": ", bare", "titles": ", wrapped, `titles`"}[row["variant"]]
+    return name + {1: " (one seed)", 2: " (two seeds)"}.get(len(row["seeds"]), "")
+
+
+def measured(row: Row, best: dict[str, float]) -> list[str]:
+    """A row's metrics, with their standard deviations over seeds; the best of a table is bold."""
+    cells = []
+    for metric in METRICS:
+        value, spread = row[metric]["mean"], row[metric]["std"]
+        cell = f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+        cells.append(f"**{cell}**" if round(value, 2) == best[metric] else cell)
+    return cells
+
+
+def protocol(results: Path, data: str) -> Iterator[str]:
+    """Every tested model of a data set, each pair with its lift; the best of a metric is bold."""
+    rows = in_order(kept(results, f"protocol-{data}") + kept(results, f"protocol-{data}-one-seed"))
+    best = {metric: max(round(row[metric]["mean"], 2) for row in rows) for metric in METRICS}
+    yield from head([DATA[data], *SHOWN.values()])
+    for row in rows:
+        yield line([named(row), *measured(row, best)])
+        if row["variant"] != "bare":
+            yield line(["lift", *(percent(row["lift"][metric]) for metric in LIFTED), ""])
+
+
+def lifts(results: Path, name: str) -> Iterator[str]:
+    """Lifts over bare, a backbone a row, both data sets beside each other, and their average."""
+    rows = kept(results, name)
+    cells = [f"{data} {SHOWN[metric]}" for data in ("Beauty", "MovieLens") for metric in LIFTED]
+    yield from head(["", *cells])
+    found = {
+        (row["backbone"], data): row for row in rows for data in DATA if f"protocol-{data}" in row["data"]
+    }
+    for backbone in [one for one in NAMES if any(row["backbone"] == one for row in rows)]:
+        pair = [found.get((backbone, data), {}) for data in DATA]
+        yield line([NAMES[backbone], *(percent(one.get(metric)) for one in pair for metric in LIFTED)])
+    averages = [
+        mean(row[metric]["relative"] for (_, of), row in found.items() if of == data)
+        for data in DATA
+        for metric in LIFTED
+    ]
+    yield line(["*average*", *(f"{100 * value:+.1f} %" for value in averages)])
+
+
+def average(results: Path, name: str) -> Iterator[str]:
+    """What wrapping brings on average over pairs of backbone and data set."""
+    rows = kept(results, name)
+    told = [f"{100 * mean(row[one]['relative'] for row in rows):+.1f} % of {SHOWN[one]}" for one in LIFTED]
+    yield f"Average over {len(rows)} pairs of backbone and data: {', '.join(told)} (`results/{name}.json`)."
+
+
+def where(results: Path) -> Iterator[str]:
+    """Recall@20 by kinds of test examples, both data sets beside each other."""
+    columns = ["number", "bare", "wrapped", "difference", "*rules*"]
+    yield from head(
+        [
+            "test examples by",
+            "",
+            f"Beauty: {columns[0]}",
+            *columns[1:],
+            f"MovieLens: {columns[0]}",
+            *columns[1:],
+        ]
+    )
+    both = [[one for one in kept(results, f"where-{data}") if one["metric"] == "recall@20"] for data in DATA]
+    for pair in zip(*both, strict=True):
+        cells = [pair[0]["by"], re.sub(r"(?<=\d)-(?=\d)", "–", pair[0]["group"])]
+        for row in pair:
+            cells.append(f"{row['examples']:,}")
+            if row["examples"] < FEW:
+                cells += ["–"] * 4
+                continue
+            low, high = row["interval"]
+            change = f"{row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+            cells += [f"{row['baseline']:.2f}", f"{row['wrapped']:.2f}"]
+            cells += [f"**{change}**" if low > 0 or high < 0 else change]
+            cells += [f"{row['beside']['sequential-rules']:.2f}"]
+        yield line(cells)
+
+
+def cost(results: Path) -> Iterator[str]:
+    """What a step and an epoch take, the cheapest backbone first."""
+    rows = kept(results, "cost-beauty")
+    found = {(row["backbone"], row["variant"]): row for row in rows}
+    yield from head(["backbone", "ms a step, bare", "wrapped", "min an epoch, bare", "wrapped"])
+    for bare in sorted((row for row in rows if row["variant"] == "bare"), key=lambda row: row["ms_a_step"]):
+        pair = (bare, found[bare["backbone"], "titles"])
+        cells = [NAMES[bare["backbone"]], *(f"{row['ms_a_step']:.0f}" for row in pair)]
+        yield line([*cells, *(f"{row['seconds_an_epoch'] / 60:.1f}" for row in pair)])
+
+
+def with_rules(results: Path, data: str) -> Iterator[str]:
+    """Models that were tested with sequential rules beside them: without, with, and what each is ahead of."""
+    beside = {
+        row["backbone"]: row for row in kept(results, f"protocol-{data}-rules") if row["variant"] != "bare"
+    }
+    rows = kept(results, f"protocol-{data}-rules-vs-without")  # their lifts are over bare without rules
+    alone = {
+        row["backbone"]: row
+        for row in kept(results, f"protocol-{data}-rules-vs-rules")
+        if row["variant"] != "bare"
+    }
+    counted = next(row for row in kept(results, f"protocol-{data}") if row["backbone"] == "sequential-rules")
+    best = {metric: max(round(row[metric]["mean"], 2) for row in rows) for metric in METRICS}
+    yield from head([DATA[data].split(":")[0], *SHOWN.values()])
+    yield line([NAMES["sequential-rules"], *(f"{counted[metric]['mean']:.2f}" for metric in METRICS)])
+    for backbone in [name for name in NAMES if f"{name}+rules" in beside]:
+        both = [row for row in rows if row["backbone"].split("+")[0] == backbone]
+        for row in sorted(both, key=lambda row: (row["backbone"], row["variant"])):
+            yield line([named(row), *measured(row, best)])
+        wrapped = both[
+            [(row["backbone"], row["variant"]) for row in both].index((f"{backbone}+rules", "titles"))
+        ]
+        for what, row in (
+            ("wrapped over bare, both with rules", beside[wrapped["backbone"]]),
+            ("wrapped with rules, over bare without", wrapped),
+            ("wrapped with rules, over the rules alone", alone[wrapped["backbone"]]),
+        ):
+            yield line([f"lift: {what}", *(percent(row["lift"][metric]) for metric in LIFTED), ""])
