@@ -1,0 +1,21 @@
+#!/bin/bash
+# Renew every table of README.md and experiments/README.md that stands on the protocol's results:
+#     bash experiments/tables.sh
+# Run from the project's root; where.py needs the title views of both data sets (Equal tuning, in README.md here).
+set -euo pipefail
+results=experiments/results
+for data in beauty ml-100k; do
+  folder=$results/protocol-$data baselines=$results/baselines options=()
+  if [ $data = beauty ]; then options=(--data_dir ../shared/data/beauty); else baselines=$baselines-$data; fi
+  table() { python experiments/table.py "$@"; }
+  table $folder $baselines --json $folder.json
+  table $folder $baselines --against sequential-rules --json $folder-vs-rules.json
+  table $folder-rules --json $folder-rules.json
+  table $folder $folder-rules --without-rules --json $folder-rules-vs-without.json
+  table $folder-rules $baselines --against sequential-rules --json $folder-rules-vs-rules.json
+  if [ -d $folder-one-seed ]; then table $folder-one-seed --json $folder-one-seed.json; fi
+  python experiments/where.py $folder $baselines --data experiments/data/$data.yaml "${options[@]}" \
+      --store views/$data --json $results/where-$data.json
+done
+python experiments/summary.py $results/protocol-beauty $results/protocol-ml-100k --json $results/lifts.json
+python experiments/publish.py
