@@ -6,7 +6,7 @@
 FOLDER is what protocol.py or compare.py wrote. Nothing is trained: the run of each result, as long as its
 checkpoint is there, is validated once for all weights (`--model.rules`), and tested once with the best by
 NDCG@20. The JSONs have the form of the others; the backbones are named ``sasrec+rules``. So ``table.py OUT``
-has the lifts of wrapped over bare with rules beside both, and ``table.py FOLDER OUT --against sasrec`` those
+has the lifts of wrapped over bare with rules beside both, and ``table.py FOLDER OUT --without-rules`` those
 over a model without. A result whose JSON exists is not repeated.
 """
 
