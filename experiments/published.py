@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-METRICS = ("recall@5", "recall@20", "mrr@20", "ndcg@20")
+from table import LIFTED, METRICS, SUFFIX
+
 SHOWN = {"recall@5": "Recall@5", "recall@20": "Recall@20", "mrr@20": "MRR@20", "ndcg@20": "NDCG@20"}
-LIFTED = METRICS[:3]
 FEW = 50  # examples below which a kind of example is not shown
 DATA = {  # what a table is called, how many examples it has
     "beauty": "Beauty: 142,990 training, 15,727 validation, 17,422 test examples",
@@ -51,9 +52,19 @@ def kept(results: Path, name: str) -> list[Row]:
     return list(json.loads(path.read_text())["details"]) if path.exists() else []
 
 
-def in_order(rows: list[Row]) -> list[Row]:
-    """Rows as the tables have them: by backbone, bare before wrapped."""
-    return sorted(rows, key=lambda row: (list(NAMES).index(row["backbone"]), row["variant"]))
+def plain(backbone: str) -> str:
+    """A backbone's name without the rules beside it."""
+    return backbone.removesuffix(SUFFIX)
+
+
+def place(row: Row) -> tuple[int, str, str]:
+    """Where a row stands: by backbone, without rules before with, bare before wrapped."""
+    return list(NAMES).index(plain(row["backbone"])), row["backbone"], row["variant"]
+
+
+def best_of(rows: list[Row]) -> dict[str, float]:
+    """The best of each metric, as it is shown."""
+    return {metric: max(round(row[metric]["mean"], 2) for row in rows) for metric in METRICS}
 
 
 def line(cells: list[str]) -> str:
@@ -65,7 +76,7 @@ def head(cells: list[str]) -> list[str]:
     return [line(cells), "|" + "---|" * len(cells)]
 
 
-def percent(lift: Row | None, *, bold: bool = True) -> str:
+def percent(lift: Row | None) -> str:
     """A lift with its interval, bold where that leaves out 0."""
     if lift is None:
         return "–"
@@ -74,16 +85,16 @@ def percent(lift: Row | None, *, bold: bool = True) -> str:
         return text
     low, high = (100 * edge for edge in lift["interval"])
     text += f" [{low:+.1f}, {high:+.1f}]"
-    return f"**{text}**" if bold and (low > 0 or high < 0) else text
+    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def named(row: Row) -> str:
     """A model as the tables call it; few seeds are told."""
-    backbone, *rules = row["backbone"].split("+")
+    backbone = plain(row["backbone"])
     name = NAMES[backbone]
     if backbone in COUNTED:
         return name
-    name += " with rules" if rules else ""
+    name += " with rules" if backbone != row["backbone"] else ""
     name += {"bare": ", bare", "titles": ", wrapped, `titles`"}[row["variant"]]
     return name + {1: " (one seed)", 2: " (two seeds)"}.get(len(row["seeds"]), "")
 
@@ -98,15 +109,20 @@ def measured(row: Row, best: dict[str, float]) -> list[str]:
     return cells
 
 
+def lifted(what: str, row: Row) -> str:
+    """A model's lifts under its metrics."""
+    return line([what, *(percent(row["lift"][metric]) for metric in LIFTED), ""])
+
+
 def protocol(results: Path, data: str) -> Iterator[str]:
     """Every tested model of a data set, each pair with its lift; the best of a metric is bold."""
-    rows = in_order(kept(results, f"protocol-{data}") + kept(results, f"protocol-{data}-one-seed"))
-    best = {metric: max(round(row[metric]["mean"], 2) for row in rows) for metric in METRICS}
+    rows = kept(results, f"protocol-{data}") + kept(results, f"protocol-{data}-one-seed")
+    best = best_of(rows)
     yield from head([DATA[data], *SHOWN.values()])
-    for row in rows:
+    for row in sorted(rows, key=place):
         yield line([named(row), *measured(row, best)])
         if row["variant"] != "bare":
-            yield line(["lift", *(percent(row["lift"][metric]) for metric in LIFTED), ""])
+            yield lifted("lift", row)
 
 
 def lifts(results: Path, name: str) -> Iterator[str]:
@@ -177,29 +193,22 @@ def cost(results: Path) -> Iterator[str]:
 
 def with_rules(results: Path, data: str) -> Iterator[str]:
     """Models that were tested with sequential rules beside them: without, with, and what each is ahead of."""
-    beside = {
-        row["backbone"]: row for row in kept(results, f"protocol-{data}-rules") if row["variant"] != "bare"
-    }
-    rows = kept(results, f"protocol-{data}-rules-vs-without")  # their lifts are over bare without rules
-    alone = {
-        row["backbone"]: row
-        for row in kept(results, f"protocol-{data}-rules-vs-rules")
-        if row["variant"] != "bare"
-    }
+    name = f"protocol-{data}-rules"
+    over_bare, over_plain, over_rules = (
+        {row["backbone"]: row for row in kept(results, name + versus) if row["variant"] != "bare"}
+        for versus in ("", "-vs-without", "-vs-rules")
+    )
     counted = next(row for row in kept(results, f"protocol-{data}") if row["backbone"] == "sequential-rules")
-    best = {metric: max(round(row[metric]["mean"], 2) for row in rows) for metric in METRICS}
+    rows = [
+        row for row in kept(results, f"{name}-vs-without") if plain(row["backbone"]) + SUFFIX in over_bare
+    ]
+    best = best_of([counted, *rows])
     yield from head([DATA[data].split(":")[0], *SHOWN.values()])
-    yield line([NAMES["sequential-rules"], *(f"{counted[metric]['mean']:.2f}" for metric in METRICS)])
-    for backbone in [name for name in NAMES if f"{name}+rules" in beside]:
-        both = [row for row in rows if row["backbone"].split("+")[0] == backbone]
-        for row in sorted(both, key=lambda row: (row["backbone"], row["variant"])):
+    yield line([named(counted), *measured(counted, best)])
+    for backbone, models in groupby(sorted(rows, key=place), key=lambda row: plain(row["backbone"])):
+        for row in models:
             yield line([named(row), *measured(row, best)])
-        wrapped = both[
-            [(row["backbone"], row["variant"]) for row in both].index((f"{backbone}+rules", "titles"))
-        ]
-        for what, row in (
-            ("wrapped over bare, both with rules", beside[wrapped["backbone"]]),
-            ("wrapped with rules, over bare without", wrapped),
-            ("wrapped with rules, over the rules alone", alone[wrapped["backbone"]]),
-        ):
-            yield line([f"lift: {what}", *(percent(row["lift"][metric]) for metric in LIFTED), ""])
+        ruled = backbone + SUFFIX
+        yield lifted("lift: wrapped over bare, both with rules", over_bare[ruled])
+        yield lifted("lift: wrapped with rules, over bare without", over_plain[ruled])
+        yield lifted("lift: wrapped with rules, over the rules alone", over_rules[ruled])

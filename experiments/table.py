@@ -24,7 +24,7 @@ import ranks
 
 METRICS = ("recall@5", "recall@20", "mrr@20", "ndcg@20")
 LIFTED = ("recall@5", "recall@20", "mrr@20")
-SUFFIX = "+rules"  # of a backbone's name: with_rules.py
+SUFFIX = "+rules"  # of a backbone's name, where with_rules.py tested it
 TARGET = 0.187  # of the average lift of Recall@20, benchmarks.md
 
 

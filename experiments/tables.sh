@@ -4,10 +4,10 @@
 # Run from the project's root; where.py needs the title views of both data sets (Equal tuning, in README.md here).
 set -euo pipefail
 results=experiments/results
+table() { python experiments/table.py "$@"; }
 for data in beauty ml-100k; do
   folder=$results/protocol-$data baselines=$results/baselines options=()
   if [ $data = beauty ]; then options=(--data_dir ../shared/data/beauty); else baselines=$baselines-$data; fi
-  table() { python experiments/table.py "$@"; }
   table $folder $baselines --json $folder.json
   table $folder $baselines --against sequential-rules --json $folder-vs-rules.json
   table $folder-rules --json $folder-rules.json

@@ -26,6 +26,7 @@ import numpy as np
 import ranks
 from compare import RankRecorder, keep
 from lightning.pytorch import Trainer
+from table import SUFFIX
 from torch import Tensor
 
 from llm4sbr.batch import SessionBatch
@@ -37,7 +38,6 @@ from llm4sbr.module import SBRModule
 from llm4sbr.saved_run import SavedRun, load_run
 
 CHOSEN_BY = "ndcg@20"
-SUFFIX = "+rules"  # of the backbone's name in the results
 
 
 def trainer_for(run: SavedRun, **options: Any) -> Trainer:
