@@ -1,9 +1,8 @@
 """Training with FSDP in two processes, or in one without: kept, tested, resumed; a file has what was found.
 
-``python sharded.py OUT SHOP DEVICES NAMES``: names are ``BACKBONE-bare`` or ``BACKBONE-wrapped``.
+``python sharded.py OUT DEVICES SHOP NAMES``: names are ``BACKBONE-bare`` or ``BACKBONE-wrapped``.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import two_processes
 from cpu_fsdp import CPUFSDP
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from one_and_two import leave
 
 from llm4sbr import SBRModule
 from llm4sbr.callbacks import ViewCache
@@ -75,7 +75,5 @@ def run(root: Path, shop: Path, devices: int, name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    out, shop, devices = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    found = {name: run(out.parent, shop, devices, name) for name in sys.argv[4:]}
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    Path(f"{out}-{devices}.{rank}.json").write_text(json.dumps(found))
+    out, devices, shop = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    leave(out, devices, {name: run(out.parent, shop, devices, name) for name in sys.argv[4:]})

@@ -13,6 +13,7 @@ import torch
 from letters import title_views
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
+from one_and_two import leave
 
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.callbacks import Pictures, RecommendationWriter, SampleSessions, ViewCache
@@ -106,9 +107,7 @@ def shown(samples: SampleSessions, before: Any, look: Any) -> dict[str, Any]:
 
 def main(out: Path, devices: int, cases: dict[str, dict[str, Any]]) -> None:
     """Run every case and write what this process found."""
-    found = {name: run(out.parent, devices, case) for name, case in cases.items()}
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    Path(f"{out}-{devices}.{rank}.json").write_text(json.dumps(found))
+    leave(out, devices, {name: run(out.parent, devices, case) for name, case in cases.items()})
 
 
 if __name__ == "__main__":

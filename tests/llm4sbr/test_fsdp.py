@@ -1,19 +1,13 @@
 """FSDP in two CPU processes (see `cpu_fsdp`) against one process: trained, kept, tested, resumed."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from letters import title_views
+from one_and_two import one_and_two
 from shops import BEADS, PARTS, write_shop
 
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 
-HELPER = Path(__file__).parents[1] / "helpers" / "sharded.py"
 NAMES = ["SRGNN-bare", "SRGNN-wrapped", "SASRec-wrapped", "GCEGNN-wrapped", "DHCN-wrapped"]
 
 
@@ -22,17 +16,9 @@ def found(tmp_path_factory):
     """What one process found, and what each of two did."""
     folder = tmp_path_factory.mktemp("sharded")
     shop = write_shop(folder / "shop", BEADS, sessions=40, clicks=lambda s: 3, parts=PARTS)
-    environment = {**os.environ, "LLM4SBR_CACHE": str(folder / "cache")}
     data = SessionDataModule(str(shop), split=SplitBy(by="column"), cache_dir=str(folder / "cache"))
     title_views(data, shop / "views")
-    for devices in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, str(HELPER), str(folder / "run"), str(shop), devices, *NAMES, "LESSR-bare"],
-            env=environment, capture_output=True, text=True, check=False, timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    files = ("run-1.0.json", "run-2.0.json", "run-2.1.json")
-    return [json.loads((folder / file).read_text()) for file in files]
+    return one_and_two("sharded.py", folder, str(shop), *NAMES, "LESSR-bare")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,17 +1,14 @@
 """Two gloo processes against one with the same global batch: the same losses, weights and metrics."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from one_and_two import one_and_two
 from shops import BEADS, PARTS, write_shop
 
-HELPER = Path(__file__).parents[1] / "helpers" / "two_processes.py"
 OPTIONS = {"DHCN": {"beta": 0.0}}  # its contrast shuffles sessions within a batch
 BACKBONES = [
     "SRGNN", "GRU4Rec", "SASRec", "GCEGNN", "DHCN", "NARM", "STAMP", "GCSAN", "TAGNN", "NISERPlus", "LESSR",
@@ -54,17 +51,7 @@ def cases(folder):
 def found(tmp_path_factory):
     """What one process found, and what each of two did."""
     folder = tmp_path_factory.mktemp("two")
-    words = json.dumps(cases(folder))
-    environment = {**os.environ, "LLM4SBR_CACHE": str(folder / "cache")}
-    for devices in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, str(HELPER), str(folder / "run"), devices, words],
-            env=environment, capture_output=True, text=True, check=False, timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "It is recommended to use" not in done.stderr
-    files = ("run-1.0.json", "run-2.0.json", "run-2.1.json")
-    return [json.loads((folder / file).read_text()) for file in files]
+    return one_and_two("two_processes.py", folder, json.dumps(cases(folder)))
 
 
 def names(*more):
