@@ -3,7 +3,8 @@
     python experiments/summary.py experiments/results/protocol-beauty experiments/results/protocol-ml-100k \
         --json experiments/results/lifts.json --picture experiments/results/curves
 
-Each folder is one data set that protocol.py wrote. A lift is relative to the bare backbone over the seeds
+Each folder is one data set that protocol.py wrote, or a data set's backbones of one seed: the average of
+those of several seeds is told first, then that of all. A lift is relative to the bare backbone over the seeds
 that both have; a loss is significant where the whole 95 % interval of a paired bootstrap over sessions lies
 below 0.
 ``--picture`` draws the validation curves of every tested fit, one file a data set: where a model overfits.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -36,6 +36,18 @@ def lifts(folder: Path, baseline: str) -> list[dict[str, Any]]:
         row |= {metric: table.lift(base, by_seed, metric) for metric in table.LIFTED}
         rows.append(row)
     return rows
+
+
+def averaged(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """What is averaged: a variant's pairs of several seeds, and where there are others, all of its pairs."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant]
+        sure = [row for row in own if len(row["recall@20"]["seeds"]) > 1]
+        groups[variant] = sure or own
+        if 0 < len(sure) < len(own):
+            groups[f"{variant}, with those of one seed"] = own
+    return groups
 
 
 def has_curve(run: dict[str, Any]) -> bool:
@@ -131,9 +143,7 @@ def main() -> int:
         return 1
     print("| data | backbone | variant | " + " | ".join(f"lift of {m}" for m in table.LIFTED) + " | worse |")
     print("|---|---|---|" + "---|" * len(table.LIFTED) + "---|")
-    by_variant: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        by_variant[row["variant"]].append(row)
         found = [row[metric] for metric in table.LIFTED]
         row["worse"] = [
             metric
@@ -144,7 +154,7 @@ def main() -> int:
         told = [*map(table.tell, found), ", ".join(row["worse"]) or ("–" if measured else "not known")]
         print("| " + " | ".join([row["data"], row["backbone"], row["variant"], *told]) + " |")
     averages = {}
-    for variant, own in by_variant.items():
+    for variant, own in averaged(rows).items():
         averages[variant] = {m: round(mean(row[m]["relative"] for row in own), 4) for m in table.LIFTED}
         told = [f"{averages[variant][metric]:+.1%}" for metric in table.LIFTED]
         print("| " + " | ".join(["*average*", f"{len(own)}", variant, *told, ""]) + " |")

@@ -17,5 +17,11 @@ for data in beauty ml-100k; do
   python experiments/where.py $folder $baselines --data experiments/data/$data.yaml "${options[@]}" \
       --store views/$data --json $results/where-$data.json
 done
-python experiments/summary.py $results/protocol-beauty $results/protocol-ml-100k --json $results/lifts.json
+folders=()
+for data in beauty ml-100k; do
+  for folder in $results/protocol-$data{,-one-seed}; do
+    if [ -d $folder ]; then folders+=($folder); fi
+  done
+done
+python experiments/summary.py "${folders[@]}" --json $results/lifts.json
 python experiments/publish.py

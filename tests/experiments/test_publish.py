@@ -92,6 +92,30 @@ def test_models_with_rules_stand_under_those_without(publish, results):
     assert [row.split(" | ")[1] for row in told[-4:-1]] == ["+10.0 %", "+20.0 %", "+30.0 %"]
 
 
+def test_pairs_of_one_seed_are_told_apart_and_averaged_with_the_others(publish, results):
+    """Seen to fail with one average over all; summary.py's groups are the same."""
+
+    def gains(backbone, data, size, *seeds):
+        found = {
+            metric: lift(size) | {"seeds": list(seeds)} for metric in ("recall@5", "recall@20", "mrr@20")
+        }
+        return {"backbone": backbone, "variant": "titles", "data": data, **found}
+
+    rows = [
+        gains("srgnn", "protocol-beauty", 0.1, 0, 1, 2),
+        gains("srgnn", "protocol-ml-100k", 0.2, 0, 1, 2),
+        gains("narm", "protocol-beauty-one-seed", 0.3, 0),
+    ]
+    (results / "lifts.json").write_text(json.dumps({"details": rows}))
+    table = publish.renewed("<!-- table lifts -->\n<!-- end -->", results)
+    assert "\n| SR-GNN | +10.0 % |" in table
+    assert "\n| NARM (one seed) | +30.0 % |" in table
+    told = publish.renewed("<!-- table average -->\n<!-- end -->", results)
+    assert "over 2 pairs of backbone and data, three seeds each: +15.0 % of Recall@5" in told
+    assert "with those of one seed, 3 pairs: +20.0 % of Recall@5" in told
+    assert load("summary").averaged(rows) == {"titles": rows[:2], "titles, with those of one seed": rows}
+
+
 def test_a_table_without_a_maker_or_an_end_is_refused(publish, results):
     for text in ("<!-- table nothing -->\n<!-- end -->", "<!-- table cost -->\n| a |"):
         with pytest.raises(ValueError, match="table"):
