@@ -36,6 +36,17 @@ class SessionBatch(NamedTuple):
         """True at real clicks, False at padding: ``(B, L)`` bool."""
         return torch.arange(self.item_ids.size(1), device=self.item_ids.device) < self.lengths.unsqueeze(1)
 
+    def latest_clicks(self) -> Tensor:
+        """True at the latest click of each of a session's items: ``(B, L)`` bool.
+
+        >>> batch_prefixes([[3, 4, 3], [5]]).latest_clicks().tolist()
+        [[False, True, True], [True, False, False]]
+        """
+        again = (
+            (self.item_ids.unsqueeze(1) == self.item_ids.unsqueeze(2)).triu(1).any(-1)
+        )  # clicked later, too
+        return self.padding_mask() & ~again
+
 
 class Interests(NamedTuple):
     """A backbone's two readings of a session (Eq. 6, arXiv:2402.13840), and what else it found on the way."""

@@ -17,6 +17,7 @@ from llm4sbr.distributed import IdleParameters
 from llm4sbr.epoch_means import EpochMeans
 from llm4sbr.errors import InputError
 from llm4sbr.functional import unit_rows
+from llm4sbr.heads.repeat_explore import RepeatExplore
 from llm4sbr.heads.sequential_rules import SequentialRules
 from llm4sbr.losses import catalogue_cross_entropy
 from llm4sbr.ranking_module import RankingModule
@@ -46,6 +47,8 @@ class SBRModule(RankingModule):
             zero at the end of the Trainer's ``max_epochs``, step by step.
         rules: Weight of sequential rules beside the model's scores, in validation, test and prediction
             (`llm4sbr.heads.SequentialRules`); 0 for none, around 1 for a start. Training does not see them.
+        repeat_explore: Ask first whether the next click repeats one of the session, in training and after it
+            (`llm4sbr.heads.RepeatExplore`); most worth it where nobody, or nearly everybody, clicks twice.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
@@ -65,6 +68,7 @@ class SBRModule(RankingModule):
         session_dropout: float = 0.0,
         lr_schedule: Literal["step", "cosine"] = "step",
         rules: float = 0.0,
+        repeat_explore: bool = False,
     ) -> None:
         super().__init__(ks, top_k)
         if not isinstance(backbone, SessionBackbone):
@@ -87,6 +91,7 @@ class SBRModule(RankingModule):
             )
         self.save_hyperparameters(ignore=["backbone"])
         self.rules = SequentialRules(backbone.num_items, rules) if rules else None
+        self.repeats = RepeatExplore(backbone.embedding_dim) if repeat_explore else None
         self.backbone = backbone
         self.score_scale, self.label_smoothing = score_scale, label_smoothing
         self.dropout = nn.Dropout(session_dropout)
@@ -99,11 +104,13 @@ class SBRModule(RankingModule):
         self._counts: Tensor | None = None  # (W,) examples of each of several processes in this step
 
     def setup(self, stage: str) -> None:
-        """Show the training sessions to a backbone that is to be trained, and to the sequential rules."""
+        """Show the training sessions to what is to be trained, and to the sequential rules."""
         source = getattr(self.trainer, "datamodule", None)
         if source is not None and hasattr(source, "examples"):
             if stage == "fit":
                 self.backbone.read_training_sessions(source.examples("train"))
+                if self.repeats is not None:
+                    self.repeats.read_training_sessions(source.examples("train"))
             if self.rules is not None:
                 self.rules.read_training_sessions(source.examples("train"))
         if stage == "fit" and self.trainer.world_size > 1:
@@ -125,7 +132,12 @@ class SBRModule(RankingModule):
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue, to recommend by: with sequential rules where they have a weight."""
-        return self.with_rules(self.score(*self.read(batch)), batch)
+        session, interests = self.read(batch)
+        return self.with_rules(self.with_repeats(self.score(session, interests), session, batch), batch)
+
+    def with_repeats(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
+        """Scores ``(B, V)`` with the session's items in their place among all, or as they are."""
+        return scores if self.repeats is None else self.repeats(scores, session, batch)
 
     def with_rules(self, scores: Tensor, batch: SessionBatch) -> Tensor:
         """Scores ``(B, V)`` with the sequential rules, or as they are."""
@@ -134,7 +146,8 @@ class SBRModule(RankingModule):
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Named losses of a batch; ``loss`` is what is minimised."""
         session, interests = self.read(batch)
-        rec_loss = self.rec_loss(self.score(session, interests), batch.target)
+        scores = self.with_repeats(self.score(session, interests), session, batch)
+        rec_loss = self.rec_loss(scores, batch.target)
         if interests.auxiliary_loss is None:
             return {"loss": rec_loss}
         auxiliary = interests.auxiliary_loss

@@ -79,6 +79,7 @@ class LLM4SBRWrapper(SBRModule):
         session_dropout: Dropout on the session vector before it meets the items, in training.
         lr_schedule: ``"step"`` or ``"cosine"``, see `SBRModule`.
         rules: Weight of sequential rules in validation, test and prediction, see `SBRModule`.
+        repeat_explore: Ask first whether the next click repeats one of the session, see `SBRModule`.
         align: False leaves out alignment (Eq. 8), an ablation.
         uniform: False leaves out uniformity (Eq. 9), an ablation.
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
@@ -115,6 +116,7 @@ class LLM4SBRWrapper(SBRModule):
         session_dropout: float = 0.0,
         lr_schedule: Literal["step", "cosine"] = "step",
         rules: float = 0.0,
+        repeat_explore: bool = False,
         align: bool = True,
         uniform: bool = True,
         separate_projections: bool = False,
@@ -136,6 +138,7 @@ class LLM4SBRWrapper(SBRModule):
             session_dropout,
             lr_schedule,
             rules,
+            repeat_explore,
         )
         if fusion not in FUSIONS:
             raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
@@ -211,17 +214,18 @@ class LLM4SBRWrapper(SBRModule):
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue (Eq. 13, arXiv:2402.13840), and the text side's where it has a say."""
         with item_tables_once(self.backbone):
-            return self.with_rules(self._scores(self.enhance(batch)), batch)
+            return self.with_rules(self._scores(self.enhance(batch), batch), batch)
 
-    def _scores(self, enhanced: Enhanced) -> Tensor:
+    def _scores(self, enhanced: Enhanced, batch: SessionBatch) -> Tensor:
         scores = self.score(enhanced.session, enhanced.interests)
-        return scores if enhanced.text is None else scores + enhanced.text
+        scores = scores if enhanced.text is None else scores + enhanced.text
+        return self.with_repeats(scores, enhanced.session, batch)
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity, and their sum ``loss`` (Eq. 15, arXiv:2402.13840)."""
         with item_tables_once(self.backbone):
             enhanced = self.enhance(batch)
-            rec_loss = self.rec_loss(self._scores(enhanced), batch.target)
+            rec_loss = self.rec_loss(self._scores(enhanced, batch), batch.target)
         if enhanced.gates is not None:
             means = enhanced.gates.detach().mean(0)  # (K,)
             self.observed = {f"gate_{view}": mean for view, mean in enumerate(means)}

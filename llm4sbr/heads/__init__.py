@@ -3,6 +3,7 @@
 from llm4sbr.heads.alignment import alignment_loss, uniformity_loss
 from llm4sbr.heads.fusion import FUSIONS, AverageFusion, ConcatFusion, Fused, GateFusion, ResidualFusion
 from llm4sbr.heads.item_titles import ItemTitles, add_item_titles, item_tables_once
+from llm4sbr.heads.repeat_explore import RepeatExplore
 from llm4sbr.heads.sequential_rules import SequentialRules
 from llm4sbr.heads.text_scores import TextScores
 from llm4sbr.heads.title_axes import TitleAxes, title_axes
@@ -14,6 +15,7 @@ __all__ = [
     "Fused",
     "GateFusion",
     "ItemTitles",
+    "RepeatExplore",
     "ResidualFusion",
     "SequentialRules",
     "TextScores",

@@ -79,7 +79,7 @@ class SequentialRules(nn.Module):
                 hint="Give the Trainer a data module, or call "
                 "model.rules.read_training_sessions(data.examples('train'))",
             )
-        row, click = torch.nonzero(self._latest(batch), as_tuple=True)  # (C,)
+        row, click = torch.nonzero(batch.latest_clicks(), as_tuple=True)  # (C,)
         asking = batch.item_ids[row, click]
         weight = 1 / (batch.lengths[row] - click).float()  # the last click has the age 0
         count = self.start[asking + 1] - self.start[asking]
@@ -102,10 +102,3 @@ class SequentialRules(nn.Module):
     def forward(self, scores: Tensor, batch: SessionBatch) -> Tensor:
         """The scores with the rules."""
         return scores.float() + self.weight * self.log_shares(batch)
-
-    @staticmethod
-    def _latest(batch: SessionBatch) -> Tensor:
-        """Which clicks are the latest of their item in the session, ``(B, L)`` bool."""
-        items = batch.item_ids
-        again = (items.unsqueeze(1) == items.unsqueeze(2)).triu(1).any(-1)  # (B, L): clicked later, too
-        return batch.padding_mask() & ~again
