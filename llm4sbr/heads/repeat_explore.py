@@ -29,8 +29,8 @@ class RepeatExplore(nn.Module):
         - \log \sum_{u \in C} e^{s_u} \Big), \quad l(s) = \log \frac{\pi}{1 - \pi} + w^T h_s + b
 
     with ``h_s`` the session vector and ``P(r | s)`` the sigmoid of ``l(s)``. It begins at ``π``, the share of
-    training examples whose target was clicked before (a half if none are shown to it), and learns ``w`` and ``b``. Neither order changes:
-    that among the session's items, or that among the others.
+    training examples whose target was clicked before (a half if none are shown to it), and learns ``w`` and
+    ``b``. Neither order changes: that among the session's items, or that among the others.
 
     Args:
         dim: ``d``, size of the session vector.
