@@ -42,9 +42,8 @@ class SessionBatch(NamedTuple):
         >>> batch_prefixes([[3, 4, 3], [5]]).latest_clicks().tolist()
         [[False, True, True], [True, False, False]]
         """
-        again = (
-            (self.item_ids.unsqueeze(1) == self.item_ids.unsqueeze(2)).triu(1).any(-1)
-        )  # clicked later, too
+        same = self.item_ids.unsqueeze(1) == self.item_ids.unsqueeze(2)  # (B, L, L)
+        again = same.triu(1).any(-1)  # clicked later, too
         return self.padding_mask() & ~again
 
 
