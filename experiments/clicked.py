@@ -5,7 +5,7 @@
 FOLDER is what protocol.py or compare.py wrote. The run of each result, as long as its checkpoint is there, is
 validated twice in one pass: as it is, and with the session's own items barred from the list. Where nobody
 clicks twice the difference is what a model wastes on them; where people do, what they are worth. Nothing is
-trained and the test split is not read. ``--model.repeat_explore`` is the head that learns which of both it is.
+trained and the test split is not read. ``--model.repeat_explore`` is the head that learns which it is.
 """
 
 from __future__ import annotations

@@ -28,8 +28,11 @@ TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
     "average": partial(published.average, name="lifts"),
     "where": published.where,
     "cost": published.cost,
-    "rules beauty": partial(published.with_rules, data="beauty"),
-    "rules ml-100k": partial(published.with_rules, data="ml-100k"),
+    **{
+        f"{suffix[1:]} {data}": partial(published.beside, data=data, suffix=suffix)
+        for suffix in published.BESIDE
+        for data in published.DATA
+    },
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from table import LIFTED, METRICS, SUFFIX
+from table import LIFTED, METRICS, REPEATS, RULES, plain
 
 SHOWN = {"recall@5": "Recall@5", "recall@20": "Recall@20", "mrr@20": "MRR@20", "ndcg@20": "NDCG@20"}
 FEW = 50  # examples below which a kind of example is not shown
@@ -42,6 +42,7 @@ NAMES = {  # the order of rows: the paper's, ours, then what only counts
     "pop": "*popularity*",
     "s-pop": "*session popularity*",
 }
+BESIDE = {RULES: "rules", REPEATS: "repeat-explore"}  # what a backbone's name tells, in words
 COUNTED = list(NAMES)[15:]  # no gradient
 Row = dict[str, Any]
 
@@ -52,13 +53,8 @@ def kept(results: Path, name: str) -> list[Row]:
     return list(json.loads(path.read_text())["details"]) if path.exists() else []
 
 
-def plain(backbone: str) -> str:
-    """A backbone's name without the rules beside it."""
-    return backbone.removesuffix(SUFFIX)
-
-
 def place(row: Row) -> tuple[int, str, str]:
-    """Where a row stands: by backbone, without rules before with, bare before wrapped."""
+    """Where a row stands: by backbone, alone before with something beside it, bare before wrapped."""
     return list(NAMES).index(plain(row["backbone"])), row["backbone"], row["variant"]
 
 
@@ -94,7 +90,7 @@ def named(row: Row) -> str:
     name = NAMES[backbone]
     if backbone in COUNTED:
         return name
-    name += " with rules" if backbone != row["backbone"] else ""
+    name += "".join(f" with {told}" for suffix, told in BESIDE.items() if suffix in row["backbone"])
     name += {"bare": ", bare", "titles": ", wrapped, `titles`"}[row["variant"]]
     return name + few(row["seeds"])
 
@@ -211,16 +207,19 @@ def cost(results: Path) -> Iterator[str]:
         yield line([*cells, *(f"{row['seconds_an_epoch'] / 60:.1f}" for row in pair)])
 
 
-def with_rules(results: Path, data: str) -> Iterator[str]:
-    """Models that were tested with sequential rules beside them: without, with, and what each is ahead of."""
-    name = f"protocol-{data}-rules"
+def beside(results: Path, data: str, suffix: str) -> Iterator[str]:
+    """Models that were tested with something beside them: without, with, and what each is ahead of."""
+    name, told = f"protocol-{data}-{suffix[1:]}", BESIDE[suffix]
     over_bare, over_plain, over_rules = (
         {row["backbone"]: row for row in kept(results, name + versus) if row["variant"] != "bare"}
         for versus in ("", "-vs-without", "-vs-rules")
     )
     counted = next(row for row in kept(results, f"protocol-{data}") if row["backbone"] == "sequential-rules")
+    with_it = {
+        row["backbone"]: row for row in kept(results, f"{name}-vs-without") if row["variant"] == "bare"
+    }
     rows = [
-        row for row in kept(results, f"{name}-vs-without") if plain(row["backbone"]) + SUFFIX in over_bare
+        row for row in kept(results, f"{name}-vs-without") if plain(row["backbone"]) + suffix in over_bare
     ]
     best = best_of([counted, *rows])
     yield from head([DATA[data].split(":")[0], *SHOWN.values()])
@@ -228,7 +227,8 @@ def with_rules(results: Path, data: str) -> Iterator[str]:
     for backbone, models in groupby(sorted(rows, key=place), key=lambda row: plain(row["backbone"])):
         for row in models:
             yield line([named(row), *measured(row, best)])
-        ruled = backbone + SUFFIX
-        yield lifted("lift: wrapped over bare, both with rules", over_bare[ruled])
-        yield lifted("lift: wrapped with rules, over bare without", over_plain[ruled])
-        yield lifted("lift: wrapped with rules, over the rules alone", over_rules[ruled])
+        both = backbone + suffix
+        yield lifted(f"lift: bare with {told}, over bare without", with_it[both])
+        yield lifted(f"lift: wrapped over bare, both with {told}", over_bare[both])
+        yield lifted(f"lift: wrapped with {told}, over bare without", over_plain[both])
+        yield lifted(f"lift: wrapped with {told}, over the sequential rules alone", over_rules[both])

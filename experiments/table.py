@@ -24,7 +24,8 @@ import ranks
 
 METRICS = ("recall@5", "recall@20", "mrr@20", "ndcg@20")
 LIFTED = ("recall@5", "recall@20", "mrr@20")
-SUFFIX = "+rules"  # of a backbone's name, where with_rules.py tested it
+RULES, REPEATS = "+rules", "+repeats"  # of a backbone's name: with_rules.py tested it; it has repeat_explore
+REPEATING = "--model.repeat_explore true"  # in the command of a fit
 TARGET = 0.187  # of the average lift of Recall@20, benchmarks.md
 
 
@@ -48,8 +49,17 @@ def interval(difference: np.ndarray, session: np.ndarray, draws: int = 2000) -> 
 
 
 def read_runs(folders: list[Path]) -> list[dict]:
-    """Every tested result of some folders."""
-    return [json.loads(path.read_text()) for folder in folders for path in sorted(folder.glob("*.json"))]
+    """Every tested result of some folders; a head that no file of a backbone names stands with its name."""
+    runs = [json.loads(path.read_text()) for folder in folders for path in sorted(folder.glob("*.json"))]
+    for run in runs:
+        if REPEATING in run.get("command", ""):
+            run["backbone"] += REPEATS
+    return runs
+
+
+def plain(backbone: str) -> str:
+    """A backbone's name without what is beside it."""
+    return backbone.split("+")[0]
 
 
 def grouped(runs: list[dict]) -> dict[tuple[str, str], dict[int, dict]]:
@@ -71,7 +81,9 @@ def main() -> int:
         "--against", metavar="BACKBONE", help="its baseline for all; by default each one's own"
     )
     parser.add_argument(
-        "--without-rules", action="store_true", help="lifts of models with rules are over those without"
+        "--over-plain",
+        action="store_true",
+        help="lifts of models with rules or repeat_explore are over those without",
     )
     args = parser.parse_args()
     runs = read_runs(args.folders)
@@ -114,7 +126,7 @@ def main() -> int:
 
 def compared_with(args: argparse.Namespace, backbone: str) -> str:
     """The backbone that one's lifts are relative to."""
-    own = backbone.removesuffix(SUFFIX) if args.without_rules else backbone
+    own = plain(backbone) if args.over_plain else backbone
     return args.against or own
 
 
@@ -134,7 +146,7 @@ def reference(
 def report(args: argparse.Namespace, runs: list[dict], rows: list[dict]) -> dict:
     """The rows in the form that all our benchmarks share."""
     flat = []
-    told = args.against or ("itself without rules" if args.without_rules else "")
+    told = args.against or ("itself alone" if args.over_plain else "")
     over = " ".join(part for part in (told, args.baseline) if part)
     for row in rows:
         name, seeds = f"{row['backbone']} {row['variant']}", f"seeds {row['seeds']}"

@@ -10,9 +10,11 @@ for data in beauty ml-100k; do
   if [ $data = beauty ]; then options=(--data_dir ../shared/data/beauty); else baselines=$baselines-$data; fi
   table $folder $baselines --json $folder.json
   table $folder $baselines --against sequential-rules --json $folder-vs-rules.json
-  table $folder-rules --json $folder-rules.json
-  table $folder $folder-rules --without-rules --json $folder-rules-vs-without.json
-  table $folder-rules $baselines --against sequential-rules --json $folder-rules-vs-rules.json
+  for beside in $folder-rules $folder-repeats; do
+    table $beside --json $beside.json
+    table $folder $beside --over-plain --json $beside-vs-without.json
+    table $beside $baselines --against sequential-rules --json $beside-vs-rules.json
+  done
   if [ -d $folder-one-seed ]; then table $folder-one-seed --json $folder-one-seed.json; fi
   python experiments/where.py $folder $baselines --data experiments/data/$data.yaml "${options[@]}" \
       --store views/$data --json $results/where-$data.json

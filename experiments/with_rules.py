@@ -6,7 +6,7 @@
 FOLDER is what protocol.py or compare.py wrote. Nothing is trained: the run of each result, as long as its
 checkpoint is there, is validated once for all weights (`--model.rules`), and tested once with the best by
 NDCG@20. The JSONs have the form of the others; the backbones are named ``sasrec+rules``. So ``table.py OUT``
-has the lifts of wrapped over bare with rules beside both, and ``table.py FOLDER OUT --without-rules`` those
+has the lifts of wrapped over bare with rules beside both, and ``table.py FOLDER OUT --over-plain`` those
 over a model without. A result whose JSON exists is not repeated.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 import ranks
 from compare import RankRecorder, keep
 from lightning.pytorch import Trainer
-from table import SUFFIX
+from table import RULES
 from torch import Tensor
 
 from llm4sbr.batch import SessionBatch
@@ -92,7 +92,7 @@ def one_result(path: Path, weights: list[float], target: Path) -> None:
     run.model.rules = rules if rules.weight else None
     kept = {name: value for name, value in result.items() if name not in ("test", "curve", "options")}
     kept |= {
-        "backbone": result["backbone"] + SUFFIX,
+        "backbone": result["backbone"] + RULES,
         "command": shlex.join(["python", *sys.argv]),
         "date": date.today().isoformat(),
         "trained_by": result["command"],

@@ -27,6 +27,9 @@ def test_clicked_items_are_barred_and_nothing_else(tmp_path):
         assert plain["barred"]["recall@20"] == 1.0  # nine beads
         assert head["barred"]["mrr@20"] == head["kept"]["mrr@20"]  # it has seen that nobody repeats
     assert f"0 of {plain['examples']}" in told
+    told = run(tmp_path, "table.py", "plain", "head", "--over-plain")
+    assert "| srgnn | bare | 1 |" in told
+    assert "| srgnn+repeats | no-views | 1 |" in told
 
 
 def test_it_says_what_is_gone(tmp_path):

@@ -39,7 +39,7 @@ def test_validation_chooses_the_weight_and_the_test_is_that_models(tmp_path):
         found = load("table").gains(load("ranks").unpack(ruled)[0], "mrr@20")
         assert found.mean() == pytest.approx(ruled["test"]["test/mrr@20"], abs=1e-5)
         assert ruled["backbone"] == "srgnn+rules"
-    told = run(tmp_path, "table.py", "plain", "rules", "--without-rules", "--json", "over.json")
+    told = run(tmp_path, "table.py", "plain", "rules", "--over-plain", "--json", "over.json")
     assert "| srgnn+rules | no-views | 1 |" in told
     over = {
         (row["backbone"], row["variant"]): row
