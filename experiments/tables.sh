@@ -11,6 +11,7 @@ for data in beauty ml-100k; do
   table $folder $baselines --json $folder.json
   table $folder $baselines --against sequential-rules --json $folder-vs-rules.json
   for beside in $folder-rules $folder-repeats; do
+    if ! ls $beside/*.json > /dev/null 2>&1; then continue; fi
     table $beside --json $beside.json
     table $folder $beside --over-plain --json $beside-vs-without.json
     table $beside $baselines --against sequential-rules --json $beside-vs-rules.json
