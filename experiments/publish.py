@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import published
+import published_beside
 
 HERE = Path(__file__).resolve().parent
 FILES = (HERE.parent / "README.md", HERE / "README.md")
@@ -28,8 +29,9 @@ TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
     "average": partial(published.average, name="lifts"),
     "where": published.where,
     "cost": published.cost,
+    "clicked": published_beside.clicked,
     **{
-        f"{suffix[1:]} {data}": partial(published.beside, data=data, suffix=suffix)
+        f"{suffix[1:]} {data}": partial(published_beside.beside, data=data, suffix=suffix)
         for suffix in published.BESIDE
         for data in published.DATA
     },

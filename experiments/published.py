@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -205,30 +204,3 @@ def cost(results: Path) -> Iterator[str]:
         pair = (bare, found[bare["backbone"], "titles"])
         cells = [NAMES[bare["backbone"]], *(f"{row['ms_a_step']:.0f}" for row in pair)]
         yield line([*cells, *(f"{row['seconds_an_epoch'] / 60:.1f}" for row in pair)])
-
-
-def beside(results: Path, data: str, suffix: str) -> Iterator[str]:
-    """Models that were tested with something beside them: without, with, and what each is ahead of."""
-    name, told = f"protocol-{data}-{suffix[1:]}", BESIDE[suffix]
-    over_bare, over_plain, over_rules = (
-        {row["backbone"]: row for row in kept(results, name + versus) if row["variant"] != "bare"}
-        for versus in ("", "-vs-without", "-vs-rules")
-    )
-    counted = next(row for row in kept(results, f"protocol-{data}") if row["backbone"] == "sequential-rules")
-    with_it = {
-        row["backbone"]: row for row in kept(results, f"{name}-vs-without") if row["variant"] == "bare"
-    }
-    rows = [
-        row for row in kept(results, f"{name}-vs-without") if plain(row["backbone"]) + suffix in over_bare
-    ]
-    best = best_of([counted, *rows])
-    yield from head([DATA[data].split(":")[0], *SHOWN.values()])
-    yield line([named(counted), *measured(counted, best)])
-    for backbone, models in groupby(sorted(rows, key=place), key=lambda row: plain(row["backbone"])):
-        for row in models:
-            yield line([named(row), *measured(row, best)])
-        both = backbone + suffix
-        yield lifted(f"lift: bare with {told}, over bare without", with_it[both])
-        yield lifted(f"lift: wrapped over bare, both with {told}", over_bare[both])
-        yield lifted(f"lift: wrapped with {told}, over bare without", over_plain[both])
-        yield lifted(f"lift: wrapped with {told}, over the sequential rules alone", over_rules[both])

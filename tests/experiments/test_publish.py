@@ -119,6 +119,27 @@ def test_pairs_of_one_seed_are_told_apart_and_averaged_with_the_others(publish, 
     assert load("summary").averaged(rows) == {"titles": rows[:2], "titles, with those of one seed": rows}
 
 
+def test_what_is_lost_to_clicked_items_stands_model_by_model(publish, results):
+    """Seen to fail with both columns of a metric changed."""
+
+    def row(size):
+        names = ("recall@5", "recall@20", "mrr@20")
+        return {how: dict.fromkeys(names, size + more) for how, more in (("kept", 0.0), ("barred", 0.05))}
+
+    rows = {
+        "protocol-ml-100k-one-seed/narm-bare-0": row(0.1),
+        "protocol-beauty-repeats/narm-titles-0": row(0.3),
+        "protocol-beauty-repeats/narm-bare-0": row(0.2),
+    }
+    (results / "clicked.json").write_text(json.dumps(rows))
+    lines = publish.renewed("<!-- table clicked -->\n<!-- end -->", results).splitlines()
+    assert lines[3:-1] == [
+        "| Beauty, NARM, bare with repeat-explore |" + " 20.00 | 25.00 |" * 3,
+        "| Beauty, NARM, wrapped with repeat-explore |" + " 30.00 | 35.00 |" * 3,
+        "| MovieLens 100K, NARM, bare |" + " 10.00 | 15.00 |" * 3,
+    ]
+
+
 def test_a_table_without_a_maker_or_an_end_is_refused(publish, results):
     for text in ("<!-- table nothing -->\n<!-- end -->", "<!-- table cost -->\n| a |"):
         with pytest.raises(ValueError, match="table"):
