@@ -1,4 +1,4 @@
-"""The tables of models with something beside them, and of what their clicked items cost; publish.py writes them."""
+"""The tables of models with something beside them, and of what clicked items cost; publish.py writes them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from published import BESIDE, DATA, NAMES, SHOWN, best_of, head, kept, line, lifted, measured, named, place
+from published import BESIDE, DATA, NAMES, SHOWN, best_of, head, kept, lifted, line, measured, named, place
 from table import LIFTED, REPEATS, plain
 
 
