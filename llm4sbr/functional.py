@@ -1,7 +1,7 @@
 """Operations over the whole catalogue that autograd takes through memory many more times than they need.
 
-On a CPU a training step is bound by passes over ``(V, d)`` and ``(B, V)``: with these two a step of a small
-backbone takes about four fifths of its time (``experiments/benchmarks/catalogue_ops.py``). Both are
+On a CPU a training step is bound by passes over ``(V, d)`` and ``(B, V)``: with the first two a step of a
+small backbone takes about four fifths of its time (``experiments/benchmarks/catalogue_ops.py``). All are
 differentiable once.
 """
 
@@ -47,6 +47,28 @@ def smoothed_cross_entropy(scores: Tensor, column: Tensor, label_smoothing: floa
     return cast(Tensor, _CrossEntropy.apply(scores, column, label_smoothing))  # type: ignore[no-untyped-call]
 
 
+def set_share(scores: Tensor, columns: Tensor, counted: Tensor, log_odds: Tensor) -> Tensor:
+    """Scores whose softmax gives some columns of each row a share of their own; both orders stay.
+
+    Of the scores only the other columns' probabilities are kept for the gradient.
+
+    Args:
+        scores: Rows of scores.
+        columns: The columns of each row; one may be named again where it is not counted.
+        counted: Which of them count; each column once, and every uncounted one is named as counted, too.
+        log_odds: Of their share. A row that names every column stays as it is.
+
+    Shapes:
+        - scores: ``(B, V)`` float32, columns: ``(B, L)`` long, counted: ``(B, L)`` bool, log_odds: ``(B, 1)``
+        - output: ``(B, V)``
+
+    >>> one = torch.tensor([[0]]), torch.tensor([[True]]), torch.tensor([[0.0]])  # a half
+    >>> set_share(torch.tensor([[9.0, 1.0, 1.0]]), *one).softmax(1)
+    tensor([[0.5000, 0.2500, 0.2500]])
+    """
+    return cast(Tensor, _SetShare.apply(scores, columns, counted, log_odds))  # type: ignore[no-untyped-call]
+
+
 class _UnitRows(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -89,3 +111,28 @@ class _CrossEntropy(Function):
             found.sub_(weight * (ctx.label_smoothing / columns))
         target = (weight * (ctx.label_smoothing - 1)).expand(rows, 1)
         return found.scatter_add_(1, where, target.to(found.dtype)), None, None
+
+
+class _SetShare(Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, columns: Tensor, counted: Tensor, log_odds: Tensor) -> Tensor:
+        lowest = torch.finfo(scores.dtype).min
+        own_scores = scores.gather(1, columns).masked_fill(~counted, lowest)  # (B, L)
+        own = own_scores.softmax(dim=1)
+        others = scores.scatter(1, columns, lowest)  # (B, V)
+        best, best_column = others.max(dim=1, keepdim=True)  # (B, 1)
+        probability = others.softmax(dim=1)
+        log_sum = best - probability.gather(1, best_column).log()
+        divided = counted.sum(dim=1, keepdim=True) < scores.size(1)  # (B, 1): there are others
+        step = log_odds + log_sum - own_scores.logsumexp(dim=1, keepdim=True)
+        step = step.where(divided, torch.zeros_like(step))
+        ctx.save_for_backward(columns, counted, divided, own, probability)
+        return scores.scatter_add(1, columns, step * counted)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, Tensor]:
+        columns, counted, divided, own, probability = ctx.saved_tensors
+        of_step = (gradient.gather(1, columns) * counted).sum(dim=1, keepdim=True) * divided  # (B, 1)
+        of_scores = torch.addcmul(gradient, of_step, probability)  # (B, V)
+        return of_scores.scatter_add_(1, columns, -of_step * own), None, None, of_step

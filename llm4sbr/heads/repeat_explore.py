@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from llm4sbr.batch import SessionBatch
 from llm4sbr.examples import Examples
+from llm4sbr.functional import set_share
 
 
 class RepeatExplore(nn.Module):
@@ -64,13 +65,6 @@ class RepeatExplore(nn.Module):
 
     def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
         """The scores with both kinds of items in their places."""
-        scores = scores.float()
-        lowest = torch.finfo(scores.dtype).min  # not -inf: its gradient has no NaN
-        items, latest = batch.item_ids, batch.latest_clicks()  # (B, L)
+        items = batch.item_ids  # (B, L)
         columns = torch.where(items > 0, items, items[:, :1]) - 1  # padding stands on the first click
-        clicked = scores.gather(1, columns).masked_fill(~latest, lowest).logsumexp(1, keepdim=True)
-        others = scores.scatter(1, columns, lowest).logsumexp(1, keepdim=True)  # (B, 1)
-        step = self.log_odds(session) + others - clicked
-        something_new = latest.sum(1, keepdim=True) < scores.size(1)
-        step = torch.where(something_new, step, 0.0)
-        return scores.scatter_add(1, columns, step * latest)
+        return set_share(scores.float(), columns, batch.latest_clicks(), self.log_odds(session))

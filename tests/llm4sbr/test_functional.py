@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from llm4sbr import functional
-from llm4sbr.functional import smoothed_cross_entropy, unit_rows
+from llm4sbr.functional import set_share, smoothed_cross_entropy, unit_rows
 
 
 def compare(ours, theirs, *shape, dtype=torch.float64):
@@ -30,6 +30,37 @@ def test_the_doctests_hold():
 def test_unit_rows_are_normalize(shape):
     """Seen to fail without the part of the gradient along the row, and with length and square mixed up."""
     compare(unit_rows, lambda x: F.normalize(x, dim=-1), *shape)
+
+
+COLUMNS = torch.tensor([[0, 4, 0], [2, 2, 2], [1, 3, 5]])
+COUNTED = torch.tensor([[False, True, True], [True, False, False], [True, True, True]])
+
+
+def share_by_masks(scores, log_odds):
+    """The same as an average of two softmaxes, written out."""
+    named = torch.zeros_like(scores, dtype=torch.bool).scatter(1, COLUMNS, True)
+    parts = (scores.masked_fill(~mask, -torch.inf).log_softmax(1).exp() for mask in (named, ~named))
+    own, others = parts
+    return (log_odds.sigmoid() * own + (-log_odds).sigmoid() * others).log()
+
+
+@pytest.mark.parametrize("wanted", ["scores", "log_odds"])
+def test_a_share_is_the_mixtures(wanted):
+    """Values up to a number a row, and both gradients. Seen to fail without the others' probabilities in the
+    gradient, without the named ones', and with a column counted as often as it is named."""
+    odds = torch.tensor([[-3.0], [0.5], [2.0]], dtype=torch.float64)
+    scores = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def ours(x):
+        return set_share(
+            *((x, COLUMNS, COUNTED, odds) if wanted == "scores" else (scores, COLUMNS, COUNTED, x))
+        )
+
+    compare(
+        lambda x: ours(x).log_softmax(1),
+        lambda x: share_by_masks(*((x, odds) if wanted == "scores" else (scores, x))),
+        *(scores.shape if wanted == "scores" else odds.shape),
+    )
 
 
 def test_a_row_of_zeros_stays_and_its_neighbours_are_untouched():
