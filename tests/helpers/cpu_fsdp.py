@@ -9,7 +9,13 @@ from typing import Any
 import lightning.fabric.strategies.fsdp as of_fabric
 import lightning.pytorch.strategies.fsdp as of_pytorch
 import torch
-from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
+from lightning.pytorch.plugins import FSDPPrecision
+from torch.distributed.fsdp import (
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    MixedPrecision,
+    StateDictType,
+)
 from torch.distributed.fsdp import fully_sharded_data_parallel as of_torch
 from torch.distributed.fsdp._common_utils import _FSDPDeviceHandle
 from torch.distributed.fsdp.api import FullOptimStateDictConfig
@@ -25,6 +31,19 @@ def _full_state_dict_context(module: Any, world_size: int, rank0_only: bool = Tr
     return FullyShardedDataParallel.state_dict_type(
         module, StateDictType.FULL_STATE_DICT, FullStateDictConfig(**kept), FullOptimStateDictConfig(**kept)
     )
+
+
+class Float64(FSDPPrecision):
+    """FSDP in float64, which Lightning does not offer: rounding stays far from what is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__("32-true")
+        self._desired_input_dtype = torch.float64
+
+    @property
+    def mixed_precision_config(self) -> MixedPrecision:
+        """Nothing is mixed."""
+        return MixedPrecision(torch.float64, torch.float64, torch.float64)
 
 
 class CPUFSDP(of_pytorch.FSDPStrategy):
