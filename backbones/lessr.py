@@ -100,7 +100,7 @@ class LESSR(SessionBackbone):
         self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.max_norm = max_norm
         if max_norm is not None:
-            # The first look-up would do it; but of vectors that titles are added to it cuts the sum alone. What
+            # The first look-up would do it, but where titles are added to vectors it cuts the sum alone: what
             # is learned would stay ten times as long as the cut, and turn ten times as slowly.
             self.embedding.weight.data.renorm_(2, 0, max_norm)
         self.register_buffer("catalogue", torch.arange(1, num_items + 1), persistent=False)
