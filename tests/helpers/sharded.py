@@ -39,7 +39,8 @@ def make_model(name: str, num_items: int) -> SBRModule:
     kind, how = name.split("-")
     torch.manual_seed(3)
     case = {"backbone": kind, "wrapped": how == "wrapped", "options": OPTIONS.get(kind, {}), "model": HEADS}
-    model = two_processes.make_model(num_items, case)
+    # Not left to the Trainer: one process loads a checkpoint first and widens the model after.
+    model = two_processes.make_model(num_items, case).double()
     # An optimiser with a state.
     model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
     return model

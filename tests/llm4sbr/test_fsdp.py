@@ -41,7 +41,7 @@ def test_sharded_training_computes_what_one_process_does(found, name):
 def test_a_resumed_sharded_run_ends_as_a_whole_one(found, name):
     """The optimiser's state is in the checkpoint. Seen to fail with momentum that begins at 0."""
     for process in found:
-        assert process[name]["resumed"] == pytest.approx(process[name]["fit"], rel=1e-6)
+        assert process[name]["resumed"] == process[name]["fit"]
 
 
 def test_vectors_that_are_cut_in_place_train(found):
