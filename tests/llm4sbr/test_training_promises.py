@@ -1,22 +1,13 @@
 """What training must never do, for every backbone, bare and wrapped, with everything switched on."""
 
-import inspect
-
 import pytest
 import torch
+from every_backbone import BACKBONES, ITEMS, make, seen
 from lightning.pytorch import Trainer, seed_everything
 from shops import PARTS, write_shop
 
-from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.datamodules import SessionDataModule, SplitBy
-from llm4sbr.testing import make_batch, make_examples
 
-BACKBONES = [
-    "SRGNN", "GRU4Rec", "SASRec", "GCEGNN", "DHCN", "NARM", "STAMP", "GCSAN", "TAGNN", "NISERPlus", "LESSR",
-    "CORE", "AttenMixer", "MSGIFSR", "SHARE",
-]  # fmt: skip
-ITEMS, TEXT = 11, 6
-TRAINING = [[1, 2, 3, 2], [5, 5, 5], [9, 8, 7, 6, 1], [4, 2, 10, 11], [6, 7, 8, 2]]
 HARD = {
     "one session": [[3, 4, 3]],
     "one session of one click": [[3]],
@@ -26,33 +17,6 @@ HARD = {
     "long beside short": [[1 + n % ITEMS for n in range(50)], [4]],
     "an item that training never saw": [[ITEMS], [1, ITEMS]],
 }
-
-
-def make(name, wrapped, **options):
-    """A model with the heads that have anything to do with padding, views or titles."""
-    chosen = getattr(backbones, name)
-    size = {"max_length": 50} if "max_length" in inspect.signature(chosen).parameters else {}
-    backbone = chosen(ITEMS, 8, **size)
-    backbone.read_training_sessions(make_examples(TRAINING))
-    if not wrapped:
-        return SBRModule(backbone, **options)
-    model = LLM4SBRWrapper(backbone, TEXT, text_scores=3, item_titles=3, **options)
-    titles = torch.nn.functional.normalize(torch.randn(ITEMS, TEXT), dim=1)
-    model.read_titles(titles, torch.ones(ITEMS, dtype=torch.bool))
-    return model
-
-
-def seen(sessions, views, padding=0, alike=False):
-    """A batch; of the views none, all, or all but one is known."""
-    batch = make_batch(sessions, [1 + len(session) % ITEMS for session in sessions], padding=padding)
-    if views == "none given":
-        return batch
-    known = torch.ones(len(sessions), 2, dtype=torch.bool)
-    known[0, 0] = views == "known"
-    if views == "masked":
-        known[:] = False
-    texts = torch.randn(1 if alike else len(sessions), 2, TEXT).expand(len(sessions), 2, TEXT)
-    return batch._replace(views=texts, view_mask=known)
 
 
 @pytest.mark.parametrize("views", ["none given", "masked", "one masked", "known"])
