@@ -196,11 +196,19 @@ def where(results: Path) -> Iterator[str]:
 
 
 def cost(results: Path) -> Iterator[str]:
-    """What a step and an epoch take, the cheapest backbone first."""
-    rows = kept(results, "cost-beauty")
-    found = {(row["backbone"], row["variant"]): row for row in rows}
-    yield from head(["backbone", "ms a step, bare", "wrapped", "min an epoch, bare", "wrapped"])
-    for bare in sorted((row for row in rows if row["variant"] == "bare"), key=lambda row: row["ms_a_step"]):
-        pair = (bare, found[bare["backbone"], "titles"])
-        cells = [NAMES[bare["backbone"]], *(f"{row['ms_a_step']:.0f}" for row in pair)]
-        yield line([*cells, *(f"{row['seconds_an_epoch'] / 60:.1f}" for row in pair)])
+    """What a step and an epoch take, on a CPU and on a GPU, the cheapest backbone first."""
+    cpu, gpu = (
+        {(row["backbone"], row["variant"]): row for row in kept(results, name)}
+        for name in ("cost-beauty", "cost-beauty-gpu")
+    )
+    both = [f"{unit}, {on}{how}" for unit in ("ms a step", "s an epoch") for on in ("CPU", "GPU")
+            for how in (" bare", " wrapped")]  # fmt: skip
+    yield from head(["backbone", *both])
+    bare = sorted((row for row in cpu.values() if row["variant"] == "bare"), key=lambda row: row["ms_a_step"])
+    for backbone in (row["backbone"] for row in bare):
+        cells = [NAMES[backbone]]
+        for unit in ("ms_a_step", "seconds_an_epoch"):
+            for rows in (cpu, gpu):
+                pair = (rows.get((backbone, variant)) for variant in ("bare", "titles"))
+                cells += ["–" if row is None else f"{row[unit]:.0f}" for row in pair]
+        yield line(cells)

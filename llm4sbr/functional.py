@@ -1,8 +1,8 @@
-"""Operations over the whole catalogue that autograd takes through memory many more times than they need.
+"""Operations that autograd takes through memory many more times than they need.
 
 On a CPU a training step is bound by passes over ``(V, d)`` and ``(B, V)``: with the first two a step of a
-small backbone takes about four fifths of its time (``experiments/benchmarks/catalogue_ops.py``). All are
-differentiable once.
+small backbone takes about four fifths of its time (``experiments/benchmarks/catalogue_ops.py``). On a GPU a step
+of a small model is bound by how many operations it has. All are differentiable once.
 """
 
 from __future__ import annotations
@@ -67,6 +67,27 @@ def set_share(scores: Tensor, columns: Tensor, counted: Tensor, log_odds: Tensor
     tensor([[0.5000, 0.2500, 0.2500]])
     """
     return cast(Tensor, _SetShare.apply(scores, columns, counted, log_odds))  # type: ignore[no-untyped-call]
+
+
+def log_mean_potential(unit: Tensor, counted: Tensor) -> Tensor:
+    r"""Log of the mean of :math:`\exp(-2 \|a - b\|^2)` over the pairs of each set of unit vectors.
+
+    The Gaussian potential of uniformity (Wang and Isola, arXiv:2005.10242). On the sphere
+    :math:`\|a - b\|^2 = 2 - 2ab`, so it is one matrix product, no square root whose gradient fails at 0, and
+    exponents between -8 and 0. Of each set one ``(B, B)`` is kept for the gradient.
+
+    Args:
+        unit: Sets of vectors of length 1, or 0.
+        counted: Which of them count.
+
+    Shapes:
+        - unit: ``(N, B, d)``, counted: ``(N, B)`` bool
+        - output: ``(N,)``; 0 where fewer than two count
+
+    >>> log_mean_potential(torch.eye(2).unsqueeze(0), torch.ones(1, 2, dtype=torch.bool)).item()
+    -4.0
+    """
+    return cast(Tensor, _LogMeanPotential.apply(unit, counted))  # type: ignore[no-untyped-call]
 
 
 class _UnitRows(Function):
@@ -136,3 +157,29 @@ class _SetShare(Function):
         of_step = (gradient.gather(1, columns) * counted).sum(dim=1, keepdim=True) * divided  # (B, 1)
         of_scores = torch.addcmul(gradient, of_step, probability)  # (B, V)
         return of_scores.scatter_add_(1, columns, -of_step * own), None, None, of_step
+
+
+class _LogMeanPotential(Function):
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, counted: Tensor) -> Tensor:
+        with torch.autocast(unit.device.type, enabled=False):
+            exact = unit.float() if unit.dtype in (torch.float16, torch.bfloat16) else unit
+            weight = counted.to(exact.dtype).unsqueeze(2)  # (N, B, 1)
+            potential = torch.baddbmm(
+                exact.new_full((1, 1, 1), -4), exact, exact.mT, alpha=4
+            ).exp_()  # (N, B, B)
+            potential.diagonal(dim1=1, dim2=2).fill_(0)  # nobody's pair with itself
+            total = (weight * (potential @ weight)).sum((1, 2))  # (N,), each pair twice
+            count = counted.sum(1)
+            paired = count > 1
+            total = total.where(paired, torch.ones_like(total))
+            ctx.save_for_backward(exact, potential, weight, total, paired)
+            ctx.dtype = unit.dtype
+            return total.log() - (count * (count - 1)).clamp(min=1).log()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        unit, potential, weight, total, paired = ctx.saved_tensors
+        scale = (8 * gradient * paired / total).view(-1, 1, 1) * weight  # (N, B, 1): a pair has two ends
+        return (scale * (potential @ (weight * unit))).to(ctx.dtype), None

@@ -17,9 +17,8 @@ from llm4sbr.heads import (
     ItemTitles,
     TextScores,
     add_item_titles,
-    alignment_loss,
+    alignment_and_uniformity,
     item_tables_once,
-    uniformity_loss,
 )
 from llm4sbr.module import SBRModule
 
@@ -229,14 +228,7 @@ class LLM4SBRWrapper(SBRModule):
         if enhanced.gates is not None:
             means = enhanced.gates.detach().mean(0)  # (K,)
             self.observed = {f"gate_{view}": mean for view, mean in enumerate(means)}
-        aligned, uniform = [], []
-        every_z, every_h, every_mask = self._of_all_processes(enhanced)
-        for view in range(len(self.interest_of_view)):
-            known = every_mask[:, view]
-            z, h = every_z[known, view], every_h[known, view]  # (B', d): sessions with this view
-            aligned.append(alignment_loss(z, h))
-            uniform.append((uniformity_loss(z) + uniformity_loss(h)) / 2)
-        alignment, uniformity = torch.stack(aligned).mean(), torch.stack(uniform).mean()
+        alignment, uniformity = alignment_and_uniformity(*self._of_all_processes(enhanced))
         losses = {
             "loss": rec_loss + self.tau * (self.align * alignment + self.uniform * uniformity),
             "rec_loss": rec_loss,

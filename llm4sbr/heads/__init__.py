@@ -1,6 +1,6 @@
 """The wrapper's heads: pure modules and functions, equations of arXiv:2402.13840 and our own."""
 
-from llm4sbr.heads.alignment import alignment_loss, uniformity_loss
+from llm4sbr.heads.alignment import alignment_and_uniformity, alignment_loss, uniformity_loss
 from llm4sbr.heads.fusion import FUSIONS, AverageFusion, ConcatFusion, Fused, GateFusion, ResidualFusion
 from llm4sbr.heads.item_titles import ItemTitles, add_item_titles, item_tables_once
 from llm4sbr.heads.repeat_explore import RepeatExplore
@@ -21,6 +21,7 @@ __all__ = [
     "TextScores",
     "TitleAxes",
     "add_item_titles",
+    "alignment_and_uniformity",
     "alignment_loss",
     "item_tables_once",
     "title_axes",

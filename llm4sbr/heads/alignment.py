@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from llm4sbr.functional import log_mean_potential, unit_rows
 
 
 def alignment_loss(z: Tensor, h: Tensor) -> Tensor:
@@ -48,12 +48,32 @@ def uniformity_loss(x: Tensor) -> Tensor:
     >>> uniformity_loss(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).item()
     -4.0
     """
-    count = x.size(0)
-    if count < 2:
-        return x.sum() * 0
-    unit = F.normalize(x, dim=-1)
-    # On the sphere ||a - b||^2 = 2 - 2ab: one matrix product, and no square root whose gradient fails at 0.
-    exponent = 4 * (unit @ unit.T) - 4  # (B, B)
-    diagonal = torch.eye(count, dtype=torch.bool, device=x.device)
-    exponent = exponent.masked_fill(diagonal, -torch.inf)
-    return exponent.flatten().logsumexp(0) - math.log(count * (count - 1))
+    everyone = x.new_ones(1, x.size(0), dtype=torch.bool)
+    return log_mean_potential(unit_rows(x).unsqueeze(0), everyone).squeeze(0)
+
+
+def alignment_and_uniformity(z: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Both losses over the sessions whose view is known, averaged over the views (Eq. 8-9, arXiv:2402.13840).
+
+    `alignment_loss` of each view, and the mean of `uniformity_loss` of its two sides, all at once: on a GPU a
+    step is bound by how many operations it has, and by waiting for it to say how many views are known.
+
+    Args:
+        z: Projected views.
+        h: Interests of the backbone.
+        mask: Which views are known.
+
+    Shapes:
+        - z, h: ``(B, K, d)``, mask: ``(B, K)`` bool
+        - output: two scalars
+
+    >>> z, h = torch.tensor([[[2.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([[[0.0, 3.0]], [[5.0, 0.0]]])
+    >>> [loss.item() for loss in alignment_and_uniformity(z, h, torch.ones(2, 1, dtype=torch.bool))]
+    [2.0, -4.0]
+    """
+    known = mask.T  # (K, B)
+    unit = unit_rows(torch.stack((z, h)).transpose(1, 2))  # (2, K, B, d)
+    distance = (unit[0] - unit[1]).square().sum(-1)  # (K, B)
+    alignment = (distance * known).sum(1) / known.sum(1).clamp(min=1)
+    uniformity = log_mean_potential(unit.flatten(0, 1), known.repeat(2, 1))  # (2K,)
+    return alignment.mean(), uniformity.mean()

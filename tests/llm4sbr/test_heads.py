@@ -10,6 +10,7 @@ from llm4sbr.heads import (
     ConcatFusion,
     GateFusion,
     ResidualFusion,
+    alignment_and_uniformity,
     alignment_loss,
     uniformity_loss,
 )
@@ -62,6 +63,35 @@ def test_degenerate_batches_stay_finite_with_finite_gradients(x):
 
 def test_uniformity_of_identical_vectors_is_the_worst_value():
     assert uniformity_loss(torch.ones(5, 4)).item() == pytest.approx(0, abs=1e-6)
+
+
+MASKS = {
+    "all known": [[1, 1]] * 5,
+    "some": [[1, 1], [0, 1], [1, 1], [0, 0], [1, 0]],
+    "one of a view": [[1, 1], [0, 1], [0, 1], [0, 0], [0, 0]],
+    "none of a view": [[0, 1], [0, 1], [0, 1], [0, 0], [0, 1]],
+    "none": [[0, 0]] * 5,
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_all_views_at_once_are_each_by_itself(mask):
+    """Over the sessions whose view is known, with the same gradients. Seen to fail with all pairs counted."""
+    torch.manual_seed(0)
+    known = torch.tensor(mask).bool()
+    found = []
+    for at_once in (True, False):
+        torch.manual_seed(1)
+        z, h = (torch.randn(5, 2, 4).requires_grad_() for _ in range(2))
+        if at_once:
+            losses = alignment_and_uniformity(z, h, known)
+        else:
+            views = [(z[known[:, k], k], h[known[:, k], k]) for k in range(2)]
+            spread = [(uniformity_loss(a) + uniformity_loss(b)) / 2 for a, b in views]
+            losses = sum(alignment_loss(*view) for view in views) / 2, sum(spread) / 2
+        (losses[0] + 3 * losses[1]).backward()
+        found.append((losses[0].detach(), losses[1].detach(), z.grad, h.grad))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_gate_fusion_is_eq_10_to_12():
