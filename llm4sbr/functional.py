@@ -1,8 +1,8 @@
 """Operations that autograd takes through memory many more times than they need.
 
 On a CPU a training step is bound by passes over ``(V, d)`` and ``(B, V)``: with the first two a step of a
-small backbone takes about four fifths of its time (``experiments/benchmarks/catalogue_ops.py``). On a GPU a step
-of a small model is bound by how many operations it has. All are differentiable once.
+small backbone takes about four fifths of its time (``experiments/benchmarks/catalogue_ops.py``). On a GPU a
+step of a small model is bound by how many operations it has. All are differentiable once.
 """
 
 from __future__ import annotations
