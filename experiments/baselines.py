@@ -6,7 +6,7 @@
 Settings are searched one at a time, in the order of the grid and from its first values, by validation MRR@20;
 every trial is kept in the JSON. The chosen ones are tested once, by the code that tests neural models. The
 JSON has the form of compare.py's, so experiments/table.py reads it; a baseline whose JSON exists is not
-repeated.
+repeated, nor is a trial of one that was stopped: they are under OUT/trials until then.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 import ranks
 import torch
-from compare import HERE, RankRecorder
+from compare import HERE, RankRecorder, keep
 from compare_views import data_module
 from lightning.pytorch import LightningDataModule, Trainer
 
 from llm4sbr.baselines import Baseline, BaselineModule, ItemKNN, Popularity, SessionKNN
 
 Settings = dict[str, Any]
-CHOSEN_BY, TOLD = "val/mrr@20", ("mrr@20", "recall@20")
+CHOSEN_BY, TOLD = "mrr@20", ("mrr@20", "recall@20")
 
 # Name: model, what is fixed, and the values of each setting, the one to start from first.
 GRIDS: dict[str, tuple[Callable[..., Baseline], Settings, dict[str, list[Any]]]] = {
@@ -105,18 +105,23 @@ def evaluate(stage: str, baseline: Baseline, data: LightningDataModule, **option
     return dict(measured)
 
 
-def search(name: str, data: LightningDataModule) -> tuple[Settings, list[dict[str, Any]]]:
-    """The best settings found on validation, and every trial."""
+def search(name: str, data: LightningDataModule, kept: Path) -> tuple[Settings, list[dict[str, Any]]]:
+    """The best settings found on validation, and every trial; a stopped search's are in the file `kept`."""
     make, fixed, grid = GRIDS[name]
     best = {**fixed, **{setting: values[0] for setting, values in grid.items()}}
+    done: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
     trials: list[dict[str, Any]] = []
 
     def trial(settings: Settings) -> float:
-        measured = evaluate("validate", make(**settings), data)
-        told = {metric: round(measured[f"val/{metric}"], 5) for metric in TOLD}
-        trials.append({"settings": settings, **told})
-        print(name, json.dumps(trials[-1]), flush=True)
-        return measured[CHOSEN_BY]
+        found = next((one for one in done if one["settings"] == settings), None)
+        if found is None:
+            measured = evaluate("validate", make(**settings), data)
+            found = {"settings": settings, **{metric: round(measured[f"val/{metric}"], 5) for metric in TOLD}}
+            done.append(found)
+            keep(kept, done)
+            print(name, json.dumps(found), flush=True)
+        trials.append(found)
+        return float(found[CHOSEN_BY])
 
     reached = trial(best)
     for setting, values in grid.items():
@@ -133,7 +138,8 @@ def one_baseline(args: argparse.Namespace, name: str, data: LightningDataModule)
     if target.exists():
         print(f"{target} is there already")
         return
-    settings, trials = search(name, data)
+    kept = args.out / "trials" / f"{name}.json"
+    settings, trials = search(name, data, kept)
     baseline = GRIDS[name][0](**settings)
     began = time.perf_counter()
     baseline.fit(data.examples("train"), data.num_items)
@@ -159,8 +165,8 @@ def one_baseline(args: argparse.Namespace, name: str, data: LightningDataModule)
         "settings": settings,
         "trials": trials,
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    keep(target, result)
+    kept.unlink(missing_ok=True)
     print(target, json.dumps(settings), json.dumps(result["test"]), flush=True)
 
 

@@ -132,7 +132,7 @@ def one_run(
     return result
 
 
-def keep(target: Path, result: dict[str, Any]) -> None:
+def keep(target: Path, result: Any) -> None:
     """Write a result; a killed run leaves no half of one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
