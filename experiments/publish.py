@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
     "protocol beauty": partial(published.protocol, data="beauty"),
     "protocol ml-100k": partial(published.protocol, data="ml-100k"),
     "lifts": partial(published.lifts, name="lifts"),
+    "seeds": partial(published.lifts, name="lifts", key="interval_with_seeds"),
     "average": partial(published.average, name="lifts"),
     "where": published.where,
     "cost": published.cost,

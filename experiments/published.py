@@ -71,14 +71,14 @@ def head(cells: list[str]) -> list[str]:
     return [line(cells), "|" + "---|" * len(cells)]
 
 
-def percent(lift: Row | None) -> str:
+def percent(lift: Row | None, key: str = "interval") -> str:
     """A lift with its interval, bold where that leaves out 0."""
     if lift is None:
         return "–"
     text = f"{100 * lift['relative']:+.1f} %"
-    if lift["interval"] is None:
+    if lift[key] is None:
         return text
-    low, high = (100 * edge for edge in lift["interval"])
+    low, high = (100 * edge for edge in lift[key])
     text += f" [{low:+.1f}, {high:+.1f}]"
     return f"**{text}**" if low > 0 or high < 0 else text
 
@@ -125,9 +125,9 @@ def protocol(results: Path, data: str) -> Iterator[str]:
             yield lifted("lift", row)
 
 
-def lifts(results: Path, name: str) -> Iterator[str]:
-    """Lifts over bare, a backbone a row, both data sets beside each other, and their average."""
-    rows = kept(results, name)
+def lifts(results: Path, name: str, key: str = "interval") -> Iterator[str]:
+    """Lifts over bare, both data sets beside each other, and their average; `key` names their intervals."""
+    rows = [row for row in kept(results, name) if key in row["recall@20"]]
     cells = [f"{data} {SHOWN[metric]}" for data in ("Beauty", "MovieLens") for metric in LIFTED]
     yield from head(["", *cells])
     found = {
@@ -138,7 +138,7 @@ def lifts(results: Path, name: str) -> Iterator[str]:
         seeds = min((one["recall@20"]["seeds"] for one in pair if one), key=len)
         told = [
             NAMES[backbone] + few(seeds),
-            *(percent(one.get(metric)) for one in pair for metric in LIFTED),
+            *(percent(one.get(metric), key) for one in pair for metric in LIFTED),
         ]
         yield line(told)
     averages = [

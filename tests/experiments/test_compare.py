@@ -4,6 +4,7 @@ import doctest
 import json
 
 import numpy as np
+import pytest
 from scripts import load, run
 from shops import write_shop
 
@@ -61,3 +62,18 @@ def test_ranks_are_kept_as_they_are_down_to_the_hundredth():
     assert (kept == np.where(rank <= 100, rank, np.inf)).all()
     assert (number == np.unique(session, return_inverse=True)[1]).all()
     assert ranks.unpack({"test": {}}) is None
+
+
+def test_an_interval_with_seeds_drawn_has_what_trainings_differ_by():
+    """Sessions that are all alike say nothing of it, seeds that are all alike add nothing. Seen to fail with
+    seeds that are never drawn."""
+    table, session = load("table"), np.arange(40) // 2
+    by_seed = np.repeat([[0.0], [0.3], [0.6]], 40, axis=1)
+    assert table.interval(by_seed, session) == pytest.approx((0.3, 0.3))
+    low, high = table.interval(by_seed, session, seeds=True)
+    assert low == pytest.approx(0, abs=0.01)
+    assert high == pytest.approx(0.6, abs=0.01)
+
+    alike = np.tile(np.random.default_rng(0).random(40), (3, 1))
+    assert table.interval(alike, session, seeds=True) == pytest.approx(table.interval(alike, session))
+    assert table.interval(alike[0], session) == pytest.approx(table.interval(alike, session))

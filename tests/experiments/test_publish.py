@@ -113,6 +113,14 @@ def test_pairs_of_one_seed_are_told_apart_and_averaged_with_the_others(publish, 
     table = publish.renewed("<!-- table lifts -->\n<!-- end -->", results)
     assert "\n| SR-GNN | +10.0 % |" in table
     assert "\n| NARM (one seed) | +30.0 % |" in table
+    for row in rows[:2]:
+        row["recall@5"]["interval_with_seeds"] = row["mrr@20"]["interval_with_seeds"] = [0.05, 0.3]
+        row["recall@20"]["interval_with_seeds"] = [-0.1, 0.4]
+    (results / "lifts.json").write_text(json.dumps({"details": rows}))
+    lines = publish.renewed("<!-- table seeds -->\n<!-- end -->", results).splitlines()
+    assert len(lines) == 6  # those of one seed have no such interval
+    assert "| **+10.0 % [+5.0, +30.0]** | +10.0 % [−10.0, +40.0] |" in lines[3]
+
     told = publish.renewed("<!-- table average -->\n<!-- end -->", results)
     assert "over 2 pairs of backbone and data, three seeds each: +15.0 % of Recall@5" in told
     assert "with those of one seed, 3 pairs: +20.0 % of Recall@5" in told
