@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.readout import last_click
-from llm4sbr.batch import Interests, SessionBatch
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.errors import InputError
 
 
 class AttenMixer(SessionBackbone):

@@ -8,11 +8,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.readout import last_click, masked_mean
-from llm4sbr.batch import Interests, SessionBatch
-from llm4sbr.errors import InputError
-from llm4sbr.functional import unit_rows
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.functional import unit_rows
 
 
 class ClickWeights(nn.Module):

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.position_attention import Clicks, ReversedPositionAttention, find_clicks
 from llm4sbr.backbones.training_graph import Hypergraph
-from llm4sbr.batch import Interests, SessionBatch
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples
 
 
 def jaccard(items: Tensor, session: Tensor, num_sessions: int) -> Tensor:

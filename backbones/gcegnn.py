@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.position_attention import ReversedPositionAttention, find_clicks
 from llm4sbr.backbones.training_graph import GlobalGraph
-from llm4sbr.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples
 
 
 class SessionGraphAttention(nn.Module):

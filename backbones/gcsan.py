@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.readout import last_click
 from llm4sbr.backbones.srgnn import GatedSessionConv
-from llm4sbr.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.errors import InputError
 
 
 class SelfAttentionBlock(nn.Module):

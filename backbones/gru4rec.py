@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from llm4sbr.backbones.sequence import SequenceBackbone
-from llm4sbr.batch import SessionBatch
+from llm4sbr.contracts.batch import SessionBatch
 
 
 class GRU4Rec(SequenceBackbone):

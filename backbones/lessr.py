@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.lessr_graph import (
     EdgeOrderConv,
     FeatureNorm,
@@ -16,8 +15,9 @@ from llm4sbr.backbones.lessr_graph import (
     ShortcutAttention,
     build_lessr_graph,
 )
-from llm4sbr.batch import Interests, SessionBatch
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.errors import InputError
 
 
 class AttentionReadout(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch_geometric.utils import scatter, softmax
 
-from llm4sbr.batch import SessionBatch, build_session_graph
+from llm4sbr.contracts.batch import SessionBatch, build_session_graph
 
 
 class LESSRGraph(NamedTuple):

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.msgifsr_graph import GranularityConv, IntentGraph, build_intent_graph
-from llm4sbr.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.errors import InputError
 
 
 class Intents(NamedTuple):

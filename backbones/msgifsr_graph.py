@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
-from llm4sbr.batch import SessionGraph
+from llm4sbr.contracts.batch import SessionGraph
 
 
 class IntentGraph(NamedTuple):
@@ -42,7 +42,7 @@ def build_intent_graph(graph: SessionGraph, lengths: Tensor, levels: int) -> Int
         - lengths: ``(B,)`` long
         - output: ``K`` times ``items (N_k, k)``, ``last (B, K)``, ``edge_index (2, M)``
 
-    >>> from llm4sbr.batch import build_session_graph
+    >>> from llm4sbr.contracts.batch import build_session_graph
     >>> item_ids, lengths = torch.tensor([[7, 5, 7, 5]]), torch.tensor([4])
     >>> units = build_intent_graph(build_session_graph(item_ids, lengths), lengths, 2)
     >>> units.items[0].tolist(), units.items[1].tolist(), units.last.tolist()

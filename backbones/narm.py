@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.readout import last_click
-from llm4sbr.batch import Interests, SessionBatch
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.errors import InputError
 
 
 class NARM(SessionBackbone):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llm4sbr.backbones.srgnn import SRGNN
-from llm4sbr.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.errors import InputError
-from llm4sbr.functional import unit_rows
+from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.functional import unit_rows
 
 
 class NISERPlus(SRGNN):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
 
 
 class Clicks(NamedTuple):

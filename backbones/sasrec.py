@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from llm4sbr.backbones.sequence import SequenceBackbone
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
 
 
 class SASRec(SequenceBackbone):

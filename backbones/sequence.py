@@ -6,9 +6,9 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.readout import last_click, masked_mean
-from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch
 
 
 class SequenceBackbone(SessionBackbone):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.readout import last_click
-from llm4sbr.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.errors import InputError
 
 
 class WindowHypergraph(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from llm4sbr.backbone import SessionBackbone
 from llm4sbr.backbones.readout import last_click, masked_mean
-from llm4sbr.batch import Interests, SessionBatch
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch
 
 
 class STAMP(SessionBackbone):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from llm4sbr.backbones.srgnn import SRGNN
-from llm4sbr.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.errors import InputError
 
 
 class SessionClicks(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples, IntArray
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, IntArray
 
 
 class TrainingGraph(nn.Module):

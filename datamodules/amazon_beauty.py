@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 from .base import SessionDataModule
 from .download import fetch

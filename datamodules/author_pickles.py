@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples, IntArray
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, IntArray
 
 from .base import SessionDataModule
 from .dataset import expand

@@ -11,10 +11,10 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.errors import InputError
-from llm4sbr.examples import SPLITS, Examples, Split
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import SPLITS, Examples, Split
 
 from .dataset import SessionDataset, keep_latest
 from .loader import ExampleLoader

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from llm4sbr.batch import SessionBatch, build_session_graph
-from llm4sbr.examples import Examples, IntArray
+from llm4sbr.contracts.batch import SessionBatch, build_session_graph
+from llm4sbr.contracts.examples import Examples, IntArray
 
 
 def expand(

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 _CHUNK = 1 << 16
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from llm4sbr.batch import SessionBatch
+from llm4sbr.contracts.batch import SessionBatch
 
 from .dataset import SessionDataset, identity
 from .sampler import ExampleSampler

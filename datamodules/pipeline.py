@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples, Split
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, Split
 
 from .dataset import expand
 from .filtering import drop_unseen, k_core, k_core_on_train

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.examples import SPLITS, Examples, Split
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.examples import SPLITS, Examples, Split
 
 from .pipeline import Prepared
 

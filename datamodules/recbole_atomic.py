@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 from .base import SessionDataModule
 from .rules import Columns, KCore, Sessions, SplitBy

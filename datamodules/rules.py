@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 ExampleMode = Literal["prefixes", "last"]
 Protocol = Literal["paper", "temporal"]

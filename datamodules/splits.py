@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 from .rules import SplitBy
 

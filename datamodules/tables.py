@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 from .rules import Columns
 from .timestamps import parse_timestamps

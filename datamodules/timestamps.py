@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 _HINT = "Give every row an epoch number, or every row an ISO 8601 date and time, or set columns.time to null"
 

@@ -22,13 +22,13 @@ import table
 import yaml
 from benchmarks.results import keep, row
 
-from llm4sbr.examples import ExampleSource, Split
-from llm4sbr.saved_run import load_run
-from llm4sbr.views.budget import bare_model, how_many, in_proportion, order_of_need
-from llm4sbr.views.key_file import read_keys, write_keys
+from llm4sbr.contracts.examples import ExampleSource, Split
+from llm4sbr.runs.budget import bare_model, how_many, in_proportion, order_of_need
+from llm4sbr.runs.saved_run import load_run
+from llm4sbr.views.inference.sessions import session_keys
 from llm4sbr.views.loading import load_view_table
-from llm4sbr.views.sessions import session_keys
 from llm4sbr.views.store import ViewStore
+from llm4sbr.views.store.key_file import read_keys, write_keys
 
 SPLITS: tuple[Split, ...] = ("train", "validate", "test")
 

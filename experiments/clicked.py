@@ -24,9 +24,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from with_rules import trainer_for
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.metrics import SessionRanking
-from llm4sbr.saved_run import load_run
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.nn.metrics import SessionRanking
+from llm4sbr.runs.saved_run import load_run
 
 SHOWN = ("recall@5", "recall@20", "mrr@20")
 

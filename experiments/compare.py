@@ -29,10 +29,10 @@ import ranks
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.metrics import target_ranks
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.nn.metrics import target_ranks
 from llm4sbr.report.history import read_history
-from llm4sbr.trainer_cli import SBRCLI, run
+from llm4sbr.runs.trainer_cli import SBRCLI, run
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # short in the commands that results carry
 VARIANTS = {  # which views a run reads, and what stands where there are none

@@ -16,11 +16,11 @@ from benchmarks.results import keep, row
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
-from llm4sbr.registry import DATAMODULES, load_plugins
-from llm4sbr.report.quality import OneSplit
-from llm4sbr.report.quality_measure import Measured, measure, view_name
+from llm4sbr.contracts.registry import DATAMODULES, load_plugins
+from llm4sbr.report.view_quality.command import OneSplit
+from llm4sbr.report.view_quality.measure import Measured, measure, view_name
+from llm4sbr.report.view_quality.statistics import METRICS, gains, intervals
 from llm4sbr.views.loading import load_view_table
-from llm4sbr.views.quality import METRICS, gains, intervals
 from llm4sbr.views.store import ViewStore
 
 

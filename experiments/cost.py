@@ -23,7 +23,7 @@ import torch
 from benchmarks.results import write
 from lightning.pytorch import Callback
 
-from llm4sbr.trainer_cli import run
+from llm4sbr.runs.trainer_cli import run
 
 WARM_UP = 5  # steps whose time is not counted
 

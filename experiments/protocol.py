@@ -33,9 +33,9 @@ import compare
 import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
-from llm4sbr.backbone import SessionBackbone
-from llm4sbr.errors import InputError
-from llm4sbr.registry import BACKBONES, load_plugins
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.registry import BACKBONES, load_plugins
 
 TUNING_SEED = 1000  # of all trials; no seed that is tested
 POLL = 5  # seconds between looks at what other processes have finished

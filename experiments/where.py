@@ -26,9 +26,9 @@ from benchmarks.results import write
 from compare_views import data_module
 from torch.nn.functional import normalize
 
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples
 from llm4sbr.views import ViewStore
 from llm4sbr.views.loading import load_view_table
 

@@ -29,13 +29,13 @@ from lightning.pytorch import Trainer
 from table import RULES
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
 from llm4sbr.callbacks import ViewCache
-from llm4sbr.errors import InputError
-from llm4sbr.heads import SequentialRules
-from llm4sbr.metrics import SessionRanking
-from llm4sbr.module import SBRModule
-from llm4sbr.saved_run import SavedRun, load_run
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.heads import SequentialRules
+from llm4sbr.nn.metrics import SessionRanking
+from llm4sbr.runs.saved_run import SavedRun, load_run
+from llm4sbr.training.sbr_module import SBRModule
 
 CHOSEN_BY = "ndcg@20"
 

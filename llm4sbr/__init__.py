@@ -6,15 +6,15 @@
 """
 
 from llm4sbr.adapters import ModuleBackbone
-from llm4sbr.backbone import SessionBackbone
-from llm4sbr.batch import Interests, SessionBatch, SessionGraph, build_session_graph
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.errors import InputError
-from llm4sbr.metrics import SessionRanking
-from llm4sbr.module import SBRModule
-from llm4sbr.ranking_module import Recommendations
-from llm4sbr.recbole import RecBoleBackbone
-from llm4sbr.wrapper import LLM4SBRWrapper
+from llm4sbr.adapters.recbole import RecBoleBackbone
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import Interests, SessionBatch, SessionGraph, build_session_graph
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.metrics import SessionRanking
+from llm4sbr.training.ranking_module import Recommendations
+from llm4sbr.training.sbr_module import SBRModule
+from llm4sbr.training.wrapper import LLM4SBRWrapper
 
 __version__ = "0.1.0"
 

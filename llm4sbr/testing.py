@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm4sbr.backbone import SessionBackbone
-from llm4sbr.batch import INTERESTS, Interests, SessionBatch, batch_prefixes, build_session_graph
-from llm4sbr.examples import Examples
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import INTERESTS, Interests, SessionBatch, batch_prefixes, build_session_graph
+from llm4sbr.contracts.examples import Examples
 
 
 def make_batch(

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -38,3 +39,24 @@ def forked(stubs: ModuleType) -> Iterator[Any]:
     server = stubs.Forked()
     yield server
     server.close()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM4SBR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def ring_shop(tmp_path: Path) -> Path:
+    """40 sessions around a ring of 12 items: after item k comes k + 1."""
+    events = ["session_id,item_id,timestamp,split"]
+    for session in range(40):
+        for click in range(2 + session % 4):
+            part = "test" if session % 5 == 4 else "train"
+            events.append(f"s{session:03d},i{(session + click) % 12:02d},{100 * session + click},{part}")
+    folder = tmp_path / "ring"
+    folder.mkdir()
+    (folder / "events.csv").write_text("\n".join(events) + "\n")
+    titles = [f'i{item:02d},"Bead {item}, <b>blue</b>"' for item in range(12)]
+    (folder / "items.csv").write_text("item_id,title\n" + "\n".join(titles) + "\n")
+    return folder

@@ -1,4 +1,4 @@
-r"""What `llm4sbr.functional` takes over torch's own, alone and in a training step of SR-GNN.
+r"""What `llm4sbr.nn.functional` takes over torch's own, alone and in a training step of SR-GNN.
 
     python experiments/benchmarks/catalogue_ops.py --json experiments/results/catalogue_ops.json
 
@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from results import keep, row
 from torch import Tensor
 
-import llm4sbr.losses
-import llm4sbr.module
+import llm4sbr.nn.losses
+import llm4sbr.training.sbr_module
 from llm4sbr import SBRModule
 from llm4sbr.backbones import SRGNN
-from llm4sbr.functional import smoothed_cross_entropy, unit_rows
+from llm4sbr.nn.functional import smoothed_cross_entropy, unit_rows
 from llm4sbr.testing import make_batch
 
 SMOOTHING = 0.1
@@ -67,15 +67,15 @@ def steps(num_items: int, batch_size: int, dim: int) -> tuple[Callable[[], None]
         optimizer.step()
 
     def with_torchs() -> None:
-        llm4sbr.module.unit_rows = lambda x: F.normalize(x, dim=-1)  # type: ignore[assignment]
-        llm4sbr.losses.smoothed_cross_entropy = lambda scores, column, smoothing: F.cross_entropy(
+        llm4sbr.training.sbr_module.unit_rows = lambda x: F.normalize(x, dim=-1)  # type: ignore[assignment]
+        llm4sbr.nn.losses.smoothed_cross_entropy = lambda scores, column, smoothing: F.cross_entropy(
             scores, column, label_smoothing=smoothing
         )
         try:
             step()
         finally:
-            llm4sbr.module.unit_rows = unit_rows
-            llm4sbr.losses.smoothed_cross_entropy = smoothed_cross_entropy
+            llm4sbr.training.sbr_module.unit_rows = unit_rows
+            llm4sbr.nn.losses.smoothed_cross_entropy = smoothed_cross_entropy
 
     return step, with_torchs
 

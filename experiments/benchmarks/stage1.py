@@ -22,8 +22,8 @@ from results import keep, row
 from llm4sbr.datamodules import AmazonBeauty
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
+from llm4sbr.views.inference.summary import normal_title
 from llm4sbr.views.prompts import build_prompt, shown_titles, templates_named
-from llm4sbr.views.summary import normal_title
 
 
 def one_by_one(engine: TransformersEngine, prompts: list[str]) -> list[list[int]]:

@@ -25,9 +25,9 @@ from results import keep, row
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import llm4sbr.wrapper
+import llm4sbr.training.wrapper
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
-from llm4sbr.heads import alignment_and_uniformity
+from llm4sbr.nn.alignment import alignment_and_uniformity
 from llm4sbr.testing import make_batch
 
 FREE = {  # another look at the same memory, or memory alone
@@ -78,12 +78,12 @@ def one_by_one(z: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def counted(model: SBRModule, batch: Any, losses: Losses = alignment_and_uniformity) -> Operations:
     """Operations of a forward and a backward pass."""
-    llm4sbr.wrapper.alignment_and_uniformity = losses  # type: ignore[attr-defined]
+    llm4sbr.training.wrapper.alignment_and_uniformity = losses  # type: ignore[attr-defined]
     try:
         with Operations() as operations:
             model.losses(batch)["loss"].backward()
     finally:
-        llm4sbr.wrapper.alignment_and_uniformity = alignment_and_uniformity  # type: ignore[attr-defined]
+        llm4sbr.training.wrapper.alignment_and_uniformity = alignment_and_uniformity  # type: ignore[attr-defined]
     return operations
 
 

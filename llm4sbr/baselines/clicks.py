@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples, IntArray
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, IntArray
 
 FloatArray = npt.NDArray[np.float64]
 Decay = Literal["last", "uniform", "linear", "quadratic", "harmonic", "log", "exponential"]

@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples, IntArray
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, IntArray
 
 from .clicks import (
     DECAYS,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
-from llm4sbr.ranking_module import RankingModule
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.training.ranking_module import RankingModule
 
 from .clicks import Baseline
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples
 
 from .clicks import FloatArray, clicks_of, finish, sessions_of
 

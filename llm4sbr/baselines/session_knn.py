@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples, IntArray
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, IntArray
 
 from .clicks import (
     DECAYS,

@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from llm4sbr.ranking_module import RankingModule
-from llm4sbr.watching import Seen, watching
+from llm4sbr.report.evaluation_hooks import Seen, watching
+from llm4sbr.training.ranking_module import RankingModule
 
 
 def counts(trainer: Trainer) -> bool:

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
 from llm4sbr.callbacks.view_cache import ViewCache
-from llm4sbr.random_state import random_state, set_random_state
-from llm4sbr.ranking_module import RankingModule
-from llm4sbr.report.album import Format, run_figures, run_numbers, save
-from llm4sbr.report.look import Look, Looker, Spaces, evenly, glance
-from llm4sbr.watching import Seen
-from llm4sbr.wrapper import LLM4SBRWrapper
+from llm4sbr.report.evaluation_hooks import Seen
+from llm4sbr.report.figures.album import Format, run_figures, run_numbers, save
+from llm4sbr.report.figures.snapshot import Look, Looker, Spaces, evenly, glance
+from llm4sbr.training.random_state import random_state, set_random_state
+from llm4sbr.training.ranking_module import RankingModule
+from llm4sbr.training.wrapper import LLM4SBRWrapper
 
 FOLDER = "pictures"
 

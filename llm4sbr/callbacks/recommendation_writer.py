@@ -10,10 +10,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples
-from llm4sbr.ranking_module import Recommendations
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples
+from llm4sbr.training.ranking_module import Recommendations
 
 if TYPE_CHECKING:
     import polars as pl

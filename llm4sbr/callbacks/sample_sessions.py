@@ -12,16 +12,16 @@ from lightning.pytorch.loggers import WandbLogger
 
 from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
 from llm4sbr.callbacks.view_cache import ViewCache
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.distributed import from_all_processes
-from llm4sbr.examples import Examples
-from llm4sbr.ranking_module import RankingModule
-from llm4sbr.report.look import evenly
-from llm4sbr.report.model import SessionStory
-from llm4sbr.report.stories import ranked_list, view_stories
-from llm4sbr.views.reading import Intent
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.examples import Examples
+from llm4sbr.report.evaluation_hooks import Seen
+from llm4sbr.report.figures.snapshot import evenly
+from llm4sbr.report.records import SessionStory
+from llm4sbr.report.sessions import ranked_list, view_stories
+from llm4sbr.training.distributed import from_all_processes
+from llm4sbr.training.ranking_module import RankingModule
 from llm4sbr.views.store import ViewStore
-from llm4sbr.watching import Seen
+from llm4sbr.views.store.reading import Intent
 
 NAME = "samples.json"
 _MODEL = "model"

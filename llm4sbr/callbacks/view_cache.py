@@ -10,16 +10,16 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
-from llm4sbr.loggers import WandbLogger
-from llm4sbr.run_state import SeenViews
-from llm4sbr.views.key_file import read_keys
+from llm4sbr.callbacks.wandb_logger import WandbLogger
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.training.run_state import SeenViews
+from llm4sbr.training.wrapper import LLM4SBRWrapper
 from llm4sbr.views.loading import LoadedViews, load_view_table
-from llm4sbr.views.spec import ViewSpec
 from llm4sbr.views.store import ViewStore
+from llm4sbr.views.store.key_file import read_keys
+from llm4sbr.views.store.spec import ViewSpec
 from llm4sbr.views.tables import UsedViews, ViewTable
-from llm4sbr.wrapper import LLM4SBRWrapper
 
 
 class ViewCache(Callback):
@@ -34,8 +34,8 @@ class ViewCache(Callback):
         spec: Fingerprint, or the beginning of one, of the views to use where the store holds several.
         fallback: What a session without an LLM view gets: ``"mask"`` (no view) or ``"titles"``.
         max_device_share: Largest share of the device's free memory that the cache may take.
-        only: File of session keys (`llm4sbr.views.key_file`): views of other sessions count as not known, as
-            if the LLM had been asked about these alone.
+        only: File of session keys (`llm4sbr.views.store.key_file`): views of other sessions
+            count as not known, as if the LLM had been asked about these alone.
         use: Names of the only views to use, the others count as not known; all by default. An ablation.
         r: How many of the nearest titles make a localised view (Eq. 5), at most as many as the store has; all
             by default. So r can be swept without another stage 1.

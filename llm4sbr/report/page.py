@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.report.charts import Line, line_chart
-from llm4sbr.report.model import DemoReport, RunResult
+from llm4sbr.report.records import DemoReport, RunResult
 
 _MINUS, _NONE = "\u2212", "\u2013"
 _METRICS = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG"}

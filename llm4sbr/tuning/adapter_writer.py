@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.tuning.tuner import TitleTuner
 
 MONITOR = "val/loss"

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.errors import InputError
-from llm4sbr.examples import Examples, ExampleSource, Split
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, ExampleSource, Split
 from llm4sbr.tuning.tuner import Lesson
 from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate, build_prompt, sanitize_title, shown_titles
 

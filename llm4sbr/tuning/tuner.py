@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.tuning.losses import cross_entropy_among
 from llm4sbr.tuning.packing import PackedAnswers, pack_answers
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel, fast_dtype

@@ -1,7 +1,7 @@
 """Stage 1: what a language model makes of each session, inferred once, kept on disk, found by content.
 
 Prompts (`prompts`) go to an engine (`engines`), answers to the store (`store`), their embeddings (`encoder`)
-to the nearest titles (`localization`); `pipeline` drives it, and `tables` hands the views to stage 2.
+to the nearest titles (`localization`); `inference` drives it, and `tables` hands the views to stage 2.
 Names load on first use, so that `import llm4sbr` stays light.
 """
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from llm4sbr.views.encoder import SentenceEncoder
     from llm4sbr.views.engines.openai_engine import OpenAIEngine
     from llm4sbr.views.engines.transformers_engine import TransformersEngine
+    from llm4sbr.views.inference.pipeline import infer_views
+    from llm4sbr.views.inference.summary import ViewSummary
     from llm4sbr.views.loading import load_view_table
-    from llm4sbr.views.pipeline import infer_views
     from llm4sbr.views.prompts import DEFAULT_TEMPLATES, PAPER_TEMPLATES, ViewTemplate, load_templates
     from llm4sbr.views.store import StoreError, ViewStore
-    from llm4sbr.views.summary import ViewSummary
 
 _HOME = {
     "DEFAULT_TEMPLATES": "prompts",
@@ -28,9 +28,9 @@ _HOME = {
     "StoreError": "store",
     "TransformersEngine": "engines.transformers_engine",
     "ViewStore": "store",
-    "ViewSummary": "summary",
+    "ViewSummary": "inference.summary",
     "ViewTemplate": "prompts",
-    "infer_views": "pipeline",
+    "infer_views": "inference.pipeline",
     "load_templates": "prompts",
     "load_view_table": "loading",
 }

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
-from llm4sbr.views.spec import ModelIdentity
 from llm4sbr.views.weights import resolve
 
 

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from llm4sbr.errors import InputError
-from llm4sbr.examples import SPLITS, ExampleSource, Split
-from llm4sbr.views.spec import ViewSpec
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
 from llm4sbr.views.store import ViewStore
+from llm4sbr.views.store.spec import ViewSpec
 from llm4sbr.views.tables import (
     DenseViews,
     LocalisedViews,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 _STEPS = 1 << 20  # similarities closer than one part in a million are a tie
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
 
 PROMPT_VERSION = 3  # raise it when the same session and template would give another prompt
 UNTITLED = "(untitled item)"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, normalize
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.localization import view_from_titles
 
 LONG_TERM, SHORT_TERM = "long_term", "short_term"

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llm4sbr.errors import InputError
-from llm4sbr.views.spec import ModelIdentity
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.views.identity import ModelIdentity
 
 # Everything in a model folder that can change what it computes.
 _CONTENT = ("*.safetensors", "*.bin", "*.gguf", "*.json", "*.txt", "*.model", "*.jinja")

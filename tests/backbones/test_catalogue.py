@@ -9,9 +9,9 @@ from lightning import Trainer
 from shops import write_shop
 
 from llm4sbr import LLM4SBRWrapper, SBRModule
+from llm4sbr.contracts.registry import BACKBONES, load_plugins
 from llm4sbr.datamodules import SessionDataModule
 from llm4sbr.datamodules.rules import SplitBy
-from llm4sbr.registry import BACKBONES, load_plugins
 from llm4sbr.testing import assert_backbone
 
 FILES = Path(__file__).parents[2] / "experiments" / "backbone"

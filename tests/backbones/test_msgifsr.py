@@ -9,7 +9,7 @@ import torch
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones.msgifsr import MSGIFSR
 from llm4sbr.backbones.msgifsr_graph import build_intent_graph
-from llm4sbr.losses import catalogue_cross_entropy
+from llm4sbr.nn.losses import catalogue_cross_entropy
 from llm4sbr.testing import assert_backbone, make_batch
 
 SESSIONS = [[3], [1, 2, 3], [4, 5, 4, 6, 5, 4], [7, 7, 7], [2, 6], [9, 8, 7, 6, 5, 4, 3, 2, 1, 2, 3, 9]]

@@ -87,11 +87,6 @@ def session_knn(
     return [0.0 if item in session and not remind else score for item, score in scores.items()]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("LLM4SBR_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def by_hand():
     """The equations with loops."""

@@ -9,7 +9,7 @@ import torch
 import llm4sbr.baselines.session_knn as session_knn
 from llm4sbr import InputError
 from llm4sbr.baselines import SessionKNN
-from llm4sbr.metrics import target_ranks
+from llm4sbr.nn.metrics import target_ranks
 from llm4sbr.testing import make_batch, make_examples
 
 SESSIONS = [[3], [1, 2, 3], [4, 5, 4, 6, 5, 4], [7, 7, 7], [12], [2, 9, 11, 1, 5, 2, 8, 10, 3, 3, 7, 6]]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.datamodules import AuthorPickles
 from llm4sbr.datamodules.author_pickles import group, read_pickle
-from llm4sbr.errors import InputError
 
 Write = Callable[[str, "str | bytes"], Path]
 Pairs = list[tuple[list[int], int]]

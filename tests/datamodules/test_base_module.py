@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 
-from llm4sbr.batch import SessionBatch
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import SPLITS, Split
 from llm4sbr.datamodules import Columns, KCore, SessionDataModule, Sessions, SplitBy
-from llm4sbr.errors import InputError
-from llm4sbr.examples import SPLITS, Split
 
 Write = Callable[[str, "str | bytes"], Path]
 Content = set[tuple[str, tuple[str, ...], str]]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.datamodules import AmazonBeauty, MovieLens100K
 from llm4sbr.datamodules.download import fetch, unpack
-from llm4sbr.errors import InputError
 
 BODY = bytes(range(256)) * 1000
 MD5 = "md5:" + hashlib.md5(BODY).hexdigest()

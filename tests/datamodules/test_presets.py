@@ -11,6 +11,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.datamodules import (
     AmazonBeauty,
     AuthorPickles,
@@ -22,7 +23,6 @@ from llm4sbr.datamodules import (
     SplitBy,
 )
 from llm4sbr.datamodules.rules import KCore
-from llm4sbr.errors import InputError
 
 Write = Callable[[str, "str | bytes"], Path]
 pytestmark = pytest.mark.filterwarnings(

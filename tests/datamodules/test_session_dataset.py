@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from llm4sbr.contracts.examples import Examples
 from llm4sbr.datamodules.dataset import SessionDataset, expand, identity, keep_latest
-from llm4sbr.examples import Examples
 
 SESSIONS = [[5, 6, 5, 7], [8], [9, 9], [1, 2, 3, 4, 5, 6]]
 

@@ -5,11 +5,11 @@ import random
 import polars as pl
 import pytest
 
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.datamodules.filtering import drop_unseen, k_core, k_core_on_train
 from llm4sbr.datamodules.rules import KCore, Sessions, SplitBy
 from llm4sbr.datamodules.sessionize import by_gap, by_key, by_window, sessionize
 from llm4sbr.datamodules.splits import sample_sessions, split_sessions
-from llm4sbr.errors import InputError
 
 
 def table(*rows: tuple[str, str, float]) -> pl.DataFrame:

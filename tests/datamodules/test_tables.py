@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.datamodules.rules import Columns
 from llm4sbr.datamodules.tables import read_events, read_items, read_table
 from llm4sbr.datamodules.timestamps import parse_timestamps
-from llm4sbr.errors import InputError
 
 Write = Callable[[str, "str | bytes"], Path]
 COLUMNS = Columns()

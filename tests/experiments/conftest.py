@@ -12,7 +12,7 @@ from views_stubs import StubEngine
 
 from llm4sbr.datamodules import AmazonBeauty, KCore, SplitBy
 from llm4sbr.views import infer_views
-from llm4sbr.views.spec import ModelIdentity
+from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.store import ViewStore
 
 BEAUTY = EXPERIMENTS.parent.parent / "shared" / "data" / "beauty"

@@ -8,7 +8,7 @@ import yaml
 from scripts import EXPERIMENTS, run
 from shops import write_shop
 
-from llm4sbr.cli import main
+from llm4sbr.cli.main import main
 
 
 def test_one_thing_is_varied_at_a_time_and_the_test_split_stays_unread(tmp_path):

@@ -8,11 +8,11 @@ import pytest
 from scripts import EXPERIMENTS, fails, run
 from shops import write_shop
 
-from llm4sbr.cli import main
+from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
-from llm4sbr.views.key_file import read_keys
-from llm4sbr.views.pipeline import infer_views
+from llm4sbr.views.inference.pipeline import infer_views
 from llm4sbr.views.store import ViewStore
+from llm4sbr.views.store.key_file import read_keys
 
 SHORT = "--trainer.max_epochs 1 --trainer.accelerator cpu"
 

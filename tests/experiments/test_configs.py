@@ -8,7 +8,7 @@ from letters import Letters
 from scripts import EXPERIMENTS
 from shops import PARTS, write_shop
 
-from llm4sbr.cli import main
+from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.views import infer_views
 from llm4sbr.views.loading import load_view_table

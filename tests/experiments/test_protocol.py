@@ -8,7 +8,7 @@ import pytest
 from scripts import fails, load, run, start
 from shops import write_shop
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from scripts import EXPERIMENTS
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb_server import ENTITY, SweepServer
 
-from llm4sbr.cli import main
+from llm4sbr.cli.main import main
 
 SWEEPS = sorted((EXPERIMENTS / "sweeps").glob("*.yaml"))
 SHORT = [

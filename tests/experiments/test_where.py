@@ -12,7 +12,7 @@ import torch
 from scripts import fails, load, run
 from shops import write_shop
 
-from llm4sbr.examples import Examples
+from llm4sbr.contracts.examples import Examples
 
 
 @pytest.fixture(scope="module")

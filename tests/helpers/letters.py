@@ -3,7 +3,7 @@
 import torch
 
 from llm4sbr.views import infer_views
-from llm4sbr.views.spec import ModelIdentity
+from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.store import ViewStore
 
 

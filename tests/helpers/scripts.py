@@ -14,7 +14,7 @@ from types import ModuleType
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["lightning.pytorch", "llm4sbr.trainer_cli", "llm4sbr.datamodules"])
+FORKED.set_forkserver_preload(["lightning.pytorch", "llm4sbr.runs.trainer_cli", "llm4sbr.datamodules"])
 
 
 def _in_the_process(

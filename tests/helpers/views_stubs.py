@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.examples import Examples, Split
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.examples import Examples, Split
 from llm4sbr.views.engines import Answer, Failure, Reply
-from llm4sbr.views.spec import EngineIdentity, ModelIdentity
+from llm4sbr.views.identity import EngineIdentity, ModelIdentity
 from llm4sbr.views.store import ViewStore
 
 WORDS = [
@@ -181,8 +181,8 @@ def log_what_is_reported(path: Path) -> None:
 
 def run(folder: Path, processes: int, *delays: float) -> int:
     """Stage 1, slowly, for a test to stop; `delays` are seconds per batch in each process."""
-    from llm4sbr.views.inference import inference_trainer
-    from llm4sbr.views.pipeline import infer_views
+    from llm4sbr.views.inference.lightning import inference_trainer
+    from llm4sbr.views.inference.pipeline import infer_views
 
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     folder.mkdir(exist_ok=True)

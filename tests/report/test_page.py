@@ -8,18 +8,6 @@ from html.parser import HTMLParser
 import pytest
 
 from llm4sbr import InputError
-from llm4sbr.report.model import (
-    DataFacts,
-    DemoReport,
-    IntentFacts,
-    LocalisedTitle,
-    RankedItem,
-    RankedList,
-    RunResult,
-    SessionStory,
-    SplitFacts,
-    ViewStory,
-)
 from llm4sbr.report.page import (
     comparison,
     duration,
@@ -30,6 +18,18 @@ from llm4sbr.report.page import (
     to_json,
     verdict,
     write_page,
+)
+from llm4sbr.report.records import (
+    DataFacts,
+    DemoReport,
+    IntentFacts,
+    LocalisedTitle,
+    RankedItem,
+    RankedList,
+    RunResult,
+    SessionStory,
+    SplitFacts,
+    ViewStory,
 )
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7 * 7 }} \x00\x07\ud800"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.tuning.adapter_writer import AdapterWriter
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
 

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Trainer
 from shops import SOAPS, write_shop
 
-from llm4sbr.cli import main
+from llm4sbr.cli.main import main
 from llm4sbr.tuning.lessons import LessonDataModule, SessionLessons
 from llm4sbr.tuning.tuner import Lesson, TitleTuner
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
@@ -158,7 +158,7 @@ def test_the_command_line_tunes_and_resumes(tiny_llm, tmp_path, monkeypatch, cap
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(TitleTuner, "training_step", dies)
-    monkeypatch.setattr("llm4sbr.tuning.command._STEPS_PER_CHECKPOINT", 2)
+    monkeypatch.setattr("llm4sbr.cli.tune._STEPS_PER_CHECKPOINT", 2)
     with pytest.raises(RuntimeError, match="gone"):
         main([*words, "9", "--trainer.val_check_interval", "1"])
     adapter = tmp_path / "adapter" / "adapter_config.json"

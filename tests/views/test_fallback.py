@@ -9,12 +9,12 @@ from lightning.pytorch import Trainer
 
 from llm4sbr import InputError, LLM4SBRWrapper
 from llm4sbr.backbones import GRU4Rec
-from llm4sbr.batch import SessionBatch
 from llm4sbr.callbacks import ViewCache
-from llm4sbr.views.key_file import read_keys, write_keys
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.views.inference.pipeline import infer_views
 from llm4sbr.views.loading import load_view_table
-from llm4sbr.views.pipeline import infer_views
 from llm4sbr.views.store import ViewStore
+from llm4sbr.views.store.key_file import read_keys, write_keys
 from llm4sbr.views.tables import DenseViews, TitleViews
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.localization import localize, view_from_titles
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from llm4sbr.catalogue import Catalogue
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.prompts import (
     DEFAULT_TEMPLATES,
     PAPER_TEMPLATES,

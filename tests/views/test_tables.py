@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from llm4sbr.batch import SessionBatch
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.tables import DenseViews, LocalisedViews, TitleTable, TitleViews
 
 VIEWS = ("long_term", "short_term")

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.views import weights
 from llm4sbr.views.weights import WeightsPackage, fingerprint, model_folder, resolve
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from llm4sbr.views.spec import EngineIdentity
+from llm4sbr.views.identity import EngineIdentity
 
 
 class Choice(NamedTuple):

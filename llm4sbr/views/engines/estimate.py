@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import PACKAGES, model_folder, resolve
 

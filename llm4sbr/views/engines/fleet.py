@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 
 _log = logging.getLogger(__name__)
 _MAX_REST = 30.0  # seconds; a server that is back is noticed within them

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
-from llm4sbr.views.spec import ModelIdentity
 from llm4sbr.views.weights import fingerprint, model_folder, resolve
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

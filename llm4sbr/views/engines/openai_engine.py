@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines import Answer, Failure, Reply
 from llm4sbr.views.engines.background import in_background
 from llm4sbr.views.engines.chat import BadAnswer, Chat, Refused, hide_login
 from llm4sbr.views.engines.fleet import Fleet, Member, Unavailable, pause
-from llm4sbr.views.spec import EngineIdentity, ModelIdentity, digest
+from llm4sbr.views.identity import EngineIdentity, ModelIdentity, digest
 
 _MOST_CONNECTIONS = 1000  # that the openai client holds at a time
 _LONGEST_PAUSE = 60.0  # seconds between two tries of one prompt

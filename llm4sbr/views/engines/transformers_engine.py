@@ -8,13 +8,13 @@ from math import exp
 
 import torch
 
-from llm4sbr.errors import InputError
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines import Answer, Choice, Reply
 from llm4sbr.views.engines.decoding import Hypothesis, Root, Rules, decode_trees, read_root
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel
 from llm4sbr.views.engines.prefix_tree import PrefixTree, grow_trees, shared_beginning
 from llm4sbr.views.engines.title_trie import TitleTrie
-from llm4sbr.views.spec import EngineIdentity, digest
+from llm4sbr.views.identity import EngineIdentity, digest
 
 
 class TransformersEngine:

@@ -1,0 +1,1 @@
+"""The command line: thin shells around functions that other rooms hold."""

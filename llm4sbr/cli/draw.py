@@ -1,0 +1,199 @@
+"""``llm4sbr draw``: pictures of finished runs, one or many."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from lightning.pytorch import Trainer
+
+from llm4sbr.callbacks import ViewCache
+from llm4sbr.callbacks.pictures import FOLDER, view_names
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.report.evaluation_hooks import watching
+from llm4sbr.report.figures.album import Format, run_figures, run_numbers, save
+from llm4sbr.report.figures.pictures import length_figure, option_figure
+from llm4sbr.report.figures.snapshot import Look, Looker, Spaces, evenly, glance
+from llm4sbr.runs.saved_run import SavedRun, load_run, read_config, untrained
+from llm4sbr.runs.trainer_cli import say
+from llm4sbr.training.wrapper import LLM4SBRWrapper
+from llm4sbr.views.quiet import quiet_lightning
+
+_SWEPT = {"r": ("views", "r"), "tau": ("model", "init_args", "tau")}  # options a picture is drawn against
+_FEW = 5  # values of one option that get lines of their own where the other is on the axis
+_IDLE = ("seed_everything", "trainer", "ckpt_path", "resume", "weights_only", "verbose", "output")
+
+
+def draw(
+    runs: list[str],
+    out: str | None = None,
+    split: Literal["validate", "test"] = "validate",
+    metric: str = "val/recall@20",
+    sample: int = 300,
+    format: Format = "png",
+) -> list[Path]:
+    """Draw what the paper's readers look at, from the folders of finished runs of ``fit``.
+
+    Of one run: Recall and MRR against session length, the distributions of long- and short-term gates,
+    interests and views before and after training. Of several that differ in r or τ, such as those of a sweep:
+    a metric against these. Of several others: their Recall and MRR against session length side by side.
+
+    Args:
+        runs: Folders of runs.
+        out: Where the pictures go; by default ``pictures`` in the run's folder, or here for several.
+        split: Sessions to evaluate. Nothing should be chosen by what ``test`` shows.
+        metric: Of the chosen epoch, drawn against r and τ.
+        sample: Sessions whose spaces are shown.
+        format: Of the files.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        InputError: A folder is not a finished run's, or its data or views are gone.
+    """
+    if not runs:
+        raise InputError("name the folder of at least one run", hint="llm4sbr draw runs/llm4sbr/version_0")
+    folders = [Path(run) for run in runs]
+    place = Path(out) if out else (folders[0] / FOLDER if len(runs) == 1 else Path(FOLDER))
+    if len(runs) == 1:
+        album = look_at(folders[0], split, sample)
+        figures = run_figures(album.look, album.before, album.views, album.name)
+        numbers: dict[str, Any] = run_numbers(album.look, album.before, album.views)
+    else:
+        figures, numbers = {}, {}
+        for option in _SWEPT:
+            lines = against(folders, option, metric)
+            if lines:
+                figures[f"{metric.split('/')[-1]}-against-{option}"] = option_figure(option, lines, metric)
+                numbers[option] = {name: {str(k): v for k, v in line.items()} for name, line in lines.items()}
+        if not figures:  # a sweep is many runs, and to evaluate each again takes as long as a sweep
+            albums = [look_at(folder, split, 0) for folder in folders]
+            looks = {album.name: album.look for album in albums}
+            if len({len(look.rank) for look in looks.values()}) > 1:
+                raise InputError("the runs are not on the same sessions", value=runs)
+            figures["length"] = length_figure(looks)
+            numbers = {album.name: run_numbers(album.look, None, album.views) for album in albums}
+    paths = save(place, figures, {"runs": runs, "split": split, **numbers}, format)
+    for path in paths:
+        say(str(path))
+    return paths
+
+
+class RunLook(NamedTuple):
+    """What a run's pictures are made of."""
+
+    name: str
+    look: Look
+    before: Spaces | None
+    views: tuple[str, ...]
+
+
+def look_at(folder: Path, split: Literal["validate", "test"], sample: int) -> RunLook:
+    """Evaluate a run's chosen epoch, and its model as it was before training."""
+    run = load_run(folder)
+    cache = ViewCache(**{k: v for k, v in (run.config.get("views") or {}).items() if v is not None})
+    examples = run.data.examples(split)  # type: ignore[attr-defined]
+    rows = evenly(sample, len(examples)) if sample else []
+    looker = Looker([examples.first_index + row for row in rows])
+    views = _evaluate(run, cache, split, looker)
+    found, before = looker.result(), None
+    seed = run.config.get("seed_everything")
+    if found.spaces is not None and isinstance(seed, int) and not isinstance(seed, bool):
+        first = untrained(run, seed).model
+        assert isinstance(run.model, LLM4SBRWrapper)
+        assert isinstance(first, LLM4SBRWrapper)
+        first.view_table = run.model.view_table
+        before = glance(first, examples, rows)
+    name = type(run.model.backbone).__name__
+    name += f" with {cache.spec_used.source} views" if cache.spec_used else ", bare" if not views else ""
+    return RunLook(f"{name} ({folder.name})", found, before, views)
+
+
+def _evaluate(run: SavedRun, cache: ViewCache, split: str, looker: Looker) -> tuple[str, ...]:
+    with quiet_lightning():
+        trainer = Trainer(
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            devices=1,
+            callbacks=[cache],
+        )
+        with watching(run.model, looker.add):
+            (trainer.validate if split == "validate" else trainer.test)(run.model, run.data, verbose=False)
+    return view_names(trainer, run.model)
+
+
+def against(folders: list[Path], option: str, metric: str) -> dict[str, dict[float, list[float]]]:
+    """For each group of runs that are alike otherwise, an option's values and the metric of every run.
+
+    Runs of other seeds are alike, and so are those that differ in the other of r and τ where that takes many
+    values, as in a random sweep. Runs that did not end are left out. Empty where all have one value.
+    """
+    runs = []
+    for folder in folders:
+        config = read_config(folder / "config.yaml")
+        try:
+            found = float(json.loads((folder / "summary.json").read_text())[metric])
+        except (OSError, ValueError, KeyError):
+            continue
+        rest = copy.deepcopy({key: value for key, value in config.items() if key not in _IDLE})
+        swept = {name: _take(rest, way) for name, way in _SWEPT.items()}
+        runs.append((rest, swept, found))
+    if not runs:
+        raise InputError(
+            f"none of the runs has {metric} of its chosen epoch",
+            value=[str(folder) for folder in folders],
+            hint="The callback RunSummary of experiments/base.yaml writes it at a run's end",
+        )
+    (other,) = set(_SWEPT) - {option}
+    few = len({swept[other] for _, swept, _ in runs}) <= _FEW
+    groups: dict[str, dict[str, Any]] = {}
+    lines: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for rest, swept, found in runs:
+        if swept[option] is None:  # a bare model has no τ, and without --views.r all stored titles are used
+            continue
+        group = {**rest, other: swept[other]} if few else rest
+        key = json.dumps(group, sort_keys=True)
+        groups[key] = group
+        lines[key][float(swept[option])].append(found)
+    if len({value for line in lines.values() for value in line}) < 2:
+        return {}
+    names = _names(groups)
+    return {names[key]: dict(line) for key, line in lines.items()}
+
+
+def _take(config: dict[str, Any], path: tuple[str, ...]) -> Any:
+    *way, last = path
+    for step in way:
+        config = config.get(step) or {}
+    return config.pop(last, None)
+
+
+def _names(groups: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """What tells each group from the others, in few words."""
+    flat = {key: dict(_leaves(group)) for key, group in groups.items()}
+    every = {name for leaves in flat.values() for name in leaves}
+    differ = sorted(n for n in every if len({str(leaves.get(n)) for leaves in flat.values()}) > 1)
+    return {
+        key: ", ".join(f"{name.split('.')[-1]} {_short(leaves.get(name))}" for name in differ) or "all runs"
+        for key, leaves in flat.items()
+    }
+
+
+def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            below = path if key in ("class_path", "init_args") else f"{path}.{key}"
+            yield from _leaves(value, below)
+    else:
+        yield path, config
+
+
+def _short(value: Any) -> str:
+    return str(value).rsplit(".", 1)[-1] if isinstance(value, str) and "/" not in value else str(value)

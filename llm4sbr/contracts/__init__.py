@@ -1,0 +1,1 @@
+"""What travels between the rooms and what each promises: batches, backbones, catalogues, examples, errors."""

@@ -1,0 +1,71 @@
+"""The catalogue: which items there are, in which order, and what they are called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from llm4sbr.contracts.errors import InputError
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items 1..V with their ids as the shop knows them and their titles.
+
+    Item ``k`` is ``item_ids[k - 1]``; 0 is padding and names nothing. A title may be empty.
+
+    Args:
+        item_ids: ``V`` distinct ids, as strings and untouched (leading zeros, spaces, emoji are kept).
+        titles: ``V`` titles, same order.
+
+    >>> catalogue = Catalogue(("a", "b"), ("Soap", "Shampoo"))
+    >>> catalogue.num_items, catalogue.index["b"], catalogue.title(2)
+    (2, 2, 'Shampoo')
+    """
+
+    item_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.item_ids) != len(self.titles):
+            raise InputError(f"{len(self.item_ids)} item ids but {len(self.titles)} titles")
+        if len(set(self.item_ids)) != len(self.item_ids):
+            seen: set[str] = set()
+            double = next(item for item in self.item_ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
+            raise InputError("an item id stands twice in the catalogue", value=double)
+
+    @property
+    def num_items(self) -> int:
+        """``V``, the number of real items (padding not counted)."""
+        return len(self.item_ids)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Item id to its number in 1..V."""
+        return {item: number for number, item in enumerate(self.item_ids, start=1)}
+
+    def title(self, item: int) -> str:
+        """Title of item ``item`` in 1..V."""
+        if not 1 <= item <= len(self.titles):
+            raise InputError(f"items are 1..{len(self.titles)}", value=item)
+        return self.titles[item - 1]
+
+    @cached_property
+    def digests(self) -> tuple[bytes, ...]:
+        """One 16-byte digest of (id, title) per item: what content keys are made of."""
+        return tuple(
+            hashlib.blake2b(f"{len(item)}:{item}{title}".encode(), digest_size=16).digest()
+            for item, title in zip(self.item_ids, self.titles, strict=True)
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of every id and title in order; another catalogue has another."""
+        return hashlib.blake2b(b"".join(self.digests), digest_size=16).hexdigest()
+
+    def session_key(self, items: Sequence[int]) -> bytes:
+        """16-byte content key of a session: its items' ids and titles, in click order."""
+        digests = self.digests
+        return hashlib.blake2b(b"".join([digests[item - 1] for item in items]), digest_size=16).digest()

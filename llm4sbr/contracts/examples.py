@@ -1,0 +1,77 @@
+"""Examples of one split as flat arrays: a prefix of a session and the click that follows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from llm4sbr.contracts.catalogue import Catalogue
+
+Split = Literal["train", "validate", "test", "predict"]
+SPLITS: tuple[Split, ...] = ("train", "validate", "test", "predict")
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``E`` examples over ``T`` clicks of ``S`` sessions; nothing is copied per example.
+
+    Example ``e`` has the prefix ``clicks[start[e]:end[e]]`` and belongs to session ``session[e]``.
+
+    Shapes:
+        - clicks: ``(T,)`` items 1..V, sessions one after the other
+        - start, end, target, session: ``(E,)``; ``target`` is 0 where it is not known
+        - session_ids: ``(S,)`` ids as the shop knows them
+        - first_index: ``example_index`` of example 0; unique over the splits of one data module
+    """
+
+    clicks: IntArray
+    start: IntArray
+    end: IntArray
+    target: IntArray
+    session: IntArray
+    session_ids: tuple[str, ...]
+    first_index: int = 0
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def prefix(self, example: int) -> tuple[int, ...]:
+        """Items of one example's prefix, oldest first."""
+        return tuple(self.clicks[self.start[example] : self.end[example]].tolist())
+
+    def prefixes(self) -> list[tuple[int, ...]]:
+        """Every prefix, in example order."""
+        clicks = self.clicks.tolist()
+        return [tuple(clicks[a:b]) for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
+
+    def sessions(self) -> list[IntArray]:
+        """Clicks of each session that gives an example, targets included, without what `start` cuts off."""
+        if len(self) == 0:
+            return []
+        number, where = np.unique(self.session, return_inverse=True)  # (S',), (E,)
+        first = np.full(len(number), len(self.clicks), dtype=np.int64)
+        last = np.zeros(len(number), dtype=np.int64)
+        np.minimum.at(first, where, self.start)
+        np.maximum.at(last, where, self.end + (self.target > 0))
+        return [self.clicks[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+
+    def session_id(self, example: int) -> str:
+        """The shop's id of the session that an example belongs to."""
+        return self.session_ids[int(self.session[example])]
+
+
+class ExampleSource(Protocol):
+    """What stage 1 and the view cache ask of a data module."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items and their titles."""
+        ...
+
+    def examples(self, split: Split) -> Examples:
+        """The examples of one split (empty where the split has none)."""
+        ...

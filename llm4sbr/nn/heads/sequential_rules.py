@@ -1,0 +1,104 @@
+"""What followed these clicks in the training sessions, beside what a model makes of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples
+
+FLOOR = 1e-4  # ε: what an item without a rule gets, as a share of all rules of the session
+
+
+class SequentialRules(nn.Module):
+    r"""Joins a model's scores with sequential rules, once it is trained (ours).
+
+    With ``d`` numbers an item, a model does not hold every step from item to item that training has seen;
+    counting them says nothing of any other step. So both are asked and their probabilities multiplied (a
+    product of experts, Hinton 2002), the rules' to the power of λ:
+
+    .. math:: s'_v = s_v + \lambda \log(\epsilon + r_v / \sum_u r_u), \quad
+        r_v = \sum_{i \in s} \frac{1}{1 + age_s(i)} \, sim(i, v)
+
+    ``sim(i, v)`` sums, over the training sessions in which ``v`` was clicked after ``i``, one over their
+    distance, and divides by the sessions with ``i`` and 20 more (sequential rules, Ludewig & Jannach 2018,
+    arXiv:1803.09587; counted by `llm4sbr.baselines.ItemKNN`). What the session holds already gets no rule. A
+    session without any rule keeps the model's order.
+
+    It joins in validation, test and prediction. In training every step would be its own rule; so λ can be
+    changed afterwards. The counts are not in the checkpoint: they are made of the data module's training
+    sessions whenever a Trainer begins, and what was clicked since the model was trained counts already.
+
+    Args:
+        num_items: ``V``.
+        weight: λ, above 0.
+        neighbors: Rules that are kept of each item, the strongest.
+
+    Shapes:
+        - scores: ``(B, V)``, column ``k - 1`` is item ``k``; batch: `SessionBatch`
+        - output: ``(B, V)`` float32
+    """
+
+    start: Tensor
+    item: Tensor
+    similarity: Tensor
+
+    def __init__(self, num_items: int, weight: float, neighbors: int = 100) -> None:
+        super().__init__()
+        if weight <= 0:
+            raise InputError("the weight of sequential rules is above 0", value=weight)
+        self.num_items, self.weight, self.neighbors = num_items, weight, neighbors
+        # Item k has the rules start[k]:start[k + 1]; item 0, padding, has none.
+        self.register_buffer("start", torch.zeros(0, dtype=torch.long), persistent=False)  # (V + 2,)
+        self.register_buffer("item", torch.zeros(0, dtype=torch.int32), persistent=False)  # (M,)
+        self.register_buffer("similarity", torch.zeros(0), persistent=False)  # (M,)
+
+    def read_training_sessions(self, examples: Examples) -> None:
+        """Count the steps of the training sessions; what was counted before is forgotten."""
+        from llm4sbr.baselines import ItemKNN  # it is not a part of the model, and few models ask for it
+
+        counted = ItemKNN(
+            self.neighbors, 20.0, 1.0, order="later", pair_decay="harmonic", weighting="harmonic"
+        )
+        counted.fit(examples, self.num_items)
+        for name, array in zip(("start", "item", "similarity"), counted.neighbours(), strict=True):
+            old = self.get_buffer(name)
+            setattr(self, name, torch.from_numpy(array).to(old.device, old.dtype))
+
+    def rules(self, batch: SessionBatch) -> Tensor:
+        """``r``, ``(B, V)`` float32; 0 where no rule speaks for an item.
+
+        Raises:
+            InputError: No training session has been counted.
+        """
+        if not len(self.start):
+            raise InputError(
+                "the sequential rules have not counted any session",
+                hint="Give the Trainer a data module, or call "
+                "model.rules.read_training_sessions(data.examples('train'))",
+            )
+        row, click = torch.nonzero(batch.latest_clicks(), as_tuple=True)  # (C,)
+        asking = batch.item_ids[row, click]
+        weight = 1 / (batch.lengths[row] - click).float()  # the last click has the age 0
+        count = self.start[asking + 1] - self.start[asking]
+        owner = torch.repeat_interleave(count)  # (R,): which click each rule answers
+        where = torch.arange(len(owner), device=owner.device)
+        where += (self.start[asking] - (count.cumsum(0) - count))[owner]
+        cell = row[owner] * self.num_items + self.item[where].long() - 1
+        found = weight.new_zeros(len(batch.lengths) * self.num_items)
+        found = found.index_add_(0, cell, weight[owner] * self.similarity[where])
+        found = found.view(-1, self.num_items)
+        found[row, asking - 1] = 0
+        return found
+
+    def log_shares(self, batch: SessionBatch) -> Tensor:
+        """What λ multiplies, ``(B, V)`` float32."""
+        found = self.rules(batch)
+        share = found / found.sum(1, keepdim=True).clamp_min(torch.finfo(found.dtype).tiny)
+        return torch.log(share + FLOOR)
+
+    def forward(self, scores: Tensor, batch: SessionBatch) -> Tensor:
+        """The scores with the rules."""
+        return scores.float() + self.weight * self.log_shares(batch)

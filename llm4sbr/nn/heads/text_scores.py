@@ -1,0 +1,95 @@
+"""Scores from the text side: the session's views against every title of the catalogue."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.heads.title_axes import title_axes
+
+
+class TextScores(nn.Module):
+    r"""Scores every item by its title, and adds nothing where a session has no view (ours).
+
+    The fusions of `llm4sbr.nn.fusion` bring a view into the session vector; what they reach are the
+    items' behavioural embeddings, which say little of an item with few clicks and nothing of one without.
+    Here the views meet the titles themselves, both reduced to the ``p`` principal axes of the catalogue's
+    titles (centring takes away what all titles of a shop share):
+
+    .. math:: t_v = P^T (e_v - \mu), \quad v_k = P^T (\hat q_k - \mu), \quad
+              u = \sum_k A_k v_k + B h, \quad s_v = \gamma \cos(u, t_v)
+
+    with ``h`` the fused session vector. ``A_k`` starts as the mean over the known views, ``B`` at zero:
+    before training the head ranks by content alone. ``γ``, the scale, is learned.
+
+    Args:
+        num_items: ``V``.
+        dim: ``d``, size of the session vector.
+        text_dim: ``d_t``.
+        num_views: ``K``.
+        axes: ``p``, at most ``d_t``.
+
+    Shapes:
+        - session: ``(B, d)``, views: ``(B, K, d_t)``, mask: ``(B, K)`` bool
+        - output: ``(B, V)``; a row of zeros where no view is known, a column where an item has no title
+    """
+
+    titles: Tensor
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, num_items: int, dim: int, text_dim: int, num_views: int, axes: int = 64) -> None:
+        super().__init__()
+        if not 1 <= axes <= text_dim:
+            raise InputError(f"the text scores take between 1 and text_dim={text_dim} axes", value=axes)
+        # In the checkpoint: the axes are unique up to sign and rotation only; serving needs no view store.
+        self.register_buffer("titles", torch.zeros(num_items, axes))
+        self.register_buffer("mean", torch.zeros(text_dim))
+        self.register_buffer("basis", torch.zeros(text_dim, axes))
+        self.of_views = nn.Parameter(torch.eye(axes).repeat(num_views, 1, 1) / num_views)  # A, (K, p, p)
+        self.of_session = nn.Linear(dim, axes, bias=False)  # B
+        nn.init.zeros_(self.of_session.weight)
+        self.log_scale = nn.Parameter(torch.full((1,), math.log(8.0)))  # (1,): FSDP shards no scalar
+
+    @property
+    def ready(self) -> bool:
+        """Whether the titles have been read."""
+        return bool(self.titles.any())
+
+    @torch.no_grad()
+    def read_titles(self, titles: Tensor, mask: Tensor) -> None:
+        """Take the principal axes of the catalogue's titles, and every title along them.
+
+        Args:
+            titles: Title embeddings.
+            mask: Which items have a title.
+
+        Shapes:
+            - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
+
+        Raises:
+            InputError: Titles of another catalogue or another encoder.
+        """
+        expected = (len(self.titles), len(self.mean))
+        if tuple(titles.shape) != expected:
+            raise InputError(f"the titles must be (V, d_t) = {expected}", value=tuple(titles.shape))
+        found = title_axes(titles, mask, self.basis.size(1))
+        self.mean.copy_(found.mean)
+        self.basis.copy_(found.basis)
+        self.titles.copy_(found.titles)
+
+    def forward(self, session: Tensor, views: Tensor, mask: Tensor) -> Tensor:
+        """Scaled cosines of the session's text query with every title."""
+        return self.query(session, views, mask) @ self.titles.T
+
+    def query(self, session: Tensor, views: Tensor, mask: Tensor) -> Tensor:
+        """``γ u / |u|``, what the session asks of the titles: ``(B, p)``; 0 where no view is known."""
+        known = mask.unsqueeze(-1).to(views.dtype)  # (B, K, 1)
+        reduced = ((normalize(views, dim=-1) - self.mean) * known) @ self.basis  # (B, K, p)
+        query = torch.einsum("bkp,kpq->bq", reduced, self.of_views) + self.of_session(session)
+        asked = mask.any(1, keepdim=True).to(query.dtype)  # (B, 1)
+        return self.log_scale.exp() * normalize(query, dim=-1) * asked

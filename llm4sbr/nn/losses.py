@@ -1,0 +1,29 @@
+"""Recommendation losses over the catalogue."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llm4sbr.nn.functional import smoothed_cross_entropy
+
+
+def catalogue_cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the next item over the whole catalogue (Eq. 14, arXiv:2402.13840).
+
+    The paper prints a binary cross-entropy per column but calls it cross-entropy; this is the latter.
+
+    Args:
+        scores: Column ``k - 1`` scores item ``k``.
+        target: Next items, 1..V.
+        label_smoothing: Share of the target's probability that is spread evenly over the catalogue.
+
+    Shapes:
+        - scores: ``(B, V)``, target: ``(B,)`` long
+        - output: scalar
+
+    >>> round(catalogue_cross_entropy(torch.zeros(1, 4), torch.tensor([4])).item(), 4)  # log 4
+    1.3863
+    """
+    scores = scores.float() if scores.dtype == torch.bfloat16 else scores
+    return smoothed_cross_entropy(scores, target - 1, label_smoothing)

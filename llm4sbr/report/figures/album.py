@@ -1,0 +1,74 @@
+"""The pictures of one run, or of several side by side, as files, and the numbers behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from llm4sbr.report.figures.pictures import by_length, gates_figure, length_figure, mean_cosine, spaces_figure
+from llm4sbr.report.figures.snapshot import Look, Spaces
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Format = Literal["png", "svg", "pdf"]
+NUMBERS = "pictures.json"
+
+
+def run_figures(look: Look, before: Spaces | None, views: Sequence[str], name: str) -> dict[str, Figure]:
+    """The pictures of one run; those that a bare model or a fusion without gates cannot give are left out.
+
+    Args:
+        look: At the trained model.
+        before: The same sessions' spaces before training, where they are known.
+        views: Names of the ``K`` views.
+        name: What the run is called.
+    """
+    figures = {}
+    if len(look.rank):
+        figures["length"] = length_figure({name: look})
+    if look.gates is not None and len(look.gates):
+        figures["gates"] = gates_figure(look.gates, views)
+    if look.spaces is not None and look.spaces.mask.any():
+        stages = {"before training": before} if before is not None else {}
+        figures["spaces"] = spaces_figure({**stages, "after training": look.spaces}, views)
+    return figures
+
+
+def run_numbers(look: Look, before: Spaces | None, views: Sequence[str]) -> dict[str, Any]:
+    """What the pictures of a run show, as plain values."""
+    numbers: dict[str, Any] = {"by_length": [found._asdict() for found in by_length(look)]}
+    if look.gates is not None and len(look.gates):
+        levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+        quantiles = np.quantile(look.gates.numpy(), levels, axis=0).T.tolist()  # one row a view
+        numbers["gate_quantiles"] = {
+            view: {str(level): value for level, value in zip(levels, row, strict=True)}
+            for view, row in zip(views, quantiles, strict=True)
+        }
+    numbers["mean_cosine"] = {
+        view: {
+            stage: mean_cosine(spaces, k)
+            for stage, spaces in (("before", before), ("after", look.spaces))
+            if spaces is not None
+        }
+        for k, view in enumerate(views)
+        if look.spaces is not None
+    }
+    return numbers
+
+
+def save(
+    folder: Path, figures: Mapping[str, Figure], numbers: Mapping[str, Any], format: Format = "png"
+) -> list[Path]:
+    """Write the pictures and ``pictures.json``, and return the paths of the pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.{format}")
+        figure.savefig(paths[-1])
+    (folder / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n")
+    return paths

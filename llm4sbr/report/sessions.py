@@ -1,0 +1,157 @@
+"""Tell a session's story: from its clicks over the inferred intents to what each model recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llm4sbr.contracts.batch import SessionBatch, batch_prefixes
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.examples import Examples, ExampleSource, Split
+from llm4sbr.nn.metrics import target_ranks
+from llm4sbr.report.records import (
+    LocalisedTitle,
+    RankedItem,
+    RankedList,
+    SessionStory,
+    StorySource,
+    ViewStory,
+)
+from llm4sbr.training.sbr_module import SBRModule
+from llm4sbr.training.wrapper import LLM4SBRWrapper
+from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate, build_prompt
+from llm4sbr.views.store import ViewStore
+from llm4sbr.views.store.reading import Intent
+from llm4sbr.views.store.spec import ViewSpec
+
+
+class Example(NamedTuple):
+    """An example of a data module: its split and its row there."""
+
+    split: Split
+    row: int
+
+
+def batch_of(examples: Examples, rows: Sequence[int]) -> SessionBatch:
+    """Some examples as a batch; the backbone builds the graph where it needs one.
+
+    Shapes:
+        - output: ``item_ids (B, L)`` with ``L`` the longest prefix
+    """
+    return batch_prefixes(
+        [examples.prefix(row) for row in rows],
+        [int(examples.target[row]) for row in rows],
+        [examples.first_index + row for row in rows],
+        graph=False,
+    )
+
+
+@torch.inference_mode()
+def tell_stories(
+    source: ExampleSource,
+    chosen: Sequence[Example],
+    models: Mapping[str, SBRModule],
+    store: ViewStore,
+    spec: ViewSpec,
+    templates: Sequence[ViewTemplate] = DEFAULT_TEMPLATES,
+    top_k: int = 10,
+) -> tuple[SessionStory, ...]:
+    """Collect what the page shows of some examples.
+
+    Args:
+        source: The data module.
+        chosen: The examples.
+        models: Name to trained model; gates are those of the first wrapped one.
+        store: Where stage 1 wrote.
+        spec: Which views of it.
+        templates: What the LLM was asked with.
+        top_k: Recommendations to list.
+    """
+    stories = []
+    for example in chosen:
+        examples = source.examples(example.split)
+        batch = batch_of(examples, [example.row])
+        prefix, target = examples.prefix(example.row), int(examples.target[example.row])
+        intents = {intent.view: intent for intent in store.intents(spec, source.catalogue, prefix)}
+        prompts = {
+            template.name: build_prompt(template, prefix, source.catalogue, max_items=answer.max_items)
+            for template, answer in zip(templates, spec.answers, strict=True)
+        }
+        facts = _view_facts(batch, models)
+        stories.append(
+            SessionStory(
+                session_id=examples.session_id(example.row),
+                clicks=tuple(source.catalogue.title(item) for item in prefix),
+                target=source.catalogue.title(target) if target else None,
+                views=view_stories(spec.views, intents, facts, prompts, source.catalogue),
+                recommendations={
+                    name: ranked_list(model.eval()(batch)[0], target, source.catalogue, top_k)
+                    for name, model in models.items()
+                },
+            )
+        )
+    return tuple(stories)
+
+
+def view_stories(
+    views: Sequence[str],
+    intents: Mapping[str, Intent],
+    facts: tuple[Sequence[float | None], Sequence[bool]],
+    prompts: Mapping[str, str],
+    catalogue: Catalogue,
+) -> tuple[ViewStory, ...]:
+    """What is known of each view of one session.
+
+    Args:
+        views: Their names.
+        intents: What the store has of them.
+        facts: Of each view its gate, and whether the model saw any view there.
+        prompts: What was asked.
+        catalogue: Where the titles are.
+    """
+    told = []
+    for view, gate, seen in zip(views, *facts, strict=True):
+        intent = intents.get(view)
+        # An answer without a word has no titles: the model then saw the fallback, if it saw anything.
+        source: StorySource = "llm" if intent and intent.ids else "titles" if seen else "none"
+        localised = (
+            tuple(
+                LocalisedTitle(catalogue.title(item), weight)
+                for item, weight in zip(intent.ids, intent.weights, strict=True)
+            )
+            if intent
+            else ()
+        )
+        text, prompt = (intent.text, prompts.get(view)) if intent else (None, None)
+        told.append(ViewStory(view, text, source, localised, gate, prompt))
+    return tuple(told)
+
+
+def ranked_list(scores: Tensor, target: int, catalogue: Catalogue, top_k: int = 10) -> RankedList:
+    """The best items of one session and the rank of the true next one.
+
+    Shapes:
+        - scores: ``(V,)``
+    """
+    best, columns = scores.topk(min(top_k, len(scores)))
+    items = tuple(
+        RankedItem(catalogue.title(column + 1), score, column + 1 == target)
+        for column, score in zip(columns.tolist(), best.tolist(), strict=True)
+    )
+    rank = target_ranks(scores.unsqueeze(0), torch.tensor([target])).item() if target else None
+    return RankedList(items, rank)
+
+
+def _view_facts(
+    batch: SessionBatch, models: Mapping[str, SBRModule]
+) -> tuple[Sequence[float | None], Sequence[bool]]:
+    for model in models.values():
+        if isinstance(model, LLM4SBRWrapper):
+            enhanced = model.eval().enhance(batch)
+            seen: list[bool] = enhanced.mask[0].tolist()
+            gates: list[float | None] = [None] * len(seen)
+            return (gates if enhanced.gates is None else enhanced.gates[0].tolist()), seen
+    return [None, None], [False, False]

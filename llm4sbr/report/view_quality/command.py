@@ -1,0 +1,202 @@
+"""The function behind ``llm4sbr views report``: are a store's views worth having, before any training?"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import time
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, ExampleSource, Split
+from llm4sbr.report.page import write_whole
+from llm4sbr.report.view_quality.answers import AnswerFacts, count_answers
+from llm4sbr.report.view_quality.json import to_json
+from llm4sbr.report.view_quality.measure import measure
+from llm4sbr.report.view_quality.page import render
+from llm4sbr.report.view_quality.records import QualityReport
+from llm4sbr.report.view_quality.samples import tell_samples
+from llm4sbr.report.view_quality.text import to_text
+from llm4sbr.views.inference.summary import normal_titles
+from llm4sbr.views.loading import load_view_table
+from llm4sbr.views.store import ViewStore
+from llm4sbr.views.store.spec import ViewSpec
+
+_VERSIONS = ("llm4sbr", "torch", "transformers", "sentence-transformers")
+
+
+def views_report(
+    data: LightningDataModule,
+    store: str,
+    spec: str | None = None,
+    split: Split = "validate",
+    html: str | None = None,
+    json: str | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    draws: int = 2000,
+    device: str = "auto",
+) -> QualityReport:
+    """Tell how well a store's views find the true next item, and print it. Nothing is trained or asked.
+
+    Every item of the catalogue is ranked by the cosine of its title with the view; beside the views stand
+    views made of titles alone, popularity and chance, on the same examples. No other split is read than
+    the one named, and train and validate for their coverage and for popularity.
+
+    Args:
+        data: The data module.
+        store: Folder of the view store.
+        spec: Which views, where the store has more than one: a fingerprint or its beginning, or a source.
+        split: Whose examples are measured.
+        html: Also write a page there.
+        json: Also write the figures there.
+        samples: Examples shown in full.
+        seed: Of the bootstrap and of the samples.
+        draws: Bootstrap samples behind each interval.
+        device: auto takes a GPU where there is one.
+
+    Raises:
+        InputError: The split has no example with a known next item, no views fit, or a file can't be written.
+        StoreError: The store is missing or damaged.
+    """
+    if not hasattr(data, "examples"):
+        raise InputError("this data module gives no examples", value=type(data).__name__)
+    if samples < 0 or draws < 1:
+        raise InputError("samples must not be negative, draws at least 1", value=(samples, draws))
+    data.prepare_data()
+    with ViewStore(store) as opened:
+        report = measure_store(
+            cast(ExampleSource, data),
+            opened,
+            spec,
+            split,
+            samples=samples,
+            seed=seed,
+            draws=draws,
+            device=device,
+        )
+    words = ["--data", type(data).__name__, "--store", store, "--split", split, "--seed", str(seed)]
+    called = Path(sys.argv[0]).name in ("llm4sbr", "__main__.py")  # from a shell: the command as it was typed
+    report = replace(
+        report,
+        data=type(data).__name__,
+        command=shlex.join(["llm4sbr", *(sys.argv[1:] if called else ["views", "report", *words])]),
+        date=date.today().isoformat(),
+        machine=f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        versions={name: version(name) for name in _VERSIONS},
+    )
+    print(to_text(report))
+    if json is not None:
+        write_whole(json, to_json(report))
+    if html is not None:
+        write_whole(html, render(report))
+    return report
+
+
+def measure_store(
+    source: ExampleSource,
+    store: ViewStore,
+    spec: str | None = None,
+    split: Split = "validate",
+    *,
+    samples: int = 8,
+    seed: int = 0,
+    draws: int = 2000,
+    device: str = "auto",
+) -> QualityReport:
+    """Measure one set of views of a store on one split of a data module; see `views_report`."""
+    began = time.perf_counter()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    only = OneSplit(source, split)
+    examples = only.examples(split)
+    known = examples.target > 0
+    if not known.any():
+        raise InputError("this split has no example whose next item is known", value=split)
+    loaded = load_view_table(store, only, spec)
+    chosen, coverage = loaded.spec, dict(loaded.coverage)
+    others: tuple[Split, ...] = ("train", "validate")
+    for other in others:
+        if other != split:
+            coverage |= load_view_table(store, OneSplit(source, other), chosen.fingerprint).coverage
+    clicked = np.bincount(source.examples("train").target, minlength=source.catalogue.num_items + 1)[1:]
+    measured = measure(loaded, examples, clicked, draws, seed, device)
+    coverage[split] = len(measured.rows) / int(
+        known.sum()
+    )  # an untitled session has no view, whatever the spec
+    answers = _answer_facts(store, chosen, only, split)
+    views = tuple(replace(view, answers=answers.get(view.view)) for view in measured.views)
+    return QualityReport(
+        store=str(store.path),
+        spec=chosen.describe(),
+        source=chosen.source,
+        model=chosen.answers[0].engine.model.name if chosen.answers else "",
+        encoder=chosen.encoder.name,
+        r=chosen.r,
+        data=type(source).__name__,
+        split=split,
+        num_items=source.catalogue.num_items,
+        examples=int(known.sum()),
+        covered=len(measured.rows),
+        sessions=len(np.unique(examples.session[measured.rows])),
+        targets=len(np.unique(examples.target[measured.rows])),
+        coverage={
+            name: coverage[name] for name in ("train", "validate", "test", "predict") if name in coverage
+        },
+        views=views,
+        references=measured.references,
+        samples=tell_samples(source.catalogue, store, chosen, examples, measured, samples, seed),
+        runs=tuple(store.runs(chosen)),
+        draws=draws,
+        seed=seed,
+        seconds=time.perf_counter() - began,
+        device=device,
+    )
+
+
+class OneSplit:
+    """One split of a data module, numbered from 0: the others cannot be read through it.
+
+    Args:
+        source: The data module.
+        split: The split.
+    """
+
+    def __init__(self, source: ExampleSource, split: Split) -> None:
+        self.catalogue, self._source, self._split = source.catalogue, source, split
+
+    def examples(self, split: Split) -> Examples:
+        """The split's examples; none of any other."""
+        if split == self._split:
+            return replace(self._source.examples(split), first_index=0)
+        none = np.zeros(0, np.int64)
+        return Examples(none, none, none, none, none, ())
+
+
+def _answer_facts(
+    store: ViewStore, spec: ViewSpec, source: ExampleSource, split: Split
+) -> dict[str, AnswerFacts]:
+    """The answers of the split's distinct sessions, counted view by view."""
+    if not spec.answers:
+        return {}
+    key = source.catalogue.session_key
+    sessions = {key(prefix): prefix for prefix in source.examples(split).prefixes()}
+    titles = normal_titles(source.catalogue, spec.answers[0].max_title_chars)
+    return {
+        one.view: count_answers(
+            ((sessions[key], answer) for key, answer in store.answers(one) if key in sessions),
+            one,
+            source.catalogue,
+            titles,
+        )
+        for one in spec.answers
+    }

@@ -1,0 +1,1 @@
+"""Runs: start one, record it, find it again, resume it, repeat it."""

@@ -1,0 +1,138 @@
+"""``llm4sbr resume``: the same run, from its last checkpoint, in its own folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from llm4sbr.callbacks.resume_point import NAME
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.runs.record import NAME as RECORD
+from llm4sbr.runs.saved_run import read_config
+from llm4sbr.runs.trainer_cli import run, say
+
+_FOLDERS = ("CSVLogger", "TensorBoardLogger")  # loggers that write into the run's folder
+
+
+def resume(run_dir: str, ckpt_path: str | None = None) -> None:
+    """Go on with a run of ``fit`` that was killed or stopped, in its own folder, to the same numbers.
+
+    Args:
+        run_dir: Folder of the run, with its ``config.yaml``.
+        ckpt_path: Checkpoint to go on from; by default ``checkpoints/resume.ckpt``. Where there is none yet,
+            the run begins anew.
+
+    Raises:
+        InputError: The folder is not a run's, or the run has ended.
+    """
+    folder = Path(run_dir)
+    config = read_config(folder / "config.yaml")
+    checkpoint = Path(ckpt_path) if ckpt_path else folder / "checkpoints" / NAME
+    step = 0
+    if checkpoint.is_file():
+        kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)  # no weight is read
+        step = int(kept["global_step"])
+        say(f"Going on after step {step}.")
+    elif ckpt_path:
+        raise InputError("there is no such checkpoint", path=checkpoint)
+    elif any(folder.glob("checkpoints/best*.ckpt")):
+        raise InputError(
+            f"this run has no checkpoints/{NAME}: it has ended",
+            path=folder,
+            hint="To train on, give its config.yaml more epochs and name a checkpoint with --ckpt_path",
+        )
+    else:
+        say("Nothing was saved yet; the run begins anew.")
+    config.pop("ckpt_path", None)
+    _log_into(folder, config, step)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "config.yaml"
+        file.write_text(yaml.safe_dump(config))
+        words = ["fit", "--config", str(file)]
+        run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=None)
+
+
+def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:
+    """Have the run's loggers go on in its folder, and in Weights & Biases as the same run."""
+    record = folder / RECORD
+    tracked = json.loads(record.read_text()).get("wandb") if record.is_file() else None
+    trainer = config.get("trainer") or {}
+    loggers = trainer.get("logger")
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if not isinstance(logger, dict):
+            continue
+        kind, options = str(logger.get("class_path")), logger.setdefault("init_args", {})
+        if tracked and kind.endswith("WandbLogger"):
+            options["id"] = tracked
+        if not kind.endswith(_FOLDERS):
+            continue
+        options["version"] = folder.name
+        if kind.endswith("CSVLogger"):
+            logger["class_path"] = "llm4sbr.runs.resume.ContinuedCSVLogger"
+            options["after_step"] = step
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """Goes on writing the ``metrics.csv`` of an interrupted run.
+
+    Args:
+        save_dir: As of `CSVLogger`.
+        name: As of `CSVLogger`.
+        version: As of `CSVLogger`.
+        prefix: As of `CSVLogger`.
+        flush_logs_every_n_steps: As of `CSVLogger`.
+        after_step: What was logged of later steps is computed again, and forgotten here.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        name: str | None = "lightning_logs",
+        version: int | str | None = None,
+        prefix: str = "",
+        flush_logs_every_n_steps: int = 100,
+        after_step: int = 0,
+    ) -> None:
+        super().__init__(save_dir, name, version, prefix, flush_logs_every_n_steps)
+        self.after_step = after_step
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer."""
+        if self._experiment is None:
+            os.makedirs(self.log_dir, exist_ok=True)
+            self._experiment = _ContinuedWriter(self.log_dir, self.after_step)
+        assert isinstance(self._experiment, ExperimentWriter)
+        return self._experiment
+
+
+class _ContinuedWriter(ExperimentWriter):
+    def __init__(self, log_dir: str, after_step: int) -> None:
+        super().__init__(log_dir)
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            self.metrics_keys = list(reader.fieldnames or [])
+            rows = [row for row in reader if row.get("step") and int(row["step"]) < after_step]
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(path)
+
+    def _check_log_dir_exists(self) -> None:
+        """It does, and nothing in it is deleted."""

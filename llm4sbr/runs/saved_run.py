@@ -1,0 +1,159 @@
+"""A finished run of ``llm4sbr fit`` from its folder: the model as it was chosen, and its data."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningDataModule, Trainer
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.runs.trainer_cli import SBRCLI
+from llm4sbr.training.sbr_module import SBRModule
+from llm4sbr.views.quiet import quiet_lightning
+
+# Nothing is trained, and the run's own accelerator may not be here.
+_IDLE_TRAINER = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+
+
+class SavedRun(NamedTuple):
+    """What a run left."""
+
+    model: SBRModule  # on the CPU, with the weights of the checkpoint
+    data: LightningDataModule
+    config: dict[str, Any]  # its config.yaml
+    checkpoint: Path
+
+
+def load_run(path: str | Path) -> SavedRun:
+    """Build the model of a run again, from its configuration, and load its weights.
+
+    Nothing but tensors and plain values is read from the checkpoint (``weights_only``).
+
+    Args:
+        path: The run's folder, with ``config.yaml`` and ``checkpoints/best*.ckpt`` (the newest counts, as in
+            ``llm4sbr test``), or one of its checkpoints.
+
+    Raises:
+        InputError: The folder is not a run's, its data are gone, or checkpoint and configuration disagree.
+    """
+    path = Path(path)
+    folder, checkpoint = _find(path)
+    config = read_config(folder / "config.yaml")
+    cli = _build(folder, config)
+    _load_weights(cli.model, checkpoint)
+    if cli.model.rules is not None:  # not in the checkpoint
+        cli.datamodule.prepare_data()
+        cli.model.rules.read_training_sessions(cli.datamodule.examples("train"))
+    return SavedRun(cli.model.eval(), cli.datamodule, config, checkpoint)
+
+
+def untrained(run: SavedRun, seed: int) -> SavedRun:
+    """The run with its model as it was before the first step, from the seed of its configuration.
+
+    What is not learned, such as the graph of the training sessions, is as in the checkpoint.
+    """
+    cli = _build(run.checkpoint.parent.parent, run.config, seed)
+    learned = dict(cli.model.named_parameters(remove_duplicate=False))  # by every name of a shared one
+    kept = {name: value for name, value in run.model.state_dict().items() if name not in learned}
+    cli.model.load_state_dict(kept, strict=False)
+    cli.model.rules = run.model.rules
+    return run._replace(model=cli.model.eval(), data=cli.datamodule)
+
+
+def _build(folder: Path, config: dict[str, Any], seed: int | Literal[False] = False) -> SBRCLI:
+    load_plugins(BACKBONES)  # classes are named by their class name
+    load_plugins(DATAMODULES)
+    try:
+        with quiet_lightning():
+            return _Rebuild(
+                SBRModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                # Only what makes the model: no loggers, callbacks, views or seeds of the run.
+                args={"model": config["model"], "data": config["data"], "trainer": _IDLE_TRAINER},
+                trainer_class=Trainer,
+                save_config_callback=None,
+                seed_everything_default=seed,
+                parser_kwargs={"exit_on_error": False},
+                run=False,
+            )
+    except InputError as error:
+        raise InputError(
+            f"the run's model or data cannot be built again: {error}",
+            path=folder / "config.yaml",
+            hint="Its paths are relative to the folder in which it was trained",
+        ) from error
+    except ArgumentError as error:
+        raise InputError(
+            f"the run's configuration is not understood: {error}", path=folder / "config.yaml"
+        ) from error
+
+
+class _Rebuild(SBRCLI):
+    """The same parser and links as `llm4sbr fit`, and no command."""
+
+    def before_instantiate_classes(self) -> None:
+        """Keep from looking for a checkpoint: there is no command that would read one."""
+
+
+def _find(path: Path) -> tuple[Path, Path]:
+    """Folder and checkpoint of a run, from either."""
+    if path.suffix == ".ckpt":
+        if not path.is_file():
+            raise InputError("there is no such checkpoint", path=path)
+        return path.parent.parent, path
+    if not path.is_dir():
+        raise InputError("there is no such run", path=path, hint="Name a folder of `llm4sbr fit`")
+    # By time and then name: two written within one tick of the clock must not change places.
+    found = sorted(path.glob("checkpoints/best*.ckpt"), key=lambda file: (file.stat().st_mtime, file.name))
+    if not found:
+        raise InputError(
+            "this folder has no checkpoints/best*.ckpt",
+            path=path,
+            hint="Name the folder that `llm4sbr fit` printed, such as runs/llm4sbr/version_0",
+        )
+    return path, found[-1]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration that a run was started with.
+
+    Raises:
+        InputError: There is none, or it is not a run's.
+    """
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(
+            "the run's configuration cannot be read", path=path, hint="`llm4sbr fit` writes it"
+        ) from error
+    except yaml.YAMLError as error:
+        raise InputError("the run's configuration is not YAML", path=path) from error
+    if not isinstance(config, dict) or not config.get("model") or not config.get("data"):
+        raise InputError("this is not the configuration of a run: it names no model and data", path=path)
+    return config
+
+
+def _load_weights(model: SBRModule, checkpoint: Path) -> None:
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError) as error:
+        raise InputError(
+            "this checkpoint is damaged or holds more than weights; it is not used", path=checkpoint
+        ) from error
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"checkpoint and configuration do not belong together: {str(error).splitlines()[-1].strip()}",
+            path=checkpoint,
+            hint="Was the run's folder written twice, or the data changed since?",
+        ) from error

@@ -1,0 +1,138 @@
+"""The LightningCLI behind ``fit``, ``validate``, ``test`` and ``predict``."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
+
+from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.runs.parser import SuggestingParser
+from llm4sbr.runs.record import RecordConfig
+from llm4sbr.training.sbr_module import SBRModule
+
+_PARTS = ("model", "data", "views")  # what makes a run the one that is meant
+say = rank_zero_only(print)  # for the person at the terminal, once however many processes
+
+
+class SBRCLI(LightningCLI):
+    """LightningCLI that links the catalogue's size to the backbone and finds checkpoints again."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Tie the catalogue's size to the backbone and add where predictions go."""
+        parser.link_arguments(
+            "data.num_items", "model.init_args.backbone.init_args.num_items", apply_on="instantiate"
+        )
+        parser.add_lightning_class_args(ViewCache, "views")
+        parser.add_lightning_class_args(ResumePoint, "resume")
+        parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep the configuration as given.
+
+        LightningCLI would lay a checkpoint's hyperparameters over it, and those leave the backbone out.
+        """
+
+    def before_instantiate_classes(self) -> None:
+        """Evaluation without --ckpt_path uses the last run of the same parts, never raw weights."""
+        config = self.config[self.subcommand]
+        config.weights_only = True  # a checkpoint from elsewhere must not run code
+        if self.subcommand != "fit" and config.get("ckpt_path") is None:
+            config.ckpt_path = str(self._trained_checkpoint())
+            say(f"Checkpoint: {config.ckpt_path}")
+
+    def before_predict(self) -> None:
+        """Write what `predict` finds."""
+        self.trainer.callbacks.append(RecommendationWriter(self.config.predict.output))  # type: ignore[attr-defined]
+
+    def after_fit(self) -> None:
+        """Tell where the run is and how to evaluate it."""
+        checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir  # every process must ask
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+            score = checkpoint.best_model_score  # None where nothing is monitored: the last epoch is kept
+            found = (
+                "The last epoch." if score is None else f"Best epoch by {checkpoint.monitor}: {score:.4f}."
+            )
+            say(
+                f"{found} Evaluate it with\n"
+                f"  llm4sbr test --config {folder}/config.yaml "
+                f"--ckpt_path {checkpoint.best_model_path}"
+            )
+
+    def _trained_checkpoint(self) -> Path:
+        """The best checkpoint of the newest run whose saved configuration has this model, data and views."""
+        import yaml
+
+        wanted = yaml.safe_load(self._dump(self.config[self.subcommand]))
+        root = Path(wanted["trainer"].get("default_root_dir") or ".")
+        saved = sorted(root.rglob("config.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in saved:
+            run = yaml.safe_load(path.read_text()) or {}
+            if any(_significant(run.get(part)) != _significant(wanted[part]) for part in _PARTS):
+                continue
+            checkpoints = sorted(path.parent.glob("checkpoints/best*.ckpt"), key=lambda p: p.stat().st_mtime)
+            if checkpoints:
+                return checkpoints[-1]
+        raise InputError(
+            f"no trained checkpoint of this model, data and views below {root.resolve()}",
+            hint="Run `llm4sbr fit` with the same options first, or pass --ckpt_path",
+        )
+
+    def _dump(self, config: Any) -> str:
+        text = self._parser(self.subcommand).dump(config, skip_link_targets=True, skip_none=False)
+        return str(text)
+
+
+def _significant(part: Any) -> Any:
+    """A configuration without what does not change the numbers: evaluation may use other workers."""
+    if isinstance(part, dict):
+        idle = (
+            "num_workers",
+            "eval_batch_size",
+            "cache_dir",
+            "top_k",
+            "predict_events",
+            "num_items",
+            "rules",
+        )
+        return {key: _significant(value) for key, value in part.items() if key not in idle}
+    return part
+
+
+def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = RecordConfig) -> SBRCLI:
+    """Load the plug-ins, parse and run one trainer command.
+
+    Args:
+        words: The command and its options.
+        save_config: Writes the configuration into the run's folder; None for a run that has it.
+    """
+    # Before parsing: classes are named on the command line by their class name.
+    load_plugins(BACKBONES)
+    load_plugins(DATAMODULES)
+    torch.set_float32_matmul_precision("high")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
+    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # theirs to mend
+    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_gather")  # likewise
+    warnings.filterwarnings("ignore", message="The dirpath has changed")  # evaluation saves nothing
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches are made in bulk
+    return SBRCLI(
+        SBRModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        args=words,
+        trainer_class=Trainer,
+        seed_everything_default=0,
+        parser_kwargs={"prog": "llm4sbr"},
+        parser_class=SuggestingParser,
+        save_config_callback=save_config,
+        save_config_kwargs={"overwrite": True},
+    )

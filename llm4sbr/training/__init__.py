@@ -1,0 +1,1 @@
+"""Training under Lightning: the bare module, the wrapper, and what makes many processes one."""

@@ -1,0 +1,71 @@
+"""RankingModule: what every recommender under Lightning is measured by, trained or counted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.nn.metrics import SessionRanking
+
+# What is logged under these names is the same in all processes already: `SessionRanking` and `EpochMeans` see
+# to that, and a mean over processes that had other numbers of sessions would be wrong.
+warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('(train|val|test)/")
+
+
+class Recommendations(NamedTuple):
+    """The best items of each session."""
+
+    example_index: Tensor  # (B,) long
+    items: Tensor  # (B, k) long in 1..V, best first
+    scores: Tensor  # (B, k) float
+
+
+class RankingModule(LightningModule):
+    """Validates, tests and predicts by the scores that `forward` gives.
+
+    Logs ``val/`` and ``test/`` Recall, MRR and NDCG at every K as ``val/recall@20``.
+
+    Args:
+        ks: Cut-offs of the metrics.
+        top_k: Items that a prediction lists (fewer if the catalogue is smaller).
+
+    Shapes:
+        - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
+    """
+
+    def __init__(self, ks: Sequence[int] = (5, 10, 20), top_k: int = 20) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
+
+    def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
+        """Add a batch to the validation metrics."""
+        self.val_ranking.update(self(batch), batch.target)
+
+    def test_step(self, batch: SessionBatch, batch_idx: int) -> None:
+        """Add a batch to the test metrics."""
+        self.test_ranking.update(self(batch), batch.target)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_ranking("val", self.val_ranking)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_ranking("test", self.test_ranking)
+
+    def predict_step(self, batch: SessionBatch, batch_idx: int) -> Recommendations:
+        """The ``top_k`` items of each session, best first."""
+        scores = self(batch)
+        best, columns = scores.topk(min(self.top_k, scores.size(1)), dim=1)
+        return Recommendations(batch.example_index, columns + 1, best)
+
+    def _log_ranking(self, stage: str, metric: SessionRanking) -> None:
+        for name, value in metric.compute().items():
+            self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and name in ("recall@20", "mrr@20"))
+        metric.reset()

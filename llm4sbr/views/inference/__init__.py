@@ -1,0 +1,1 @@
+"""Stage 1 at work: which sessions are asked about, by whom, and what is written when."""

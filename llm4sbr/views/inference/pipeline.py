@@ -1,0 +1,170 @@
+"""Stage 1 from end to end: sessions to prompts to answers to localised views, in batches, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from lightning.pytorch import Trainer
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
+from llm4sbr.views.encoder import TextEncoder
+from llm4sbr.views.engines import Engine
+from llm4sbr.views.inference.lightning import Chunks, ViewInference, inference_trainer
+from llm4sbr.views.inference.plan import ViewPlan, plan_views
+from llm4sbr.views.inference.progress import Meter, StopRequest
+from llm4sbr.views.inference.summary import ViewSummary, normal_titles
+from llm4sbr.views.inference.view_writer import ViewWriter
+from llm4sbr.views.inference.worker import Run, title_embeddings
+from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate
+from llm4sbr.views.quiet import quiet_lightning
+from llm4sbr.views.store import ViewStore
+from llm4sbr.views.store.merge import absorb_shards, shard_of
+from llm4sbr.views.store.reading import StoreReader
+from llm4sbr.views.store.spec import ViewSource, ViewSpec
+from llm4sbr.views.tables import LONG_TERM, SHORT_TERM
+
+
+def infer_views(
+    source: ExampleSource,
+    store: ViewStore,
+    *,
+    encoder: TextEncoder,
+    engine: Engine | None = None,
+    view_source: ViewSource = "llm",
+    templates: Sequence[ViewTemplate] = DEFAULT_TEMPLATES,
+    r: int = 5,
+    limit: int | None = None,
+    only: Collection[bytes] | None = None,
+    splits: Sequence[Split] = SPLITS,
+    seed: int = 0,
+    max_items: int = 20,
+    max_title_chars: int = 100,
+    progress: bool = True,
+    trainer: Trainer | None = None,
+) -> ViewSummary:
+    """Infer, localise and store the views of a data module's sessions; what is stored is not done again.
+
+    Every batch of answers is on disk before the next is asked. After a crash or a signal the same call goes
+    on where it stopped. The first SIGINT or SIGTERM ends it after the batch.
+
+    Args:
+        source: The data module.
+        store: Where answers and views go.
+        encoder: Embeds answers and titles.
+        engine: Answers prompts; not needed for ``titles``.
+        view_source: ``titles`` asks nobody and only embeds the titles.
+        templates: One per view, in the order of ``SessionBatch.views``.
+        r: Titles per view; 0 keeps the answer's own embedding.
+        limit: At most this many distinct sessions, those already stored included. The order is random by
+            content and seed, so a larger limit extends a smaller one, evenly over the splits; the prefixes of
+            one session stand together in it.
+        only: Keys of the only sessions that may be asked about; all by default.
+        splits: Whose sessions.
+        seed: Of that order.
+        max_items: At most the latest this many clicks are shown to the LLM.
+        max_title_chars: Longer titles are cut in prompts.
+        progress: Show a bar.
+        trainer: Runs `Trainer.predict`; one process on this machine by default. With several, each process
+            calls this function and writes a shard of its own, and the first takes the shards in at the end.
+
+    Returns:
+        What was done: by all processes on the first, without counts of tokens on the others.
+
+    Raises:
+        InputError: An argument is out of range, or the engine gives the wrong number of answers.
+        StoreError: Another process writes to the store, the disk is full, or the store is damaged.
+    """
+    if view_source == "titles":
+        return _title_views(source, store, encoder, splits)
+    if engine is None:
+        raise InputError("views from an LLM need an engine", hint="Pass engine=TransformersEngine()")
+    plan = plan_views(
+        source,
+        encoder=encoder,
+        engine=engine,
+        templates=templates,
+        r=r,
+        limit=limit,
+        only=only,
+        splits=splits,
+        seed=seed,
+        max_items=max_items,
+        max_title_chars=max_title_chars,
+    )
+    trainer = trainer or inference_trainer()
+    if trainer.global_rank:
+        return _assist(plan, store, encoder, engine, trainer)
+    store.lock()
+    absorb_shards(store)  # what a killed run left
+    run = Run(store, store, plan, encoder, engine)
+    summary = ViewSummary(
+        plan.spec.fingerprint, "llm", sessions=len(plan.sessions), selected=len(plan.chosen)
+    )
+    summary.reused = sum(map(run.answers_in_store, plan.chosen))
+    run.localise(list(plan.sessions))  # what a killed run asked but could not localise
+    began = time.time()
+    missing = len(plan.spec.views) * len(plan.chosen) - summary.reused if progress else 0
+    summary.interrupted = _predict(lambda: run, plan, engine, trainer, missing)
+    if trainer.world_size > 1:
+        trainer.strategy.barrier("shards")  # of `_assist`: every shard is closed
+        absorb_shards(store)
+    _conclude(summary, store, plan, began)
+    summary.coverage = plan.coverage(store.localised_keys(plan.spec))
+    return summary
+
+
+def _assist(
+    plan: ViewPlan, store: ViewStore, encoder: TextEncoder, engine: Engine, trainer: Trainer
+) -> ViewSummary:
+    """The part of any process but the first: read the store, write a shard."""
+    with ViewStore(shard_of(store.path, trainer.global_rank)) as shard:
+        # Later, in `setup`: by then the first process has made the store and taken in what a killed run left.
+        _predict(lambda: Run(StoreReader(store.path), shard, plan, encoder, engine), plan, engine, trainer)
+    trainer.strategy.barrier("shards")  # closed, so that the first may take them in
+    # Not `interrupted`: Lightning kills the first process where another ends with a status that is not 0.
+    return ViewSummary(plan.spec.fingerprint, "llm", len(plan.sessions), len(plan.chosen))
+
+
+def _predict(
+    prepare: Callable[[], Run], plan: ViewPlan, engine: Engine, trainer: Trainer, shown: int = 0
+) -> bool:
+    """Ask about this process's share of the sessions, and show a bar where so many answers are missing.
+
+    Returns whether a signal ended it early.
+    """
+    world = trainer.world_size
+    with StopRequest() as stop, Meter("asking the LLM", shown // world, shown=shown > 0) as meter:
+        size = max(1, engine.batch_size // len(plan.spec.views))
+        chunks = Chunks(plan.chosen, size, stop, trainer.global_rank, world)
+        writer = ViewWriter(meter, stop)
+        trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+        try:
+            with quiet_lightning():
+                trainer.predict(ViewInference(prepare), chunks.loader(), return_predictions=False)
+        finally:
+            trainer.callbacks.remove(writer)  # type: ignore[attr-defined]
+    return stop.requested
+
+
+def _conclude(summary: ViewSummary, store: ViewStore, plan: ViewPlan, began: float) -> None:
+    """Fill in what the store knows now, over all processes."""
+    summary.take(record for record in store.runs(plan.spec) if record.started >= began)
+    titles, selected = normal_titles(plan.catalogue, plan.spec.answers[0].max_title_chars), set(plan.chosen)
+    for one in plan.spec.answers:
+        summary.count((answer for key, answer in store.answers(one) if key in selected), titles)
+        summary.failures.update(reason for key, reason in store.failures(one) if key in selected)
+
+
+def _title_views(
+    source: ExampleSource, store: ViewStore, encoder: TextEncoder, splits: Sequence[Split]
+) -> ViewSummary:
+    """The baseline: the table of title embeddings is all that `TitleViews` needs."""
+    catalogue = source.catalogue
+    spec = ViewSpec("titles", (LONG_TERM, SHORT_TERM), (), encoder.identity, catalogue.fingerprint, 0)
+    store.lock()
+    title_embeddings(store, spec, encoder, catalogue)
+    store.add_spec(spec)
+    covered = {split: 1.0 for split in splits if len(source.examples(split))}
+    return ViewSummary(spec.fingerprint, "titles", coverage=covered)

@@ -1,0 +1,5 @@
+"""The view store: answers and localised views on disk, found by content, safe against crashes."""
+
+from llm4sbr.views.store.store import StoreError, ViewStore
+
+__all__ = ["StoreError", "ViewStore"]

@@ -1,0 +1,42 @@
+"""A set of sessions on disk: their content keys, one a line, in hex."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from llm4sbr.contracts.errors import InputError
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+
+
+def write_keys(path: str | Path, keys: Iterable[bytes]) -> None:
+    """Write session keys, in order; the folder is made where it is missing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".tmp-{path.name}")
+    scratch.write_text("".join(f"{key.hex()}\n" for key in keys))
+    scratch.replace(path)  # whole or not at all: half a file would be half the sessions, and no error
+
+
+def read_keys(path: str | Path) -> list[bytes]:
+    """Read what `write_keys` wrote.
+
+    Raises:
+        InputError: The file cannot be read, or a line is not a session key.
+    """
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("the file of session keys cannot be read", path=path) from error
+    for row, line in enumerate(lines, start=1):
+        if not _KEY.fullmatch(line):
+            raise InputError(
+                "a session key is 32 hex digits",
+                path=path,
+                row=row,
+                value=line,
+                hint="Write the file with llm4sbr.views.store.key_file.write_keys",
+            )
+    return [bytes.fromhex(line) for line in lines]

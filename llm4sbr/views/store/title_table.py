@@ -1,0 +1,59 @@
+"""Tables of title embeddings on disk: one safetensors file per encoder and catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from llm4sbr.views.store.database import StoreError, named_errors
+
+
+def write_table(path: Path, titles: Tensor, mask: Tensor) -> str:
+    """Write whole or not at all; returns the file's SHA-256.
+
+    Shapes:
+        - titles: ``(V, d_t)`` float32, mask: ``(V,)`` bool, True where the item has a title
+    """
+    content = save({"titles": titles.float().contiguous().cpu(), "mask": mask.bool().contiguous().cpu()})
+    scratch = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    with named_errors(path):
+        try:
+            with scratch.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself survives a power cut
+        finally:
+            os.close(folder)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_table(path: Path, sha256: str) -> tuple[Tensor, Tensor]:
+    """Read a table and hold it against its checksum.
+
+    Raises:
+        StoreError: The file is missing, truncated, changed or swapped for another.
+    """
+    hint = "Run `llm4sbr views infer` again: it makes the title table anew and keeps every answer"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError("the table of title embeddings cannot be read", path=path, hint=hint) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise StoreError("the table of title embeddings was changed or truncated", path=path, hint=hint)
+    try:
+        tensors = load(content)
+        return tensors["titles"], tensors["mask"].to(torch.bool)
+    except (SafetensorError, KeyError) as error:
+        raise StoreError("this is not a table of title embeddings", path=path, hint=hint) from error

@@ -1,0 +1,105 @@
+"""Sequential rules beside a model: against the counting baseline and by hand, and only where they belong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+from shops import write_shop
+
+from llm4sbr import LLM4SBRWrapper, SBRModule
+from llm4sbr.backbones import STAMP
+from llm4sbr.baselines import ItemKNN
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.datamodules import SessionDataModule, SplitBy
+from llm4sbr.nn.heads import SequentialRules
+from llm4sbr.testing import make_batch, make_examples
+
+IDLE = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+
+
+def drawn_sessions(count, num_items, seed=0):
+    generator = np.random.default_rng(seed)
+    return [generator.integers(1, num_items + 1, generator.integers(2, 9)).tolist() for _ in range(count)]
+
+
+def test_rules_are_the_counting_baselines():
+    """Repeated items, items without rules. Seen to fail with clicks counted twice."""
+    sessions, num_items = drawn_sessions(60, 24), 30
+    rules = SequentialRules(num_items, 1.0, neighbors=7)
+    rules.read_training_sessions(make_examples(sessions))
+    counted = ItemKNN(7, 20.0, 1.0, order="later", pair_decay="harmonic", weighting="harmonic", remind=False)
+    counted.fit(make_examples(sessions), num_items)
+    batch = make_batch([*drawn_sessions(40, 30, seed=1), [29], [3, 3, 3]], padding=2)
+    expected = counted.scores(batch)
+    assert (expected > 0).any(1).sum() > 30
+    torch.testing.assert_close(rules.rules(batch), expected)
+
+
+def test_the_product_by_hand():
+    """Training has 1, 2, 3; asked after 1, item 2 has 2/3 of the rules, item 3 the rest."""
+    rules = SequentialRules(4, 0.5)
+    rules.read_training_sessions(make_examples([[1, 2, 3]]))
+    found = rules(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), make_batch([[1]]))
+    shares = [0, 2 / 3, 1 / 3, 0]
+    expected = [
+        s + 0.5 * math.log(1e-4 + share) for s, share in zip((0.1, 0.2, 0.3, 0.4), shares, strict=True)
+    ]
+    assert found.tolist()[0] == pytest.approx(expected, abs=1e-5)
+    scores = torch.tensor([[0.4, 0.1, 0.3, 0.2]])
+    assert rules(scores, make_batch([[4]])).argsort().tolist() == scores.argsort().tolist()  # no rule
+
+
+def test_sums_do_not_depend_on_the_rest_of_the_batch():
+    sessions = drawn_sessions(50, 20)
+    rules = SequentialRules(20, 1.0)
+    rules.read_training_sessions(make_examples(sessions))
+    together = rules.rules(make_batch(sessions))
+    apart = torch.cat([rules.rules(make_batch([one])) for one in sessions])
+    assert torch.equal(together, apart)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    write_shop(tmp_path, sessions=40, clicks=lambda session: 3 + session % 3)
+    return SessionDataModule(tmp_path, split=SplitBy("column"), cache_dir=tmp_path / "cache", batch_size=8)
+
+
+@pytest.mark.parametrize("kind", [SBRModule, LLM4SBRWrapper])
+def test_training_is_the_same_and_what_is_measured_is_not(shop, kind):
+    """Seen to fail with the rules in the training scores."""
+    weights, metrics = [], []
+    for weight in (0.0, 2.0):
+        torch.manual_seed(0)
+        model = kind(STAMP(shop.num_items, 8), rules=weight)
+        trainer = Trainer(max_epochs=2, limit_val_batches=0, **IDLE)
+        trainer.fit(model, shop)
+        weights.append(model.state_dict())
+        (measured,) = trainer.test(model, shop, verbose=False)
+        metrics.append(measured["test/mrr@20"])
+    assert weights[0].keys() == weights[1].keys()  # a checkpoint fits, whatever the weight
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert metrics[1] > metrics[0]  # the next bead of the ring is a rule
+
+
+def test_a_trainer_counts_before_it_tests_a_loaded_model(shop, tmp_path):
+    """Seen to fail with the counts made in fit alone."""
+    plain = SBRModule(STAMP(shop.num_items, 8))
+    model = SBRModule(STAMP(shop.num_items, 8), rules=1.0)
+    model.load_state_dict(plain.state_dict())
+    shop.prepare_data()
+    batch = next(iter(shop.test_dataloader()))
+    with pytest.raises(InputError, match="not counted any session"):
+        model(batch)
+    Trainer(**IDLE).test(model, shop, verbose=False)
+    with torch.no_grad():
+        expected = plain.eval()(batch) + torch.log(
+            model.rules.rules(batch) / model.rules.rules(batch).sum(1, keepdim=True).clamp_min(1e-30) + 1e-4
+        )
+        torch.testing.assert_close(model.eval()(batch), expected)
+
+
+def test_a_weight_below_zero_is_refused():
+    with pytest.raises(InputError, match="above 0"):
+        SBRModule(STAMP(5, 4), rules=-1.0)
