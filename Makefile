@@ -19,6 +19,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The package itself is installed anew each time (seconds): what runs is the installed code, not the checkout.
 install: $(VENV)/.dependencies

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
 import numpy as np
 from torch import Tensor
 
+from llm4sbr.baselines.clicks import clicks_of, finish
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.examples import Examples, IntArray
-
-from .clicks import (
+from llm4sbr.contracts.examples import Examples
+from llm4sbr.nn.counting import (
     DECAYS,
     Decay,
-    FloatArray,
-    SessionTable,
-    blocks,
     check_decay,
-    clicks_of,
-    finish,
-    largest,
-    offsets,
     spread,
-    table_of,
     tally,
 )
-
-
-class _Neighbors(NamedTuple):
-    """The nearest items of every item, item by item."""
-
-    num_items: int
-    start: IntArray  # (V + 2,): item k has the entries start[k]:start[k + 1]; item 0 has none
-    item: IntArray  # (M,) in 1..V
-    similarity: FloatArray  # (M,) > 0
+from llm4sbr.nn.item_neighbors import ItemNeighbors, Order, count_item_neighbors
 
 
 class ItemKNN:
@@ -74,7 +56,7 @@ class ItemKNN:
         neighbors: int = 100,
         regularization: float = 20.0,
         alpha: float = 0.5,
-        order: Literal["any", "later"] = "any",
+        order: Order = "any",
         pair_decay: Decay = "uniform",
         weighting: Decay = "last",
         horizon: float = 2.0,
@@ -92,40 +74,20 @@ class ItemKNN:
         self.neighbors, self.regularization, self.alpha = neighbors, regularization, alpha
         self.order, self.pair_decay = order, pair_decay
         self.weighting, self.horizon, self.remind = weighting, horizon, remind
-        self._fitted: _Neighbors | None = None
+        self._fitted: ItemNeighbors | None = None
 
     def fit(self, examples: Examples, num_items: int) -> None:
         """Find the neighbours of every item, some items at a time."""
-        table = table_of(examples)
-        by_item = np.argsort(table.item, kind="stable")
-        start = offsets(table.item, num_items + 1)  # (V + 2,)
-        sessions = np.diff(start)[1:]  # (V,): |S_i|
-        size = np.diff(table.start)  # (S,) distinct items of each session
-        pairs = np.bincount(table.item, size[table.session], num_items + 1)[1:].astype(np.int64)
-        found: list[tuple[IntArray, IntArray, FloatArray]] = []
-        for block in blocks(pairs + num_items):
-            items = np.arange(block.start, block.stop) + 1
-            count = self._count(table, by_item, start, items, num_items)  # (block, V)
-            own = (sessions[block] + self.regularization)[:, None] ** self.alpha
-            count /= np.maximum(own * (sessions + self.regularization) ** (1 - self.alpha), 1e-12)
-            row, column = np.nonzero(count)
-            similarity = count[row, column]
-            kept = largest(row, similarity, self.neighbors)
-            found.append((items[row[kept]], column[kept] + 1, similarity[kept]))
-        asking, item, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
-        self._fitted = _Neighbors(num_items, offsets(asking, num_items + 1), item, similarity)
-
-    def neighbours(self) -> tuple[IntArray, IntArray, FloatArray]:
-        """The neighbours of every item, item by item: item ``k`` has the entries ``start[k]:start[k + 1]``.
-
-        Shapes:
-            - start: ``(V + 2,)``; item: ``(M,)`` in 1..V; similarity: ``(M,)``, above 0
-
-        Raises:
-            InputError: It has not been fitted.
-        """
-        known = self._known()
-        return known.start, known.item, known.similarity
+        self._fitted = count_item_neighbors(
+            examples,
+            num_items,
+            neighbors=self.neighbors,
+            regularization=self.regularization,
+            alpha=self.alpha,
+            order=self.order,
+            pair_decay=self.pair_decay,
+            horizon=self.horizon,
+        )
 
     def scores(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue, ``(B, V)``.
@@ -143,22 +105,7 @@ class ItemKNN:
         total = tally(cell, weight[click] * known.similarity[where], shape)
         return finish(total, clicks, self.remind, batch)
 
-    def _known(self) -> _Neighbors:
+    def _known(self) -> ItemNeighbors:
         if self._fitted is None:
             raise InputError("ItemKNN has not counted any sessions", hint="Call fit first")
         return self._fitted
-
-    def _count(
-        self, table: SessionTable, by_item: IntArray, start: IntArray, items: IntArray, num_items: int
-    ) -> FloatArray:
-        """Co-occurrences of some items with all, ``(len(items), V)``; none with themselves."""
-        row, where = spread(start, items)
-        entry = by_item[where]  # the asking item's entry in each of its sessions
-        owner, other = spread(table.start, table.session[entry])
-        gap = table.position[other] - table.position[entry][owner]  # > 0: clicked later
-        paired = np.flatnonzero(gap > 0 if self.order == "later" else gap != 0)
-        owner, other, gap = owner[paired], other[paired], gap[paired]
-        length = table.length[table.session[other]].astype(np.float64)
-        weight = DECAYS[self.pair_decay](np.abs(gap) - 1.0, length, self.horizon)
-        cell = row[owner] * num_items + table.item[other] - 1
-        return tally(cell, weight, (len(items), num_items))

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from llm4sbr.baselines.clicks import Baseline
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.training.ranking_module import RankingModule
-
-from .clicks import Baseline
 
 
 class BaselineModule(RankingModule):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from llm4sbr.baselines.clicks import clicks_of, finish
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
-
-from .clicks import FloatArray, clicks_of, finish, sessions_of
+from llm4sbr.nn.counting import FloatArray, sessions_of
 
 
 class Popularity:

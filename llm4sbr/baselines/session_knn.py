@@ -8,19 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llm4sbr.baselines.clicks import clicks_of, finish
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, IntArray
-
-from .clicks import (
+from llm4sbr.nn.counting import (
     DECAYS,
     Decay,
     FloatArray,
     SessionTable,
     blocks,
     check_decay,
-    clicks_of,
-    finish,
     largest,
     offsets,
     spread,

@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0 if words else 2
     if words[0] == "--version":
-        from llm4sbr import __version__
+        from importlib.metadata import version
 
-        print(f"llm4sbr {__version__}")
+        print(f"llm4sbr {version('llm4sbr')}")
         return 0
     try:
         return _dispatch(words)

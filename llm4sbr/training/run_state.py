@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.training.distributed import from_all_processes
 from llm4sbr.training.random_state import random_state, set_random_state
-
-if TYPE_CHECKING:
-    from llm4sbr.training.sbr_module import SBRModule
 
 
 class SeenViews(NamedTuple):
@@ -22,7 +21,7 @@ class SeenViews(NamedTuple):
 
 
 class RunState:
-    """Random numbers and running means of every process, and whose items and views a model has seen.
+    """Random numbers and running means of every process, and the items and views that a model has seen.
 
     Attributes:
         views: Set by the view cache; None for a model without views.
@@ -32,46 +31,67 @@ class RunState:
         self.views: SeenViews | None = None
         self._random: list[dict[str, Any]] = []
 
-    def collect(self, module: SBRModule) -> dict[str, Any]:
-        """State of a module's run for a checkpoint; every process must ask."""
+    def collect(
+        self, catalogue: str | None, epoch_means: dict[str, Any], device: torch.device
+    ) -> dict[str, Any]:
+        """The state of a run for a checkpoint. Collective: call it on every rank.
+
+        Args:
+            catalogue: Fingerprint of the data module's catalogue, where there is one.
+            epoch_means: State of this process's running means.
+            device: Of the model.
+        """
         return {
-            "catalogue": _catalogue(module),
+            "catalogue": catalogue,
             "views": None if self.views is None else self.views._asdict(),
-            "epoch_means": _of_all_processes(module.epoch_means.state_dict()),
-            "random": _of_all_processes(random_state(module.device)),
+            "epoch_means": from_all_processes(epoch_means),
+            "random": from_all_processes(random_state(device)),
         }
 
-    def load(self, module: SBRModule, state: dict[str, Any]) -> None:
-        """From a checkpoint; random numbers wait for `restore`.
+    def check(self, state: Mapping[str, Any], catalogue: str | None) -> None:
+        """Refuse a checkpoint of other items or other views.
 
         Without views nothing is refused for their sake: a wrapped model recommends without them, too.
+
+        Args:
+            state: What `collect` returned.
+            catalogue: Fingerprint of the data module's catalogue, where there is one.
 
         Raises:
             InputError: The checkpoint is of another catalogue than the data module's, or of other views.
         """
-        here, there = _catalogue(module), state.get("catalogue")
-        if here is not None and there is not None and here != there:
+        there = state.get("catalogue")
+        if catalogue is not None and there is not None and catalogue != there:
             raise InputError(
-                f"the checkpoint was trained on catalogue {there[:12]}, the data module has {here[:12]}",
+                f"the checkpoint was trained on catalogue {there[:12]}, the data module has {catalogue[:12]}",
                 hint="Items or titles differ, so its scores would be of other items. "
                 "Use the data that it was trained on",
             )
         self._check_views(state.get("views"))
-        trainer = module._trainer
-        if trainer is not None and trainer.state.fn == "fit":
-            means = state.get("epoch_means", [])
-            # Another number of processes than before can't go on as if nothing had happened.
-            if len(means) == trainer.world_size:
-                module.epoch_means.load_state_dict(means[trainer.global_rank], module.device)
-                self._random = state["random"]
 
-    def restore(self, module: SBRModule) -> None:
+    def resume(self, state: Mapping[str, Any], rank: int, world_size: int) -> dict[str, Any] | None:
+        """Take up an interrupted run's random numbers, which wait for `restore`; return its epoch's means.
+
+        None where the run had another number of processes: it cannot go on as if nothing had happened.
+
+        Args:
+            state: What `collect` returned.
+            rank: Number of this process.
+            world_size: Number of processes.
+        """
+        means: list[dict[str, Any]] = state.get("epoch_means", [])
+        if len(means) != world_size:
+            return None
+        self._random = state["random"]
+        return means[rank]
+
+    def restore(self, rank: int, device: torch.device) -> None:
         """Set the random numbers that were loaded, once.
 
-        As late as possible: making loaders, graphs and caches may draw some.
+        As late as possible: loaders, graphs and caches may draw some while they are made.
         """
         if self._random:
-            set_random_state(self._random[module.global_rank], module.device)
+            set_random_state(self._random[rank], device)
         self._random = []
 
     def _check_views(self, seen: dict[str, str] | None) -> None:
@@ -84,19 +104,3 @@ class RunState:
             hint=f"They were in {seen['store']}: name them with --views.store and --views.spec "
             f"{seen['spec'][:12]}",
         )
-
-
-def _catalogue(module: SBRModule) -> str | None:
-    trainer = module._trainer
-    source = getattr(trainer, "datamodule", None)
-    catalogue = getattr(source, "catalogue", None)
-    fingerprint = getattr(catalogue, "fingerprint", None)
-    return str(fingerprint) if fingerprint else None
-
-
-def _of_all_processes(value: dict[str, Any]) -> list[dict[str, Any]]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    every: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(every, value)
-    return every

@@ -195,13 +195,15 @@ class SBRModule(RankingModule):
         """Begin an epoch's means, or go on with the random numbers of an interrupted run."""
         if batch_idx == 0:  # no other hook comes first in every epoch and in no part of one
             self.epoch_means.reset()
-        self.run_state.restore(self)
+        self.run_state.restore(self.global_rank, self.device)
         for optimizer in self.trainer.optimizers[:1]:  # at an epoch's end its schedule has gone on already
             self._rate = float(optimizer.param_groups[0]["lr"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what Lightning does not: random numbers, the epoch's means, and whose items these are."""
-        checkpoint["llm4sbr"] = self.run_state.collect(self)
+        checkpoint["llm4sbr"] = self.run_state.collect(
+            self._catalogue(), self.epoch_means.state_dict(), self.device
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another catalogue; take up what `on_save_checkpoint` kept.
@@ -209,7 +211,19 @@ class SBRModule(RankingModule):
         Raises:
             InputError: The checkpoint is of a catalogue that is not the data module's.
         """
-        self.run_state.load(self, checkpoint.get("llm4sbr", {}))
+        state = checkpoint.get("llm4sbr", {})
+        self.run_state.check(state, self._catalogue())
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == "fit":
+            means = self.run_state.resume(state, trainer.global_rank, trainer.world_size)
+            if means is not None:
+                self.epoch_means.load_state_dict(means, self.device)
+
+    def _catalogue(self) -> str | None:
+        """Fingerprint of the data module's catalogue, where there is one."""
+        source = getattr(self._trainer, "datamodule", None)
+        fingerprint = getattr(getattr(source, "catalogue", None), "fingerprint", None)
+        return str(fingerprint) if fingerprint else None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam and its schedule; the CLI's --optimizer and --lr_scheduler replace both."""

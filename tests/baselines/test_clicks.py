@@ -10,7 +10,8 @@ import pytest
 
 import llm4sbr.baselines
 from llm4sbr import InputError
-from llm4sbr.baselines.clicks import DECAYS, blocks, clicks_of, largest, spread, table_of
+from llm4sbr.baselines.clicks import clicks_of
+from llm4sbr.nn.counting import DECAYS, blocks, largest, spread, table_of
 from llm4sbr.testing import make_batch, make_examples
 
 

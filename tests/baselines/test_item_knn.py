@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-import llm4sbr.baselines.item_knn as item_knn
+import llm4sbr.nn.item_neighbors as item_neighbors
 from llm4sbr import InputError
 from llm4sbr.baselines import ItemKNN
 from llm4sbr.testing import make_batch, make_examples
@@ -53,8 +53,8 @@ def test_some_items_at_a_time_are_the_same_as_all(by_hand, monkeypatch):
     training = make_examples(by_hand.random_sessions(5))
     whole, parts = ItemKNN(3), ItemKNN(3)
     whole.fit(training, 13)
-    cut = item_knn.blocks
-    monkeypatch.setattr(item_knn, "blocks", lambda cost: cut(cost, limit=1))
+    cut = item_neighbors.blocks
+    monkeypatch.setattr(item_neighbors, "blocks", lambda cost: cut(cost, limit=1))
     parts.fit(training, 13)
     assert torch.equal(whole.scores(make_batch(SESSIONS)), parts.scores(make_batch(SESSIONS)))
 

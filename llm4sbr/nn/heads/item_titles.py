@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -90,10 +90,11 @@ def add_item_titles(backbone: SessionBackbone, axes: int) -> None:
     """
     tables = item_tables(backbone)
     if not tables:
-        rank_zero_warn(
+        warnings.warn(
             f"{type(backbone).__name__} has no nn.Embedding of {backbone.num_items} items and "
             f"{backbone.embedding_dim} columns, so no titles go into its items; "
-            "item_titles=0 says that this is meant."
+            "item_titles=0 says that this is meant.",
+            stacklevel=2,
         )
     for table in tables:
         parametrize.register_parametrization(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.nn.item_neighbors import count_item_neighbors
 
 FLOOR = 1e-4  # ε: what an item without a rule gets, as a share of all rules of the session
 
@@ -24,7 +25,7 @@ class SequentialRules(nn.Module):
 
     ``sim(i, v)`` sums, over the training sessions in which ``v`` was clicked after ``i``, one over their
     distance, and divides by the sessions with ``i`` and 20 more (sequential rules, Ludewig & Jannach 2018,
-    arXiv:1803.09587; counted by `llm4sbr.baselines.ItemKNN`). What the session holds already gets no rule. A
+    arXiv:1803.09587; counted by `count_item_neighbors`). What the session holds already gets no rule. A
     session without any rule keeps the model's order.
 
     It joins in validation, test and prediction. In training every step would be its own rule; so λ can be
@@ -57,15 +58,18 @@ class SequentialRules(nn.Module):
 
     def read_training_sessions(self, examples: Examples) -> None:
         """Count the steps of the training sessions; what was counted before is forgotten."""
-        from llm4sbr.baselines import ItemKNN  # it is not a part of the model, and few models ask for it
-
-        counted = ItemKNN(
-            self.neighbors, 20.0, 1.0, order="later", pair_decay="harmonic", weighting="harmonic"
+        counted = count_item_neighbors(
+            examples,
+            self.num_items,
+            neighbors=self.neighbors,
+            regularization=20.0,
+            alpha=1.0,
+            order="later",
+            pair_decay="harmonic",
         )
-        counted.fit(examples, self.num_items)
-        for name, array in zip(("start", "item", "similarity"), counted.neighbours(), strict=True):
+        for name in ("start", "item", "similarity"):
             old = self.get_buffer(name)
-            setattr(self, name, torch.from_numpy(array).to(old.device, old.dtype))
+            setattr(self, name, torch.from_numpy(getattr(counted, name)).to(old.device, old.dtype))
 
     def rules(self, batch: SessionBatch) -> Tensor:
         """``r``, ``(B, V)`` float32; 0 where no rule speaks for an item.
