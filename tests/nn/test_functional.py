@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llm4sbr import functional
+from llm4sbr.nn import functional
 from llm4sbr.nn.functional import log_mean_potential, set_share, smoothed_cross_entropy, unit_rows
 
 

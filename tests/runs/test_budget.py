@@ -15,8 +15,10 @@ from lightning.pytorch import LightningModule
 
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import GRU4Rec
+from llm4sbr.cli import views as command
 from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
+from llm4sbr.runs import budget
 from llm4sbr.runs.budget import (
     bare_model,
     how_many,
@@ -27,7 +29,6 @@ from llm4sbr.runs.budget import (
 )
 from llm4sbr.runs.saved_run import load_run
 from llm4sbr.runs.uncertainty import session_entropies
-from llm4sbr.views import budget, command
 from llm4sbr.views.inference.options import LocalModel
 from llm4sbr.views.inference.sessions import session_keys
 
