@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.rebuildable import Rebuildable
 
 
-class SessionBackbone(nn.Module, ABC):
+class SessionBackbone(Rebuildable, nn.Module, ABC):
     """Any session-based recommender: from a batch of sessions to two interest vectors.
 
     A model with a single session vector returns it as both interests, or returns its last hidden state and

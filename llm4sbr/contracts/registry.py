@@ -10,6 +10,7 @@ from llm4sbr.contracts.errors import InputError
 
 BACKBONES = "llm4sbr.backbones"
 DATAMODULES = "llm4sbr.datamodules"
+HEADS = "llm4sbr.heads"
 
 
 class PluginWarning(UserWarning):
@@ -21,7 +22,7 @@ def load_plugins(group: str) -> dict[str, type]:
     """Import every class registered under an entry-point group.
 
     Args:
-        group: `BACKBONES` or `DATAMODULES`.
+        group: `BACKBONES`, `HEADS` or `DATAMODULES`.
 
     Returns:
         Registered name to class.

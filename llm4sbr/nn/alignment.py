@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import log_mean_potential, unit_rows
+
+
+class Alignment(Rebuildable, nn.Module):
+    r"""Alignment and uniformity of interests and views, and their weight (Eq. 8, 9 and 15, arXiv:2402.13840).
+
+    .. math:: \tau (L_a + L_u)
+
+    Args:
+        tau: Weight of both, the paper's τ; at least 0.
+        align: False leaves out alignment (Eq. 8), an ablation.
+        uniform: False leaves out uniformity (Eq. 9), an ablation.
+        global_batch: Where several processes train, align and spread over the sessions of all of them,
+            gathered with gradients, as one process with one large batch does; False for each process apart.
+
+    Shapes:
+        - z, h: ``(B, K, d)``, mask: ``(B, K)`` bool
+        - output: two scalars
+    """
+
+    def __init__(
+        self, tau: float = 0.1, *, align: bool = True, uniform: bool = True, global_batch: bool = True
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(tau) and tau >= 0):
+            raise InputError("tau is a weight of at least 0", value=tau)
+        self.tau, self.align, self.uniform, self.global_batch = tau, align, uniform, global_batch
+
+    def forward(self, z: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Alignment and uniformity of projected views and interests, without weights."""
+        return alignment_and_uniformity(z, h, mask)
+
+    def weighted(self, alignment: Tensor, uniformity: Tensor) -> Tensor:
+        """What both add to the loss (Eq. 15)."""
+        return self.tau * (self.align * alignment + self.uniform * uniformity)
 
 
 def alignment_loss(z: Tensor, h: Tensor) -> Tensor:

@@ -3,9 +3,46 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import smoothed_cross_entropy
+
+
+class RecommendationLoss(Rebuildable, nn.Module):
+    """What a model minimises for the next item.
+
+    Shapes:
+        - scores: ``(B, V)``, column ``k - 1`` is item ``k``; target: ``(B,)`` long in 1..V
+        - output: scalar
+    """
+
+    def forward(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch."""
+        raise NotImplementedError
+
+
+class FullSoftmax(RecommendationLoss):
+    """Cross-entropy over the whole catalogue, `catalogue_cross_entropy` (Eq. 14, arXiv:2402.13840).
+
+    Args:
+        smoothing: Share of the target's probability that is spread evenly over the catalogue, in [0, 1).
+
+    Shapes:
+        - scores: ``(B, V)``, target: ``(B,)`` long
+        - output: scalar
+    """
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise InputError("smoothing is a share in [0, 1)", value=smoothing)
+        self.smoothing = smoothing
+
+    def forward(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy, averaged over the batch."""
+        return catalogue_cross_entropy(scores, target, self.smoothing)
 
 
 def catalogue_cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -12,7 +12,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from llm4sbr.callbacks import ResumePoint, ViewCache
-from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
+from llm4sbr.training.checkpoint import PARTS
+from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 
 _UNKNOWN = (
@@ -37,9 +39,10 @@ def suggest(message: str) -> str:
 
 
 def _names() -> Iterable[str]:
-    plugins = {**load_plugins(BACKBONES), **load_plugins(DATAMODULES)}
+    plugins = {**load_plugins(BACKBONES), **load_plugins(DATAMODULES), **load_plugins(HEADS)}
     yield from plugins
-    for made in (LLM4SBRWrapper, Trainer, ViewCache, ResumePoint, *plugins.values()):
+    models = (LLM4SBRWrapper, SBRModule, *PARTS)
+    for made in (*models, Trainer, ViewCache, ResumePoint, *plugins.values()):
         yield from inspect.signature(made).parameters
 
 

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
 from llm4sbr.runs.trainer_cli import SBRCLI
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.views.quiet import quiet_lightning
@@ -46,9 +46,9 @@ def load_run(path: str | Path) -> SavedRun:
     config = read_config(folder / "config.yaml")
     cli = _build(folder, config)
     _load_weights(cli.model, checkpoint)
-    if cli.model.rules is not None:  # not in the checkpoint
+    if not all(head.in_training for head in cli.model.score_heads()):  # their counts are in no checkpoint
         cli.datamodule.prepare_data()
-        cli.model.rules.read_training_sessions(cli.datamodule.examples("train"))
+        cli.model.read_training_sessions(cli.datamodule.examples("train"), fitting=False)
     return SavedRun(cli.model.eval(), cli.datamodule, config, checkpoint)
 
 
@@ -61,13 +61,16 @@ def untrained(run: SavedRun, seed: int) -> SavedRun:
     learned = dict(cli.model.named_parameters(remove_duplicate=False))  # by every name of a shared one
     kept = {name: value for name, value in run.model.state_dict().items() if name not in learned}
     cli.model.load_state_dict(kept, strict=False)
-    cli.model.rules = run.model.rules
+    for place, head in enumerate(run.model.score_heads()):
+        if not head.in_training:
+            cli.model.heads[place] = head
     return run._replace(model=cli.model.eval(), data=cli.datamodule)
 
 
 def _build(folder: Path, config: dict[str, Any], seed: int | Literal[False] = False) -> SBRCLI:
     load_plugins(BACKBONES)  # classes are named by their class name
     load_plugins(DATAMODULES)
+    load_plugins(HEADS)
     try:
         with quiet_lightning():
             return _Rebuild(

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
+from torch.optim import Optimizer
 
 from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
 from llm4sbr.runs.parser import SuggestingParser
 from llm4sbr.runs.record import RecordConfig
 from llm4sbr.training.sbr_module import SBRModule
+from llm4sbr.training.schedules import configure
 
 _PARTS = ("model", "data", "views")  # what makes a run the one that is meant
 say = rank_zero_only(print)  # for the person at the terminal, once however many processes
@@ -34,6 +37,17 @@ class SBRCLI(LightningCLI):
         parser.add_lightning_class_args(ViewCache, "views")
         parser.add_lightning_class_args(ResumePoint, "resume")
         parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
+
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: LightningModule,
+        optimizer: Optimizer,
+        lr_scheduler: LRSchedulerTypeUnion | None = None,
+    ) -> Any:
+        """For ``--optimizer``: without ``--lr_scheduler`` the model's own schedule stays."""
+        if lr_scheduler is None and isinstance(lightning_module, SBRModule):
+            lr_scheduler = lightning_module.make_schedule and lightning_module.make_schedule(optimizer)
+        return configure(lightning_module, optimizer, lr_scheduler)
 
     def _parse_ckpt_path(self) -> None:
         """Keep the configuration as given.
@@ -101,10 +115,18 @@ def _significant(part: Any) -> Any:
             "top_k",
             "predict_events",
             "num_items",
-            "rules",
         )
         return {key: _significant(value) for key, value in part.items() if key not in idle}
+    if isinstance(part, list):  # a head that joins after training may come, go or change
+        return [_significant(value) for value in part if not _joins_later(value)]
     return part
+
+
+def _joins_later(part: Any) -> bool:
+    """Whether a part of a configuration is a head that training does not see."""
+    name = part.get("class_path") if isinstance(part, dict) else None
+    found = {kind.__qualname__: kind for kind in load_plugins(HEADS).values()}.get(str(name).split(".")[-1])
+    return found is not None and not getattr(found, "in_training", True)
 
 
 def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = RecordConfig) -> SBRCLI:
@@ -117,6 +139,7 @@ def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = Reco
     # Before parsing: classes are named on the command line by their class name.
     load_plugins(BACKBONES)
     load_plugins(DATAMODULES)
+    load_plugins(HEADS)
     torch.set_float32_matmul_precision("high")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # theirs to mend

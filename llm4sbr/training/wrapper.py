@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.nn.alignment import alignment_and_uniformity
+from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.fusion import FUSIONS
-from llm4sbr.nn.heads import ItemTitles, TextScores, add_item_titles, item_tables_once
+from llm4sbr.nn.heads.item_titles import item_tables_once
 from llm4sbr.training.distributed import gather_rows
 from llm4sbr.training.sbr_module import SBRModule
 
@@ -37,7 +37,7 @@ class Enhanced(NamedTuple):
     z: Tensor  # (B, K, d) projected views; 0 where unknown
     mask: Tensor  # (B, K) bool: which views are known
     interests: Interests  # as the backbone gave them
-    text: Tensor | None  # (B, V) scores from the text side; None without them
+    seen: SessionBatch  # with the views, and in view_mask those that the heads may see
 
 
 class LLM4SBRWrapper(SBRModule):
@@ -59,34 +59,12 @@ class LLM4SBRWrapper(SBRModule):
         backbone: Any `SessionBackbone`.
         text_dim: ``d_t``, size of the text vectors (384 for MiniLM).
         fusion: ``"gate"`` (the paper's second version), ``"average"`` (its first), ``"concat"`` or
-            ``"residual"`` (ours; see `llm4sbr.nn.heads`).
-        tau: Weight of alignment and uniformity, the paper's τ.
+            ``"residual"`` (ours; see `llm4sbr.nn.fusion`).
+        alignment: How interests and views are aligned, and how much it weighs; by default `Alignment()`.
         interest_of_view: For each view the interest it reads. A third view is a third entry.
-        lr: Learning rate.
-        weight_decay: L2 on all parameters.
-        lr_step: Epochs between decays; 0 keeps the rate.
-        lr_gamma: Factor of a decay.
-        ks: Cut-offs of the metrics.
-        top_k: Items that a prediction lists.
-        score_scale: Score by the cosine of session and item times this number, in place of their product.
-        label_smoothing: Share of the target's probability that is spread over the catalogue in training.
-        session_dropout: Dropout on the session vector before it meets the items, in training.
-        lr_schedule: ``"step"`` or ``"cosine"``, see `SBRModule`.
-        rules: Weight of sequential rules in validation, test and prediction, see `SBRModule`.
-        repeat_explore: Ask first whether the next click repeats one of the session, see `SBRModule`.
-        align: False leaves out alignment (Eq. 8), an ablation.
-        uniform: False leaves out uniformity (Eq. 9), an ablation.
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
-        view_dropout: Probability with which a known view is hidden from fusion and text scores in training.
-        text_scores: Axes of the text side's own scores (`llm4sbr.nn.heads.TextScores`), added to the
-            backbone's, at most ``text_dim``; 0 for none, as in the paper. The view cache hands over the
-            titles they need, or `read_titles`.
-        item_titles: Axes of the titles that are added to the backbone's item embeddings
-            (`llm4sbr.nn.heads.ItemTitles`), at most ``text_dim``; 0 for none, as in the paper. They bring
-            most where items have few clicks. Titles come as for the text scores.
-        global_batch: Where several processes train, align and spread over the batches of all of them
-            together (gathered with gradients), as one process with one large batch would; False for those
-            of each process apart.
+        view_dropout: Probability with which a known view is hidden from fusion and heads in training.
+        training: Arguments of `SBRModule`: heads, scorer, loss, optimiser, …
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
@@ -95,56 +73,24 @@ class LLM4SBRWrapper(SBRModule):
     def __init__(
         self,
         backbone: SessionBackbone,
+        *,
         text_dim: int = 384,
         fusion: Literal["gate", "average", "concat", "residual"] = "gate",
-        tau: float = 0.1,
+        alignment: Alignment | None = None,
         interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
-        lr: float = 1e-3,
-        weight_decay: float = 1e-5,
-        lr_step: int = 3,
-        lr_gamma: float = 0.1,
-        ks: Sequence[int] = (5, 10, 20),
-        top_k: int = 20,
-        score_scale: float | None = None,
-        label_smoothing: float = 0.0,
-        session_dropout: float = 0.0,
-        lr_schedule: Literal["step", "cosine"] = "step",
-        rules: float = 0.0,
-        repeat_explore: bool = False,
-        align: bool = True,
-        uniform: bool = True,
         separate_projections: bool = False,
         view_dropout: float = 0.0,
-        text_scores: int = 0,
-        item_titles: int = 0,
-        global_batch: bool = True,
+        **training: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            lr,
-            weight_decay,
-            lr_step,
-            lr_gamma,
-            ks,
-            top_k,
-            score_scale,
-            label_smoothing,
-            session_dropout,
-            lr_schedule,
-            rules,
-            repeat_explore,
-        )
+        super().__init__(backbone, **training)
         if fusion not in FUSIONS:
             raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
         if not interest_of_view or any(name not in INTERESTS for name in interest_of_view):
             raise InputError(f"each view reads one of {INTERESTS}", value=list(interest_of_view))
         if not 0 <= view_dropout < 1:
             raise InputError("view_dropout is a probability in [0, 1)", value=view_dropout)
-        if text_scores < 0 or item_titles < 0:
-            raise InputError("text_scores and item_titles count axes", value=(text_scores, item_titles))
-        self.save_hyperparameters(ignore=["backbone"])
-        self.tau, self.align, self.uniform, self.view_dropout = tau, align, uniform, view_dropout
-        self.text_dim, self.global_batch = text_dim, global_batch
+        self.alignment = Alignment() if alignment is None else alignment
+        self.text_dim, self.view_dropout = text_dim, view_dropout
         self.interest_of_view = tuple(interest_of_view)
         # Eq. 7: linear and shared by all views, so a catalogue's titles can be projected once.
         self.projection = nn.Linear(text_dim, backbone.embedding_dim, bias=False)
@@ -153,10 +99,8 @@ class LLM4SBRWrapper(SBRModule):
             nn.Linear(text_dim, backbone.embedding_dim, bias=False) for _ in range(others)
         )
         self.fusion = FUSIONS[fusion](backbone.embedding_dim, self.interest_of_view)
-        size = (backbone.num_items, backbone.embedding_dim, text_dim, len(self.interest_of_view))
-        self.text_scores = TextScores(*size, min(text_scores, text_dim)) if text_scores else None
-        if item_titles:
-            add_item_titles(backbone, min(item_titles, text_dim))
+        for head in self.score_heads():
+            head.attach_text(backbone, text_dim, len(self.interest_of_view))
         self.view_table: ViewTable | None = None  # set by the view cache callback
 
     def enhance(self, batch: SessionBatch) -> Enhanced:
@@ -181,10 +125,8 @@ class LLM4SBRWrapper(SBRModule):
             return self.backbone.merge(interests._replace(**others))
 
         fused = self.fusion(h, z, shown, merge)
-        text = None
-        if self.text_scores is not None and batch.views is not None:
-            text = self.text_scores(fused.session, batch.views.to(h.dtype), shown)
-        return Enhanced(fused.session, fused.gates, h, z, mask, interests, text)
+        seen = batch if batch.views is None else batch._replace(view_mask=shown)
+        return Enhanced(fused.session, fused.gates, h, z, mask, interests, seen)
 
     def read_titles(self, titles: Tensor, mask: Tensor) -> None:
         """Hand the catalogue's titles to the heads that read them, before training.
@@ -196,9 +138,8 @@ class LLM4SBRWrapper(SBRModule):
         Shapes:
             - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
         """
-        for head in self.modules():
-            if isinstance(head, TextScores | ItemTitles):
-                head.read_titles(titles, mask)
+        for head in self.score_heads():
+            head.read_titles(titles, mask)
 
     def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
         """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840), and the interests."""
@@ -206,26 +147,25 @@ class LLM4SBRWrapper(SBRModule):
         return enhanced.session, enhanced.interests
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Scores over the catalogue (Eq. 13, arXiv:2402.13840), and the text side's where it has a say."""
+        """Scores over the catalogue, to recommend by (Eq. 13, arXiv:2402.13840)."""
         with item_tables_once(self.backbone):
-            return self.with_rules(self._scores(self.enhance(batch), batch), batch)
+            return self._scores(self.enhance(batch))
 
-    def _scores(self, enhanced: Enhanced, batch: SessionBatch) -> Tensor:
+    def _scores(self, enhanced: Enhanced, *, training: bool = False) -> Tensor:
         scores = self.score(enhanced.session, enhanced.interests)
-        scores = scores if enhanced.text is None else scores + enhanced.text
-        return self.with_repeats(scores, enhanced.session, batch)
+        return self.join_heads(scores, enhanced.session, enhanced.seen, training=training)
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity, and their sum ``loss`` (Eq. 15, arXiv:2402.13840)."""
         with item_tables_once(self.backbone):
             enhanced = self.enhance(batch)
-            rec_loss = self.rec_loss(self._scores(enhanced, batch), batch.target)
+            rec_loss = self.loss(self._scores(enhanced, training=True), batch.target)
         if enhanced.gates is not None:
             means = enhanced.gates.detach().mean(0)  # (K,)
             self.observed = {f"gate_{view}": mean for view, mean in enumerate(means)}
-        alignment, uniformity = alignment_and_uniformity(*self._of_all_processes(enhanced))
+        alignment, uniformity = self.alignment(*self._of_all_processes(enhanced))
         losses = {
-            "loss": rec_loss + self.tau * (self.align * alignment + self.uniform * uniformity),
+            "loss": rec_loss + self.alignment.weighted(alignment, uniformity),
             "rec_loss": rec_loss,
             "alignment": alignment,
             "uniformity": uniformity,
@@ -237,14 +177,14 @@ class LLM4SBRWrapper(SBRModule):
 
     def weigh(self, losses: dict[str, Tensor], share: Tensor) -> Tensor:
         """What this process minimises; what is of all processes' sessions already is not weighed again."""
-        if not self.global_batch:
+        if not self.alignment.global_batch:
             return super().weigh(losses, share)
-        everyones = self.tau * (self.align * losses["alignment"] + self.uniform * losses["uniformity"])
+        everyones = self.alignment.weighted(losses["alignment"], losses["uniformity"])
         return (losses["loss"] - everyones) * share + everyones
 
     def _of_all_processes(self, enhanced: Enhanced) -> tuple[Tensor, Tensor, Tensor]:
         """Views, interests and mask of the whole batch where several processes train on it together."""
-        if self._counts is None or not (self.training and self.global_batch):
+        if self._counts is None or not (self.training and self.alignment.global_batch):
             return enhanced.z, enhanced.h, enhanced.mask
         counts = self._counts.tolist()
         both = gather_rows(self, torch.cat((enhanced.z, enhanced.h), dim=-1), counts)  # (W * B, K, 2d)

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.heads.title_axes import title_axes
 
 ItemTable = nn.Embedding | nn.EmbeddingBag
 
 
-class ItemTitles(nn.Module):
-    r"""An item embedding table with the projected titles in it (ours).
+class ItemTitles(ScoreHead):
+    r"""Titles in the backbone's own item embeddings (ours).
 
     .. math:: V = E + T P^T
 
@@ -28,7 +30,59 @@ class ItemTitles(nn.Module):
     none, is not a stranger. ``P`` starts with orthogonal columns, as long as an embedding is on average:
     before training, items are neighbours as their titles are. Without titles ``V`` is ``E``.
 
-    A parametrization (`torch.nn.utils.parametrize`) of the table: the backbone's code stays as it is.
+    It brings most Recall where items have few clicks. The scores that arrive are made with ``V`` already, so
+    they leave as they came.
+
+    Args:
+        axes: ``p``; at most ``d_t`` are used.
+
+    Raises:
+        InputError: The model has no text side.
+    """
+
+    def __init__(self, axes: int = 100) -> None:
+        super().__init__()
+        if axes < 1:
+            raise InputError("item titles take at least one axis", value=axes)
+        self.axes = axes
+        self._tables: list[TitledTable] | None = None  # parts of the backbone, so no submodules here
+
+    def attach_text(self, backbone: SessionBackbone, text_dim: int, num_views: int) -> None:
+        """Put titles into every item table of the backbone; they are trained with it.
+
+        A backbone without such a table stays as it is, with a warning.
+        """
+        tables = item_tables(backbone)
+        if not tables:
+            warnings.warn(
+                f"{type(backbone).__name__} has no nn.Embedding of {backbone.num_items} items and "
+                f"{backbone.embedding_dim} columns, so no titles go into its items; "
+                "leave out ItemTitles if that is meant.",
+                stacklevel=2,
+            )
+        self._tables = []
+        for table in tables:
+            titled = TitledTable(table.weight, backbone.num_items, min(self.axes, text_dim))
+            parametrize.register_parametrization(table, "weight", titled)
+            self._tables.append(titled)
+
+    def read_titles(self, titles: Tensor, mask: Tensor) -> None:
+        """Hand the catalogue's titles to the tables."""
+        for table in self._tables or ():
+            table.read_titles(titles, mask)
+
+    def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
+        """The scores as they came."""
+        if self._tables is None:
+            raise InputError(
+                "ItemTitles needs titles, which a bare model does not read",
+                hint="Give the head to LLM4SBRWrapper",
+            )
+        return scores
+
+
+class TitledTable(nn.Module):
+    """A parametrization (`torch.nn.utils.parametrize`) of an item table: the table with titles in it.
 
     Args:
         weight: The table, ``V + 1`` rows with padding in front, or ``V``; read for its size and scale.
@@ -77,29 +131,6 @@ class ItemTitles(nn.Module):
         if len(titles) != expected:
             raise InputError(f"there must be {expected} titles, one an item", value=len(titles))
         self.titles[self.padding :] = title_axes(titles, mask, self.titles.size(1)).titles.to(self.titles)
-
-
-def add_item_titles(backbone: SessionBackbone, axes: int) -> None:
-    """Put titles into every item table of a backbone; they are trained with it.
-
-    A backbone without such a table stays as it is, with a warning.
-
-    Args:
-        backbone: Any backbone whose item embedding is an `nn.Embedding` or `nn.EmbeddingBag`.
-        axes: ``p`` of `ItemTitles`.
-    """
-    tables = item_tables(backbone)
-    if not tables:
-        warnings.warn(
-            f"{type(backbone).__name__} has no nn.Embedding of {backbone.num_items} items and "
-            f"{backbone.embedding_dim} columns, so no titles go into its items; "
-            "item_titles=0 says that this is meant.",
-            stacklevel=2,
-        )
-    for table in tables:
-        parametrize.register_parametrization(
-            table, "weight", ItemTitles(table.weight, backbone.num_items, axes)
-        )
 
 
 @contextmanager

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.examples import Examples
 from llm4sbr.nn.functional import set_share
+from llm4sbr.nn.heads.score_head import ScoreHead
 
 
-class RepeatExplore(nn.Module):
+class RepeatExplore(ScoreHead):
     r"""Splits a model's probabilities into those of clicked and those of new items.
 
     A session's vector is near the items it was made of, so a product with the item embeddings ranks those
@@ -33,9 +35,6 @@ class RepeatExplore(nn.Module):
     training examples whose target was clicked before (a half if none are shown to it), and learns ``w`` and
     ``b``. Neither order changes: that among the session's items, or that among the others.
 
-    Args:
-        dim: ``d``, size of the session vector.
-
     Shapes:
         - scores: ``(B, V)``, column ``k - 1`` is item ``k``; session: ``(B, d)``; batch: `SessionBatch`
         - output: ``(B, V)`` float32
@@ -43,10 +42,13 @@ class RepeatExplore(nn.Module):
 
     prior: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("prior", torch.zeros(1))  # log-odds of π; in the checkpoint
-        self.gate = nn.Linear(dim, 1)
+
+    def attach(self, backbone: SessionBackbone) -> None:
+        """Make ``w`` and ``b``, both zero: the head begins at ``π`` for every session."""
+        self.gate = nn.Linear(backbone.embedding_dim, 1)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import math
 
+import torch
+from torch import Tensor
+
+from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.item_neighbors import count_item_neighbors
 
 FLOOR = 1e-4  # ε: what an item without a rule gets, as a share of all rules of the session
 
 
-class SequentialRules(nn.Module):
+class SequentialRules(ScoreHead):
     r"""Joins a model's scores with sequential rules, once it is trained (ours).
 
     With ``d`` numbers an item, a model does not hold every step from item to item that training has seen;
@@ -33,28 +37,35 @@ class SequentialRules(nn.Module):
     sessions whenever a Trainer begins, and what was clicked since the model was trained counts already.
 
     Args:
-        num_items: ``V``.
-        weight: λ, above 0.
+        weight: λ, above 0; around 1 for a start, chosen by validation.
         neighbors: Rules that are kept of each item, the strongest.
 
     Shapes:
-        - scores: ``(B, V)``, column ``k - 1`` is item ``k``; batch: `SessionBatch`
+        - scores: ``(B, V)``, column ``k - 1`` is item ``k``; session: not read; batch: `SessionBatch`
         - output: ``(B, V)`` float32
     """
 
+    in_training = False
+    num_items: int
     start: Tensor
     item: Tensor
     similarity: Tensor
 
-    def __init__(self, num_items: int, weight: float, neighbors: int = 100) -> None:
+    def __init__(self, weight: float = 1.0, neighbors: int = 100) -> None:
         super().__init__()
-        if weight <= 0:
+        if not (math.isfinite(weight) and weight > 0):
             raise InputError("the weight of sequential rules is above 0", value=weight)
-        self.num_items, self.weight, self.neighbors = num_items, weight, neighbors
+        if neighbors < 1:
+            raise InputError("at least one rule is kept of each item", value=neighbors)
+        self.weight, self.neighbors = weight, neighbors
         # Item k has the rules start[k]:start[k + 1]; item 0, padding, has none.
         self.register_buffer("start", torch.zeros(0, dtype=torch.long), persistent=False)  # (V + 2,)
         self.register_buffer("item", torch.zeros(0, dtype=torch.int32), persistent=False)  # (M,)
         self.register_buffer("similarity", torch.zeros(0), persistent=False)  # (M,)
+
+    def attach(self, backbone: SessionBackbone) -> None:
+        """Take the number of items."""
+        self.num_items = backbone.num_items
 
     def read_training_sessions(self, examples: Examples) -> None:
         """Count the steps of the training sessions; what was counted before is forgotten."""
@@ -81,7 +92,7 @@ class SequentialRules(nn.Module):
             raise InputError(
                 "the sequential rules have not counted any session",
                 hint="Give the Trainer a data module, or call "
-                "model.rules.read_training_sessions(data.examples('train'))",
+                "head.read_training_sessions(data.examples('train'))",
             )
         row, click = torch.nonzero(batch.latest_clicks(), as_tuple=True)  # (C,)
         asking = batch.item_ids[row, click]
@@ -103,6 +114,6 @@ class SequentialRules(nn.Module):
         share = found / found.sum(1, keepdim=True).clamp_min(torch.finfo(found.dtype).tiny)
         return torch.log(share + FLOOR)
 
-    def forward(self, scores: Tensor, batch: SessionBatch) -> Tensor:
+    def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
         """The scores with the rules."""
         return scores.float() + self.weight * self.log_shares(batch)

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.heads.title_axes import title_axes
 
 
-class TextScores(nn.Module):
+class TextScores(ScoreHead):
     r"""Scores every item by its title, and adds nothing where a session has no view (ours).
 
     The fusions of `llm4sbr.nn.fusion` bring a view into the session vector; what they reach are the
@@ -27,33 +30,39 @@ class TextScores(nn.Module):
     before training the head ranks by content alone. ``γ``, the scale, is learned.
 
     Args:
-        num_items: ``V``.
-        dim: ``d``, size of the session vector.
-        text_dim: ``d_t``.
-        num_views: ``K``.
-        axes: ``p``, at most ``d_t``.
+        axes: ``p``; at most ``d_t`` are used.
 
     Shapes:
-        - session: ``(B, d)``, views: ``(B, K, d_t)``, mask: ``(B, K)`` bool
-        - output: ``(B, V)``; a row of zeros where no view is known, a column where an item has no title
+        - scores: ``(B, V)``, session: ``(B, d)``, batch: `SessionBatch` with views ``(B, K, d_t)``
+        - output: ``(B, V)``; nothing is added to a row without a known view, nor to an item without a title
+
+    Raises:
+        InputError: The model has no text side.
     """
 
     titles: Tensor
     mean: Tensor
     basis: Tensor
 
-    def __init__(self, num_items: int, dim: int, text_dim: int, num_views: int, axes: int = 64) -> None:
+    def __init__(self, axes: int = 64) -> None:
         super().__init__()
-        if not 1 <= axes <= text_dim:
-            raise InputError(f"the text scores take between 1 and text_dim={text_dim} axes", value=axes)
+        if axes < 1:
+            raise InputError("the text scores take at least one axis", value=axes)
+        self.axes = axes
+        self.attached = False
+
+    def attach_text(self, backbone: SessionBackbone, text_dim: int, num_views: int) -> None:
+        """Make ``A``, ``B`` and ``γ``."""
+        axes = min(self.axes, text_dim)
         # In the checkpoint: the axes are unique up to sign and rotation only; serving needs no view store.
-        self.register_buffer("titles", torch.zeros(num_items, axes))
+        self.register_buffer("titles", torch.zeros(backbone.num_items, axes))
         self.register_buffer("mean", torch.zeros(text_dim))
         self.register_buffer("basis", torch.zeros(text_dim, axes))
         self.of_views = nn.Parameter(torch.eye(axes).repeat(num_views, 1, 1) / num_views)  # A, (K, p, p)
-        self.of_session = nn.Linear(dim, axes, bias=False)  # B
+        self.of_session = nn.Linear(backbone.embedding_dim, axes, bias=False)  # B
         nn.init.zeros_(self.of_session.weight)
         self.log_scale = nn.Parameter(torch.full((1,), math.log(8.0)))  # (1,): FSDP shards no scalar
+        self.attached = True
 
     @property
     def ready(self) -> bool:
@@ -82,9 +91,19 @@ class TextScores(nn.Module):
         self.basis.copy_(found.basis)
         self.titles.copy_(found.titles)
 
-    def forward(self, session: Tensor, views: Tensor, mask: Tensor) -> Tensor:
-        """Scaled cosines of the session's text query with every title."""
-        return self.query(session, views, mask) @ self.titles.T
+    def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
+        """The scores, and the scaled cosines of the session's text query with every title."""
+        if not self.attached:
+            raise InputError(
+                "TextScores needs views, which a bare model has not",
+                hint="Give the head to LLM4SBRWrapper",
+            )
+        if batch.views is None:
+            return scores
+        mask = batch.view_mask
+        if mask is None:
+            mask = batch.views.new_ones(batch.views.shape[:2], dtype=torch.bool)
+        return scores + self.query(session, batch.views.to(self.mean.dtype), mask) @ self.titles.T
 
     def query(self, session: Tensor, views: Tensor, mask: Tensor) -> Tensor:
         """``γ u / |u|``, what the session asks of the titles: ``(B, p)``; 0 where no view is known."""

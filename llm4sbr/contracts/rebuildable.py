@@ -1,0 +1,115 @@
+"""Objects that a checkpoint can name: the arguments they were made with, and how to make them again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from llm4sbr.contracts.errors import InputError
+
+_PLAIN = (bool, int, float, str, type(None))
+_LOST = "not_kept"  # key under which a description names what it could not keep
+
+
+class Rebuildable:
+    """Remembers the arguments that it was constructed with, so that a checkpoint can name them.
+
+    A base class. Arguments that are plain values, lists and dictionaries of them, or `Rebuildable`
+    themselves are kept; of others a description keeps the type's name only.
+    """
+
+    _made_with: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keep the arguments before the constructor uses them."""
+        made = super().__new__(cls)
+        object.__setattr__(made, "_made_with", _bound(cls, args, kwargs))
+        return made
+
+
+def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by the names of the constructor's parameters."""
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        bound = signature.bind(None, *args, **kwargs)
+    except TypeError:  # the constructor raises it again; copying an object gives no arguments at all
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:  # without self
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            found.update(value)
+        else:
+            found[name] = value
+    return found
+
+
+def class_path(cls: type) -> str:
+    """The dotted name by which a description names a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def describe(made: Rebuildable) -> dict[str, Any]:
+    """The class of an object and the arguments it was made with, as plain values.
+
+    Returns:
+        ``{"class_path": …, "init_args": {…}}``. An argument that has no plain form stands as
+        ``{"not_kept": TYPE}``.
+    """
+    return {
+        "class_path": class_path(type(made)),
+        "init_args": {name: _plain(value) for name, value in made._made_with.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Rebuildable):
+        return describe(value)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(part) for key, part in value.items()}
+    return {_LOST: class_path(type(value))}
+
+
+def arguments(description: Mapping[str, Any], classes: Iterable[type]) -> dict[str, Any]:
+    """The arguments of a description as objects; what was not kept is left out.
+
+    Args:
+        description: What `describe` returned, perhaps read from a file of somebody else's.
+        classes: The classes that may be built; no other code runs.
+
+    Raises:
+        InputError: The description is not one, or it names another class.
+    """
+    known = {class_path(cls): cls for cls in classes}
+    given = description.get("init_args") if isinstance(description, Mapping) else None
+    if not isinstance(given, Mapping):
+        raise InputError("this is no description of an object", value=type(description).__name__)
+    return {name: _built(value, known) for name, value in given.items() if not _lost(value)}
+
+
+def _lost(value: Any) -> bool:
+    """Whether a value, or something inside it, was not kept."""
+    if isinstance(value, Mapping):
+        return set(value) == {_LOST} or any(_lost(part) for part in value.values())
+    return isinstance(value, list) and any(_lost(part) for part in value)
+
+
+def _built(value: Any, known: Mapping[str, type]) -> Any:
+    if isinstance(value, list):
+        return [_built(part, known) for part in value]
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"class_path", "init_args"}:
+        return {key: _built(part, known) for key, part in value.items()}
+    cls = known.get(str(value["class_path"]))
+    if cls is None:
+        raise InputError(
+            "a class is named that is not registered, so it is not built",
+            value=value["class_path"],
+            hint="If you trust it, give the class: load_from_checkpoint(path, classes=[…])",
+        )
+    return cls(**arguments(value, known.values()))

@@ -1,0 +1,124 @@
+"""Models from a checkpoint alone: the parts that it names, and its weights."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning.pytorch import LightningModule
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, describe
+from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
+from llm4sbr.nn.alignment import Alignment
+from llm4sbr.nn.losses import FullSoftmax
+from llm4sbr.nn.scorers import CosineScores
+
+# What a checkpoint may name beside registered backbones and heads.
+PARTS: tuple[type, ...] = (Alignment, CosineScores, FullSoftmax)
+_NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # how it was trained; a run's config.yaml has it
+
+
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError)
+
+
+def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint as tensors and plain values; nothing in it runs.
+
+    Args:
+        path: The file.
+        map_location: Device of the tensors, as in `torch.load`.
+
+    Raises:
+        InputError: It is missing, damaged, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("there is no such checkpoint", path=path)
+    try:
+        found = torch.load(path, map_location=map_location, weights_only=True)
+    except _UNREADABLE as error:
+        raise InputError(
+            "this checkpoint is damaged or holds more than weights; it is not used", path=path
+        ) from error
+    if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
+        raise InputError("this is not a checkpoint of a model: it has no weights", path=path)
+    return found
+
+
+class LoadedFromCheckpoint(Rebuildable, LightningModule):
+    """A `LightningModule` of `Rebuildable` parts, which a checkpoint alone can make again."""
+
+    def described(self) -> dict[str, Any]:
+        """Class and arguments of the model in plain values; optimiser and schedule are left out."""
+        found = describe(self)
+        kept = {name: value for name, value in found["init_args"].items() if name not in _NOT_OF_THE_MODEL}
+        return {**found, "init_args": kept}
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        *,
+        classes: Iterable[type] = (),
+        strict: bool = True,
+        **arguments_: Any,
+    ) -> Self:
+        """The model of a checkpoint, with its backbone and its heads.
+
+        The checkpoint is read with ``weights_only=True``, and only registered classes (`llm4sbr.backbones`,
+        `llm4sbr.heads`) and those given here are built. Optimiser and schedule are the defaults.
+
+        Args:
+            checkpoint_path: A file that a Trainer wrote.
+            map_location: Device of the weights.
+            classes: Further classes that may be built, such as a backbone of one's own.
+            strict: Whether every weight must be there.
+            arguments_: Arguments of the constructor that replace those of the checkpoint; needed for one that
+                has no plain form, such as the module of a `ModuleBackbone`.
+
+        Raises:
+            InputError: The file is damaged, is of another class, names a class that is not registered, lacks
+                an argument, or its weights do not fit.
+        """
+        path = Path(checkpoint_path)
+        checkpoint = read_checkpoint(path, map_location)
+        description = checkpoint.get("llm4sbr", {}).get("model")
+        if description is None:
+            raise InputError("this checkpoint does not name its model", path=path)
+        if description["class_path"] not in {class_path(one) for one in _family(cls)}:
+            raise InputError(
+                f"this checkpoint is of {description['class_path']}, not of {cls.__name__}", path=path
+            )
+        given = {name: value for name, value in description["init_args"].items() if name not in arguments_}
+        allowed = [*load_plugins(BACKBONES).values(), *load_plugins(HEADS).values(), *PARTS, *classes]
+        made = arguments({"class_path": description["class_path"], "init_args": given}, allowed)
+        missing = set(given) - set(made)
+        if missing:
+            raise InputError(
+                f"the checkpoint could not keep what these arguments were: {', '.join(sorted(missing))}",
+                path=path,
+                hint=f"Give them: {cls.__name__}.load_from_checkpoint(path, {min(missing)}=…)",
+            )
+        model = cls(**made, **arguments_)
+        try:
+            model.load_state_dict(checkpoint["state_dict"], strict=strict)
+        except RuntimeError as error:
+            raise InputError(
+                f"the weights do not fit the model: {str(error).splitlines()[-1].strip()}", path=path
+            ) from error
+        model.on_load_checkpoint(checkpoint)
+        return model
+
+
+def _family(cls: type) -> set[type]:
+    """A class and all that derive from it."""
+    found = {cls}
+    child: type
+    for child in cls.__subclasses__():
+        found |= _family(child)
+    return found
