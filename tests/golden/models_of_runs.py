@@ -1,9 +1,9 @@
 """The one place of the golden runs that knows how a model is built.
 
-A run describes its model in neutral words (`Description`). `build_model` turns a description into a model and
-`model_words` turns it into options of the command line. `canonical_name` gives a parameter the name under which
-the golden runs fill it. Where the package's constructors or parameter names change, change this file; the
-descriptions and the kept numbers stay.
+A run describes its model in neutral words (`Description`). `build_model` turns a description into a model,
+`model_words` turns it into options of the command line, and `canonical_name` gives a parameter the name under
+which the golden runs fill it. Where the package's constructors or parameter names change, change this file;
+the descriptions and the kept numbers stay.
 """
 
 from __future__ import annotations

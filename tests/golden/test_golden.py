@@ -68,13 +68,13 @@ def as_kept(found, *path):
     kept, now = KEPT, found
     for key in path:
         kept, now = kept[key], now[key]
-    told = differences(kept, now)
+    where = "/".join(path)
+    told = differences(kept, now, place=where)
     if not told:
         return
-    where = "/".join(path)
     if KEPT["machine"] == found["machine"] or os.environ.get("LLM4SBR_GOLDEN") == "exact":
         pytest.fail(f"{where}: {len(told)} values are not as kept\n" + "\n".join(told[:20]), pytrace=False)
-    far = differences(kept, now, TOLERANCE)
+    far = differences(kept, now, TOLERANCE, where)
     assert not far, f"{where}: {len(far)} values are far from what is kept\n" + "\n".join(far[:20])
     warnings.warn(
         f"{where}: {len(told)} values differ in their last bits; all are within {TOLERANCE} of what is kept. "
@@ -105,13 +105,17 @@ def test_run_has_the_same_parts(found, name):
 def test_run(found, name, what):
     """Weights as the constructors draw them (``initial weights``), and all that follows from hashed weights.
 
-    Seen to fail: SEEN
+    Seen to fail with tau 1e-7 larger (wrapped runs with views), with a residual fusion 2e-7 longer (its runs
+    alone), with the prior of repeats 1e-6 larger (runs with that head), with a cosine one step longer, with
+    titles cut in prompts (runs with the LLM's views) and with another seed. A random number drawn before the
+    wrapper's own weights changes their initial weights alone.
     """
     as_kept(found, "runs", name, what)
 
 
 @pytest.mark.parametrize("name", KEPT["resumed"])
 def test_an_interrupted_run_ends_as_the_whole_one(found, name):
+    """Seen to fail, for every run with dropout or bucket, with random numbers that are not restored."""
     resumed, whole = found["resumed"][name], found["runs"][name]
     assert resumed["weights sha256"] == whole["weights sha256"]
     for number, values in resumed["logged"].items():
