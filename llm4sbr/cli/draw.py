@@ -23,7 +23,10 @@ from llm4sbr.runs.trainer_cli import say
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 from llm4sbr.views.quiet import quiet_lightning
 
-_SWEPT = {"r": ("views", "r"), "tau": ("model", "init_args", "tau")}  # options a picture is drawn against
+_SWEPT = {
+    "r": ("views", "r"),
+    "tau": ("model", "init_args", "alignment", "init_args", "tau"),
+}  # options a picture is drawn against
 _FEW = 5  # values of one option that get lines of their own where the other is on the axis
 _IDLE = ("seed_everything", "trainer", "ckpt_path", "resume", "weights_only", "verbose", "output")
 

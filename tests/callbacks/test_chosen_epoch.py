@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -49,8 +50,9 @@ def fit(folder, views, root, *more, wrapped=True, ckpt_path=None, lr=0.05, epoch
     seed_everything(2, verbose=False)
     shop = make_shop(folder)
     backbone = SASRec(shop.num_items, 8)
-    options = {"lr": lr, "lr_step": 0, "session_dropout": 0.3}
-    model = LLM4SBRWrapper(backbone, 8, **options) if wrapped else SBRModule(backbone, **options)
+    rate = partial(torch.optim.Adam, lr=lr, weight_decay=1e-5)
+    options = {"optimizer": rate, "lr_scheduler": None, "session_dropout": 0.3}
+    model = LLM4SBRWrapper(backbone, text_dim=8, **options) if wrapped else SBRModule(backbone, **options)
     best = ModelCheckpoint(root / "best", monitor="val/mrr@20", mode="max")
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", logger=CSVLogger(root, "run", ""), default_root_dir=root,
@@ -123,7 +125,7 @@ def test_pictures_are_of_the_chosen_epoch(run):
 def test_the_space_before_training_is_that_of_the_first_weights(run, folder, views):
     model, shop, _, pictures, _, _ = run
     seed_everything(2, verbose=False)
-    first = LLM4SBRWrapper(SASRec(shop.num_items, 8), 8).eval()
+    first = LLM4SBRWrapper(SASRec(shop.num_items, 8), text_dim=8).eval()
     first.view_table = model.view_table
     rows = [index - shop.examples("validate").first_index for index in pictures._indices]
     with torch.no_grad():

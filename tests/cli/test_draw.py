@@ -41,7 +41,16 @@ def root(tmp_path_factory):
     common = ["fit", "--config", str(EXPERIMENTS / "base.yaml"), "--data", str(shop / "data.yaml"), *SHORT,
               "--trainer.logger.init_args.save_dir", str(root)]  # fmt: skip
     common += ["--trainer.logger.init_args.version"]
-    wrapped = ["--model.text_dim", "8", "--model.item_titles", "2", "--views.store", views]
+    wrapped = [
+        "--model.text_dim",
+        "8",
+        "--model.heads+",
+        "ItemTitles",
+        "--model.heads.axes",
+        "2",
+        "--views.store",
+        views,
+    ]
     bare = ["--model", "llm4sbr.SBRModule"]
     for name, words in (("wrapped", wrapped), ("bare", bare)):
         # The model comes before its options.
@@ -84,7 +93,8 @@ def swept(folder, found, **options):
     """A run of a sweep, as far as its drawing reads it."""
     folder.mkdir(parents=True)
     backbone = {"class_path": f"llm4sbr.backbones.{options.get('backbone', 'SRGNN')}", "init_args": {"d": 8}}
-    model = {"backbone": backbone, "tau": options.get("tau", 0.1)}
+    alignment = {"class_path": "Alignment", "init_args": {"tau": options.get("tau", 0.1)}}
+    model = {"backbone": backbone, "alignment": alignment}
     config = {
         "seed_everything": options.get("seed", 0),
         "model": {"class_path": "llm4sbr.LLM4SBRWrapper", "init_args": model},

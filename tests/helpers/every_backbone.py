@@ -5,6 +5,7 @@ import inspect
 import torch
 
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
+from llm4sbr.nn.heads import ItemTitles, TextScores
 from llm4sbr.testing import make_batch, make_examples
 
 BACKBONES = [
@@ -15,15 +16,16 @@ ITEMS, TEXT = 11, 6
 TRAINING = [[1, 2, 3, 2], [5, 5, 5], [9, 8, 7, 6, 1], [4, 2, 10, 11], [6, 7, 8, 2]]
 
 
-def make(name, wrapped, **options):
-    """A model with the heads that have anything to do with padding, views or titles."""
+def make(name, wrapped, heads=(), **options):
+    """A model with the heads that have anything to do with padding, views or titles, and others."""
     chosen = getattr(backbones, name)
     size = {"max_length": 50} if "max_length" in inspect.signature(chosen).parameters else {}
     backbone = chosen(ITEMS, 8, **size)
     backbone.read_training_sessions(make_examples(TRAINING))
     if not wrapped:
-        return SBRModule(backbone, **options)
-    model = LLM4SBRWrapper(backbone, TEXT, text_scores=3, item_titles=3, **options)
+        return SBRModule(backbone, heads=heads, **options)
+    heads = [TextScores(3), ItemTitles(3), *heads]
+    model = LLM4SBRWrapper(backbone, text_dim=TEXT, heads=heads, **options)
     titles = torch.nn.functional.normalize(torch.randn(ITEMS, TEXT), dim=1)
     model.read_titles(titles, torch.ones(ITEMS, dtype=torch.bool))
     return model

@@ -21,7 +21,7 @@ from llm4sbr.callbacks import ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 
 OPTIONS: dict[str, dict[str, Any]] = {"DHCN": {"beta": 0.0}}  # its contrast shuffles sessions within a batch
-HEADS = {"text_scores": 2, "item_titles": 2}
+HEADS = {"TextScores": [2], "ItemTitles": [2]}
 
 
 class ExactViews(ViewCache):
@@ -38,7 +38,7 @@ def make_model(name: str, num_items: int) -> SBRModule:
     """A model with everything that has weights, from the same seed every time."""
     kind, how = name.split("-")
     torch.manual_seed(3)
-    case = {"backbone": kind, "wrapped": how == "wrapped", "options": OPTIONS.get(kind, {}), "model": HEADS}
+    case = {"backbone": kind, "wrapped": how == "wrapped", "options": OPTIONS.get(kind, {}), "heads": HEADS}
     # Not left to the Trainer: one process loads a checkpoint first and widens the model after.
     model = two_processes.make_model(num_items, case).double()
     # An optimiser with a state.

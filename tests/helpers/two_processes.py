@@ -18,6 +18,8 @@ from one_and_two import leave
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.callbacks import Pictures, RecommendationWriter, SampleSessions, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
+from llm4sbr.nn import heads
+from llm4sbr.nn.alignment import Alignment
 
 
 class Watch(Callback):
@@ -41,7 +43,11 @@ def make_model(num_items: int, case: dict[str, Any]) -> SBRModule:
     options = {name: 0.0 for name in inspect.signature(chosen).parameters if "dropout" in name}
     backbone = chosen(num_items, 8, **options, **case.get("options", {}))
     if case.get("wrapped", True):
-        model = LLM4SBRWrapper(backbone, text_dim=8, **case.get("model", {}))
+        parts = {
+            "heads": [getattr(heads, name)(*values) for name, values in case.get("heads", {}).items()],
+            "alignment": Alignment(**case.get("alignment", {})),
+        }
+        model = LLM4SBRWrapper(backbone, text_dim=8, **parts, **case.get("model", {}))
     else:
         model = SBRModule(backbone)
     model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.03)
@@ -54,8 +60,9 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
     Args:
         root: For what runs leave behind.
         devices: Processes.
-        case: ``shop``, ``backbone`` and its ``options``, ``wrapped``, ``model`` (the wrapper's options),
-            ``batch_size`` of all processes together, ``bucket``, ``look`` to keep what callbacks show.
+        case: ``shop``, ``backbone`` and its ``options``, ``wrapped``, ``model`` (the wrapper's options), its
+            ``heads`` and ``alignment`` by name, ``batch_size`` of all processes together, ``bucket``,
+            ``look`` to keep what callbacks show.
     """
     seed_everything(3, verbose=False)
     shop = SessionDataModule(

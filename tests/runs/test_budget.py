@@ -171,7 +171,7 @@ def words(shop, model="llm4sbr.SBRModule"):
         *("--data.cache_dir", str(shop / "cache")),
         *("--model.backbone", "GRU4Rec", "--model.backbone.embedding_dim", "8"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
-        *("--trainer.max_epochs", "2", "--model.lr", "0.05"),
+        *("--trainer.max_epochs", "2", "--model.optimizer.lr", "0.05"),
     ]
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from shops import PARTS, write_shop
+from torch.optim.lr_scheduler import StepLR
 
 from llm4sbr import InputError, LLM4SBRWrapper
 from llm4sbr.backbones import SASRec
@@ -22,6 +24,7 @@ from llm4sbr.callbacks import ResumePoint, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.runs.resume import ContinuedCSVLogger
 from llm4sbr.training.random_state import random_state, set_random_state
+from llm4sbr.training.schedules import CosineToEnd
 from llm4sbr.views.identity import ModelIdentity
 
 
@@ -62,7 +65,12 @@ def fit(folder, views, root, *more, workers=0, ckpt_path=None, schedule="cosine"
     seed_everything(seed, verbose=False)
     shop = make_shop(folder, num_workers=workers)
     model = LLM4SBRWrapper(
-        SASRec(shop.num_items, 8), 8, lr_schedule=schedule, lr=0.01, session_dropout=0.3, view_dropout=0.3
+        SASRec(shop.num_items, 8),
+        text_dim=8,
+        optimizer=partial(torch.optim.Adam, lr=0.01, weight_decay=1e-5),
+        lr_scheduler={"cosine": CosineToEnd, "step": partial(StepLR, step_size=3)}[schedule],
+        session_dropout=0.3,
+        view_dropout=0.3,
     )
     draws = Draws()
     best = ModelCheckpoint(root / "best", monitor="val/mrr@20", mode="max", save_last=True)
@@ -203,7 +211,7 @@ def test_a_checkpoint_of_another_catalogue_is_refused(folder, views, tmp_path):
     other = write_shop(tmp_path / "other", [f"Ring {n}" for n in range(9)], sessions=60, parts=PARTS)
     shop = make_shop(other)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-    model = LLM4SBRWrapper(SASRec(shop.num_items, 8), 8)
+    model = LLM4SBRWrapper(SASRec(shop.num_items, 8), text_dim=8)
     with pytest.raises(InputError, match="catalogue"):
         trainer.test(model, shop, ckpt_path=path, weights_only=True)
 
@@ -221,7 +229,7 @@ def test_a_checkpoint_of_other_views_is_refused(folder, views, tmp_path):
                 accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path,
                 callbacks=[ViewCache(store and str(store))],
             )  # fmt: skip
-            model = LLM4SBRWrapper(SASRec(shop.num_items, 8), 8)
+            model = LLM4SBRWrapper(SASRec(shop.num_items, 8), text_dim=8)
             if good:
                 trainer.test(model, shop, ckpt_path=path, weights_only=True, verbose=False)
             else:

@@ -1,5 +1,7 @@
 """A GPU computes what a CPU does, which all other tests ask. Without one nothing here runs."""
 
+from functools import partial
+
 import pytest
 import torch
 from every_backbone import BACKBONES, ITEMS, TRAINING, make, seen
@@ -8,11 +10,13 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from shops import PARTS, write_shop
+from torch.optim import Adam
 
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.callbacks import ViewCache
 from llm4sbr.callbacks.view_cache import HostViews
 from llm4sbr.datamodules import SessionDataModule, SplitBy
+from llm4sbr.nn.heads import RepeatExplore, SequentialRules
 from llm4sbr.testing import make_examples
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -33,9 +37,9 @@ def _no_tensor_float():
 def test_scores_losses_and_gradients_are_those_of_a_cpu(name, wrapped):
     """With rules and repeat-explore beside them, views known and unknown."""
     torch.manual_seed(0)
-    model = make(name, wrapped, rules=1.0, repeat_explore=True).eval()
-    for part in (model.rules, model.repeats):
-        part.read_training_sessions(make_examples(TRAINING))
+    model = make(name, wrapped, [RepeatExplore(), SequentialRules()]).eval()
+    for head in model.score_heads():
+        head.read_training_sessions(make_examples(TRAINING))
     with torch.no_grad():  # fresh weights are so small that hardly anything shows
         for parameter in model.parameters():
             parameter.normal_(0, 0.3)
@@ -76,8 +80,13 @@ def test_a_model_trains_there_and_is_read_without_one(room, precision, tmp_path)
         str(shop), split=SplitBy(by="column"), batch_size=8, cache_dir=str(tmp_path / "cache")
     )
     seed_everything(0, verbose=False)
-    backbone, options = backbones.SRGNN(ITEMS, 16), {"lr": 0.01, "repeat_explore": True}
-    model = SBRModule(backbone, **options) if room is None else LLM4SBRWrapper(backbone, 8, **options)
+    backbone, options = (
+        backbones.SRGNN(ITEMS, 16),
+        {"optimizer": partial(Adam, lr=0.01), "heads": [RepeatExplore()]},
+    )
+    model = (
+        SBRModule(backbone, **options) if room is None else LLM4SBRWrapper(backbone, text_dim=8, **options)
+    )
     where = TableDevice()
     best = ModelCheckpoint(dirpath=tmp_path, monitor="val/ndcg@20", mode="max")
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "devices": 1}

@@ -15,6 +15,7 @@ BACKBONES = [
     "CORE", "AttenMixer", "MSGIFSR", "SHARE",
 ]  # fmt: skip
 
+TEXT = {"TextScores": [2], "ItemTitles": [2]}
 SHOWN = ["odd", "one", "bucket", "SRGNN-False", "SRGNN-True"]
 EXACT = [name for name in BACKBONES if name != "LESSR"]  # batch statistics; torch syncs them on GPUs alone
 
@@ -31,12 +32,12 @@ def cases(folder):
         "odd": {"shop": str(odd)},
         "one": {"shop": str(one)},
         "bucket": {"shop": str(odd), "bucket": 2},
-        "apart": {"shop": even, "model": {"global_batch": False}},
+        "apart": {"shop": even, "alignment": {"global_batch": False}},
         "dropout": {"shop": even, "model": {"session_dropout": 0.5}},
     }
     for fusion in ("average", "concat", "residual"):
-        made[fusion] = {"shop": even, "model": {"fusion": fusion, "text_scores": 2, "item_titles": 2}}
-    made["concat"]["model"]["rules"] = 1.0
+        made[fusion] = {"shop": even, "model": {"fusion": fusion}, "heads": TEXT}
+    made["concat"]["heads"] = {**TEXT, "SequentialRules": [1.0]}
     for name in BACKBONES:
         for wrapped in (False, True):
             made[f"{name}-{wrapped}"] = {

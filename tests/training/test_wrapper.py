@@ -1,6 +1,7 @@
 """The wrapper: losses, masks, and a script of one's own with a plain Trainer."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ from lightning.pytorch import Trainer, seed_everything
 
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import SRGNN, GRU4Rec
-from llm4sbr.nn.alignment import alignment_loss, uniformity_loss
+from llm4sbr.nn.alignment import Alignment, alignment_loss, uniformity_loss
 from llm4sbr.nn.fusion import FUSIONS
+from llm4sbr.nn.losses import FullSoftmax
+from llm4sbr.nn.scorers import CosineScores
 from llm4sbr.testing import make_batch
+from llm4sbr.training.schedules import CosineToEnd
 
 SESSIONS = [[1, 2, 3], [4], [5, 5, 6], [7, 8]]
 
@@ -28,7 +32,7 @@ def small(**settings):
 
 
 def test_loss_is_eq_15():
-    model, batch = small(tau=0.3), with_views(make_batch(SESSIONS, [2, 3, 4, 5]))
+    model, batch = small(alignment=Alignment(0.3)), with_views(make_batch(SESSIONS, [2, 3, 4, 5]))
     losses = model.losses(batch)
     enhanced = model.enhance(batch)
     alignment = sum(alignment_loss(enhanced.z[:, k], enhanced.h[:, k]) for k in range(2)) / 2
@@ -110,7 +114,10 @@ def fit(model, tmp_path, sessions=SESSIONS * 5):
 def test_a_plain_trainer_learns(tmp_path, backbone, wrapped):
     seed_everything(0)
     core = backbone(10, 16)
-    model = LLM4SBRWrapper(core, text_dim=6, lr=0.02) if wrapped else SBRModule(core, lr=0.02)
+    fast = partial(torch.optim.Adam, lr=0.02, weight_decay=1e-5)
+    model = SBRModule(core, optimizer=fast)
+    if wrapped:
+        model = LLM4SBRWrapper(core, text_dim=6, optimizer=fast)
     logged = fit(model, tmp_path)
     assert logged["val/recall@5"] == 1
     assert logged["val/mrr@20"] > 0.95
@@ -126,7 +133,7 @@ def test_same_seed_same_numbers(tmp_path):
 
 
 def test_a_checkpoint_loads_with_weights_only(tmp_path):
-    model = small(tau=0.2)
+    model = small(alignment=Alignment(0.2))
     trainer = Trainer(accelerator="cpu", logger=False, max_epochs=1, enable_progress_bar=False,
                       default_root_dir=tmp_path, enable_model_summary=False)  # fmt: skip
     loader = torch.utils.data.DataLoader([with_views(make_batch(SESSIONS))], batch_size=None)
@@ -134,15 +141,15 @@ def test_a_checkpoint_loads_with_weights_only(tmp_path):
     path = tmp_path / "model.ckpt"
     trainer.save_checkpoint(path)
     torch.load(path, weights_only=True)
-    twin = LLM4SBRWrapper.load_from_checkpoint(path, backbone=SRGNN(10, 8), weights_only=True)
-    assert twin.tau == 0.2
+    twin = LLM4SBRWrapper.load_from_checkpoint(path)
+    assert twin.alignment.tau == 0.2
     batch = with_views(make_batch(SESSIONS))
     assert torch.equal(twin.eval()(batch), model.eval()(batch))
 
 
 def test_scaled_cosines_replace_products_for_bare_and_wrapped_alike():
     batch = with_views(make_batch(SESSIONS))
-    for model in (small(score_scale=5.0), SBRModule(SRGNN(10, 8), score_scale=5.0)):
+    for model in (small(scorer=CosineScores(5)), SBRModule(SRGNN(10, 8), scorer=CosineScores(5))):
         session, _ = model.eval().read(batch)
         cosine = torch.nn.functional.cosine_similarity(
             session.unsqueeze(1), model.backbone.item_embeddings().unsqueeze(0), dim=-1
@@ -152,7 +159,7 @@ def test_scaled_cosines_replace_products_for_bare_and_wrapped_alike():
 
 def test_label_smoothing_is_spread_over_the_catalogue():
     batch = make_batch(SESSIONS, [2, 3, 4, 5])
-    model = SBRModule(SRGNN(10, 8), label_smoothing=0.2)
+    model = SBRModule(SRGNN(10, 8), loss=FullSoftmax(0.2))
     logs = model(batch).log_softmax(-1)
     expected = -(0.8 * logs.gather(1, batch.target.unsqueeze(1) - 1).squeeze(1) + 0.2 * logs.mean(1)).mean()
     assert torch.allclose(model.losses(batch)["loss"], expected, atol=1e-6)
@@ -165,7 +172,7 @@ def test_ablations_leave_out_what_they_name():
         ({"uniform": False}, ["alignment"]),
         ({"align": False, "uniform": False}, []),
     ):
-        losses = small(tau=0.3, **options).losses(batch)
+        losses = small(alignment=Alignment(0.3, **options)).losses(batch)
         expected = losses["rec_loss"] + 0.3 * sum(losses[name] for name in kept)
         assert torch.allclose(losses["loss"], expected, atol=1e-6)
     separate = small(separate_projections=True)
@@ -196,23 +203,28 @@ def test_dropout_on_the_session_vector_is_for_training_alone(kind):
 def test_options_out_of_range_are_refused():
     with pytest.raises(InputError, match="session_dropout"):
         small(session_dropout=1.0)
-    with pytest.raises(InputError, match="lr_schedule"):
-        small(lr_schedule="round")
     with pytest.raises(InputError, match="view_dropout"):
         small(view_dropout=1.0)
-    with pytest.raises(InputError, match="label_smoothing"):
-        small(label_smoothing=-0.1)
+    for smoothing in (-0.1, 1.0, math.nan):
+        with pytest.raises(InputError, match="smoothing"):
+            FullSoftmax(smoothing)
+    for scale in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(InputError, match="scale"):
+            CosineScores(scale)
+    for tau in (-1.0, math.inf, math.nan):
+        with pytest.raises(InputError, match="tau"):
+            Alignment(tau)
 
     class Own(SRGNN):
         def score(self, session, interests):
             return super().score(session, interests)
 
     with pytest.raises(InputError, match="scores of its own"):
-        SBRModule(Own(10), score_scale=3.0)
+        SBRModule(Own(10), scorer=CosineScores(3.0))
 
 
 def test_the_cosine_schedule_ends_at_zero_with_the_training(tmp_path):
-    model = SBRModule(SRGNN(10, 8), lr=0.01, lr_schedule="cosine")
+    model = SBRModule(SRGNN(10, 8), optimizer=partial(torch.optim.Adam, lr=0.01), lr_scheduler=CosineToEnd)
     batches = [make_batch(SESSIONS, [2, 3, 4, 5])] * 3
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
     quiet["enable_checkpointing"] = False
@@ -236,10 +248,10 @@ def test_gradients_are_clipped_in_mixed_precision_too(tmp_path):
         enable_progress_bar=False, enable_checkpointing=False, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(SBRModule(SRGNN(10, 8)), torch.utils.data.DataLoader(batches, batch_size=None))
-    assert not trainer.optimizers[0].defaults["fused"]
+    assert not trainer.optimizers[0].param_groups[0]["fused"]
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
         enable_checkpointing=False, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(SBRModule(SRGNN(10, 8)), torch.utils.data.DataLoader(batches, batch_size=None))
-    assert trainer.optimizers[0].defaults["fused"]
+    assert trainer.optimizers[0].param_groups[0]["fused"]

@@ -9,8 +9,10 @@ import llm4sbr.backbones
 from llm4sbr import InputError, Interests, LLM4SBRWrapper, ModuleBackbone, SessionBackbone
 from llm4sbr.backbones import SRGNN
 from llm4sbr.contracts.registry import BACKBONES, load_plugins
-from llm4sbr.nn.heads import ItemTitles, title_axes
-from llm4sbr.nn.heads.item_titles import item_tables
+from llm4sbr.nn.heads import ItemTitles
+from llm4sbr.nn.heads.item_titles import TitledTable, item_tables
+from llm4sbr.nn.heads.title_axes import title_axes
+from llm4sbr.nn.scorers import CosineScores
 from llm4sbr.testing import make_batch, make_examples
 
 V, TEXT, AXES, DIM = 13, 6, 4, 16
@@ -27,13 +29,13 @@ def titles():
 
 def wrapped(kind=SRGNN, **settings):
     torch.manual_seed(0)
-    model = LLM4SBRWrapper(kind(V, DIM), text_dim=TEXT, item_titles=AXES, **settings)
+    model = LLM4SBRWrapper(kind(V, DIM), text_dim=TEXT, heads=[ItemTitles(AXES)], **settings)
     model.backbone.read_training_sessions(make_examples([*SESSIONS, [13, 3], [6, 7, 8, 2]]))
     return model
 
 
 def the_titles(model):
-    (found,) = [module for module in model.modules() if isinstance(module, ItemTitles)]
+    (found,) = [module for module in model.modules() if isinstance(module, TitledTable)]
     return found
 
 
@@ -93,7 +95,7 @@ def test_every_backbone_learns_its_titles(name):
 
 def test_a_table_is_computed_once_a_batch(monkeypatch):
     model, calls = wrapped(), []
-    monkeypatch.setattr(ItemTitles, "forward", lambda self, weight: calls.append(1) or weight + 0)
+    monkeypatch.setattr(TitledTable, "forward", lambda self, weight: calls.append(1) or weight + 0)
     batch = make_batch(SESSIONS, [2, 3, 4, 5, 1])
     model.losses(batch)
     assert len(calls) == 1
@@ -102,7 +104,7 @@ def test_a_table_is_computed_once_a_batch(monkeypatch):
 
 
 def test_an_item_nobody_clicked_is_read_and_recommended_by_its_title():
-    model = wrapped(score_scale=8.0).eval()
+    model = wrapped(scorer=CosineScores(8.0)).eval()
     table, mask = titles()
     table[8] = table[2]  # item 9 is called as item 3 is
     model.read_titles(table, mask)
@@ -147,7 +149,7 @@ def test_a_module_of_ones_own_gets_titles_and_one_without_a_table_goes_without()
     def read(module, batch):
         return torch.stack([module.items(row[row > 0].unsqueeze(0) - 1)[0] for row in batch.item_ids])
 
-    model = LLM4SBRWrapper(ModuleBackbone(V, Mean(), read, "items"), text_dim=TEXT, item_titles=AXES)
+    model = LLM4SBRWrapper(ModuleBackbone(V, Mean(), read, "items"), text_dim=TEXT, heads=[ItemTitles(AXES)])
     model.read_titles(*titles())
     model.losses(make_batch(SESSIONS, [2, 3, 4, 5, 1]))["loss"].backward()
     assert the_titles(model).projection.weight.grad.abs().sum() > 0
@@ -158,8 +160,10 @@ def test_a_module_of_ones_own_gets_titles_and_one_without_a_table_goes_without()
             self.items = nn.Parameter(torch.randn(V, 4))
 
     with pytest.warns(match="no titles go into its items"):
-        bare = LLM4SBRWrapper(ModuleBackbone(V, Bare(), read, "items"), text_dim=TEXT, item_titles=AXES)
+        bare = LLM4SBRWrapper(
+            ModuleBackbone(V, Bare(), read, "items"), text_dim=TEXT, heads=[ItemTitles(AXES)]
+        )
     bare.read_titles(*titles())
-    assert not [module for module in bare.modules() if isinstance(module, ItemTitles)]
+    assert not [module for module in bare.modules() if isinstance(module, TitledTable)]
     with pytest.raises(InputError, match="one an item"):
         model.read_titles(torch.ones(V + 1, TEXT), torch.ones(V + 1).bool())

@@ -1,6 +1,7 @@
 """Repeat or explore: by hand, against the mixture it is, and on shops where nobody or everybody repeats."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ IDLE = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "e
 
 def trained(again=0.3, dim=4):
     torch.manual_seed(0)
-    head = RepeatExplore(dim)
+    head = RepeatExplore()
+    head.attach(STAMP(5, dim))
     torch.nn.init.normal_(head.gate.weight)
     head.prior.fill_(math.log(again / (1 - again)))
     return head
@@ -26,7 +28,7 @@ def trained(again=0.3, dim=4):
 
 def test_the_share_is_counted_by_hand():
     """Of the 5 examples of [1, 2, 1, 1] and [3, 4, 5] two repeat: (2 + 1/2) against (3 + 1/2)."""
-    head = RepeatExplore(4)
+    head = RepeatExplore()
     head.read_training_sessions(make_examples([[1, 2, 1, 1], [3, 4, 5]]))
     assert head.prior.item() == pytest.approx(math.log(2.5 / 3.5))
     head.read_training_sessions(make_examples([[1, 2, 3]]))
@@ -110,7 +112,8 @@ def test_it_learns_who_repeats(tmp_path, kind, bead, below, above):
     """
     shop = shop_of(tmp_path, bead)
     torch.manual_seed(0)
-    model = kind(STAMP(shop.num_items, 8), repeat_explore=True, lr=0.03, lr_step=0)
+    training = {"optimizer": partial(torch.optim.Adam, lr=0.03), "lr_scheduler": None}
+    model = kind(STAMP(shop.num_items, 8), heads=[RepeatExplore()], **training)
     Trainer(max_epochs=6, limit_val_batches=0, **IDLE).fit(model, shop)
     assert above <= share_of_clicked(model, shop) <= below
 
@@ -118,11 +121,11 @@ def test_it_learns_who_repeats(tmp_path, kind, bead, below, above):
 def test_a_checkpoint_has_what_was_counted(tmp_path):
     """Seen to fail with the share in a buffer that is not kept."""
     shop = shop_of(tmp_path, lambda session, click: session + click)
-    model = SBRModule(STAMP(shop.num_items, 8), repeat_explore=True)
+    model = SBRModule(STAMP(shop.num_items, 8), heads=[RepeatExplore()])
     trainer = Trainer(max_epochs=1, limit_val_batches=0, **IDLE)
     trainer.fit(model, shop)
     trainer.save_checkpoint(tmp_path / "one.ckpt")
-    loaded = SBRModule.load_from_checkpoint(tmp_path / "one.ckpt", backbone=STAMP(shop.num_items, 8))
+    loaded = SBRModule.load_from_checkpoint(tmp_path / "one.ckpt")
     batch = next(iter(shop.test_dataloader()))
-    assert loaded.repeats.prior.item() == pytest.approx(math.log(0.5 / (len(shop.examples("train")) + 0.5)))
+    assert loaded.heads[0].prior.item() == pytest.approx(math.log(0.5 / (len(shop.examples("train")) + 0.5)))
     assert torch.equal(loaded.eval()(batch), model.eval()(batch))

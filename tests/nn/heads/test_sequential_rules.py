@@ -24,10 +24,16 @@ def drawn_sessions(count, num_items, seed=0):
     return [generator.integers(1, num_items + 1, generator.integers(2, 9)).tolist() for _ in range(count)]
 
 
+def counting(num_items, *options, **more):
+    rules = SequentialRules(*options, **more)
+    rules.attach(STAMP(num_items, 4))
+    return rules
+
+
 def test_rules_are_the_counting_baselines():
     """Repeated items, items without rules. Seen to fail with clicks counted twice."""
     sessions, num_items = drawn_sessions(60, 24), 30
-    rules = SequentialRules(num_items, 1.0, neighbors=7)
+    rules = counting(num_items, 1.0, neighbors=7)
     rules.read_training_sessions(make_examples(sessions))
     counted = ItemKNN(7, 20.0, 1.0, order="later", pair_decay="harmonic", weighting="harmonic", remind=False)
     counted.fit(make_examples(sessions), num_items)
@@ -39,21 +45,21 @@ def test_rules_are_the_counting_baselines():
 
 def test_the_product_by_hand():
     """Training has 1, 2, 3; asked after 1, item 2 has 2/3 of the rules, item 3 the rest."""
-    rules = SequentialRules(4, 0.5)
+    rules = counting(4, 0.5)
     rules.read_training_sessions(make_examples([[1, 2, 3]]))
-    found = rules(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), make_batch([[1]]))
+    found = rules(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), None, make_batch([[1]]))
     shares = [0, 2 / 3, 1 / 3, 0]
     expected = [
         s + 0.5 * math.log(1e-4 + share) for s, share in zip((0.1, 0.2, 0.3, 0.4), shares, strict=True)
     ]
     assert found.tolist()[0] == pytest.approx(expected, abs=1e-5)
     scores = torch.tensor([[0.4, 0.1, 0.3, 0.2]])
-    assert rules(scores, make_batch([[4]])).argsort().tolist() == scores.argsort().tolist()  # no rule
+    assert rules(scores, None, make_batch([[4]])).argsort().tolist() == scores.argsort().tolist()  # no rule
 
 
 def test_sums_do_not_depend_on_the_rest_of_the_batch():
     sessions = drawn_sessions(50, 20)
-    rules = SequentialRules(20, 1.0)
+    rules = counting(20, 1.0)
     rules.read_training_sessions(make_examples(sessions))
     together = rules.rules(make_batch(sessions))
     apart = torch.cat([rules.rules(make_batch([one])) for one in sessions])
@@ -72,7 +78,8 @@ def test_training_is_the_same_and_what_is_measured_is_not(shop, kind):
     weights, metrics = [], []
     for weight in (0.0, 2.0):
         torch.manual_seed(0)
-        model = kind(STAMP(shop.num_items, 8), rules=weight)
+        heads = [SequentialRules(weight)] if weight else []
+        model = kind(STAMP(shop.num_items, 8), heads=heads)
         trainer = Trainer(max_epochs=2, limit_val_batches=0, **IDLE)
         trainer.fit(model, shop)
         weights.append(model.state_dict())
@@ -86,7 +93,8 @@ def test_training_is_the_same_and_what_is_measured_is_not(shop, kind):
 def test_a_trainer_counts_before_it_tests_a_loaded_model(shop, tmp_path):
     """Seen to fail with the counts made in fit alone."""
     plain = SBRModule(STAMP(shop.num_items, 8))
-    model = SBRModule(STAMP(shop.num_items, 8), rules=1.0)
+    head = SequentialRules(1.0)
+    model = SBRModule(STAMP(shop.num_items, 8), heads=[head])
     model.load_state_dict(plain.state_dict())
     shop.prepare_data()
     batch = next(iter(shop.test_dataloader()))
@@ -95,11 +103,12 @@ def test_a_trainer_counts_before_it_tests_a_loaded_model(shop, tmp_path):
     Trainer(**IDLE).test(model, shop, verbose=False)
     with torch.no_grad():
         expected = plain.eval()(batch) + torch.log(
-            model.rules.rules(batch) / model.rules.rules(batch).sum(1, keepdim=True).clamp_min(1e-30) + 1e-4
+            head.rules(batch) / head.rules(batch).sum(1, keepdim=True).clamp_min(1e-30) + 1e-4
         )
         torch.testing.assert_close(model.eval()(batch), expected)
 
 
-def test_a_weight_below_zero_is_refused():
+@pytest.mark.parametrize("weight", [-1.0, 0.0, math.nan, math.inf])
+def test_a_weight_that_is_not_above_zero_is_refused(weight):
     with pytest.raises(InputError, match="above 0"):
-        SBRModule(STAMP(5, 4), rules=-1.0)
+        SequentialRules(weight)
