@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
@@ -10,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llm4sbr.backbones.readout import last_click
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.checks import check_dropout, check_heads, check_positive, check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
 
 
-class AttenMixer(SessionBackbone):
+class AttenMixer(EmbeddingBackbone):
     r"""Multi-level attention mixture network (Zhang et al., WSDM 2023, arXiv:2206.12781).
 
     A level-``l`` query is a deep set of the last ``l`` clicks, so their order does not matter (local
@@ -64,22 +64,13 @@ class AttenMixer(SessionBackbone):
         scale: float = 16.0,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        if levels < 1:
-            raise InputError("levels must be at least 1", value=levels)
-        if heads < 1 or embedding_dim % heads:
-            raise InputError(
-                f"embedding_dim {embedding_dim} can't be split into the heads",
-                value=heads,
-                hint="Choose heads that divide embedding_dim",
-            )
+        check_whole(levels=levels)
+        check_heads(embedding_dim, heads=heads)
         if not power >= 1:
             raise InputError("power must be at least 1", value=power)
-        if not 0 <= dropout < 1:
-            raise InputError("dropout must be in [0, 1)", value=dropout)
-        if not 0 < scale < math.inf:
-            raise InputError("scale must be positive and finite", value=scale)
+        check_dropout(dropout=dropout)
+        check_positive(scale=scale)
         self.levels, self.heads, self.power, self.scale = levels, heads, power, scale
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.level_weight = nn.Parameter(torch.empty(levels, embedding_dim, embedding_dim))
         self.level_bias = nn.Parameter(torch.empty(levels, embedding_dim))
         self.query = nn.Linear(embedding_dim, embedding_dim)
@@ -88,11 +79,7 @@ class AttenMixer(SessionBackbone):
         self.norm = nn.LayerNorm(embedding_dim, eps=1e-8)
         self.readout = nn.Linear(2 * embedding_dim, embedding_dim)
         self.dropout = nn.Dropout(dropout)
-        bound = 1 / math.sqrt(embedding_dim)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        self.init_uniform()
 
     def encode(self, batch: SessionBatch) -> Interests:
         """The mixed attention over the session (long term) and the last click (short term)."""
@@ -109,10 +96,6 @@ class AttenMixer(SessionBackbone):
         """Scaled cosines of session and items, ``(B, V)``."""
         items: Tensor = self.dropout(F.normalize(self.item_embeddings(), dim=-1))  # (V, d)
         return self.scale * F.normalize(session, dim=-1) @ items.T
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]
 
     def _queries(self, clicks: Tensor, lengths: Tensor) -> Tensor:
         """Deep sets of the last 1..K clicks, ``(B, K, d)``."""

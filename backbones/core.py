@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from llm4sbr.backbones.readout import last_click, masked_mean
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.checks import check_dropout, check_heads, check_positive, check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import unit_rows
+
+
+@dataclass(frozen=True)
+class TransformerSize(Rebuildable):
+    """How large the transformer of CORE-trm is; the defaults are the authors' settings.
+
+    Args:
+        num_blocks: Transformer blocks.
+        num_heads: Attention heads; they divide the embedding.
+        inner_dim: Width of the feed-forward layers.
+        max_length: Number of positions; a longer session is an error.
+    """
+
+    num_blocks: int = 2
+    num_heads: int = 2
+    inner_dim: int = 256
+    max_length: int = 50
+
+    def __post_init__(self) -> None:
+        check_whole(**asdict(self))
 
 
 class ClickWeights(nn.Module):
@@ -21,30 +43,31 @@ class ClickWeights(nn.Module):
     .. math:: F = Transformer(x_1 + p_1, \dots, x_n + p_n), \quad \alpha = softmax(F w)
 
     Args:
-        dim: ``d``, divisible by `num_heads`.
-        num_blocks: Blocks; the layer norm stands behind each sublayer.
-        num_heads: Attention heads.
-        inner_dim: Width of the feed-forward layers.
+        dim: ``d``, divisible by the number of heads.
+        size: Blocks, heads, widths and positions; the layer norm stands behind each sublayer.
         dropout: Dropout on the input, on attention and on each sublayer's output.
-        max_length: Number of positions.
 
     Shapes:
         - clicks: ``(B, L, d)``, mask: ``(B, L)`` bool, True at real clicks
         - output: ``(B, L)``, 0 at padding, rows sum to 1
     """
 
-    def __init__(
-        self, dim: int, num_blocks: int, num_heads: int, inner_dim: int, dropout: float, max_length: int
-    ) -> None:
+    def __init__(self, dim: int, size: TransformerSize, dropout: float) -> None:
         super().__init__()
-        self.position = nn.Embedding(max_length, dim)
+        self.position = nn.Embedding(size.max_length, dim)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
         block = nn.TransformerEncoderLayer(
-            dim, num_heads, inner_dim, dropout, activation="gelu", layer_norm_eps=1e-12, batch_first=True
+            dim,
+            size.num_heads,
+            size.inner_dim,
+            dropout,
+            activation="gelu",
+            layer_norm_eps=1e-12,
+            batch_first=True,
         )
         block.dropout.p = 0.0  # the authors have none between the two maps of a feed-forward layer
-        self.blocks = nn.TransformerEncoder(block, num_blocks, enable_nested_tensor=False)
+        self.blocks = nn.TransformerEncoder(block, size.num_blocks, enable_nested_tensor=False)
         self.weight = nn.Linear(dim, 1, bias=False)
         for parameter in self.parameters():
             if parameter.dim() > 1:
@@ -66,7 +89,7 @@ class ClickWeights(nn.Module):
         return scores.masked_fill(~mask, -torch.inf).softmax(-1)
 
 
-class CORE(SessionBackbone):
+class CORE(EmbeddingBackbone):
     r"""Session-based recommendation within consistent representation space (Hou et al., arXiv:2204.11067).
 
     Simple and effective, SIGIR 2022. The representation-consistent encoder makes a session of its items'
@@ -82,16 +105,13 @@ class CORE(SessionBackbone):
 
     Args:
         num_items: ``V``.
-        embedding_dim: ``d``; divisible by `num_heads`.
-        encoder: ``"trm"`` or ``"ave"``; the latter has no use for the settings of the transformer.
+        embedding_dim: ``d``; divisible by the number of heads.
+        encoder: ``"trm"`` or ``"ave"``; the latter has no use for `dropout` and `transformer`.
         temperature: ``τ`` (0.07 in the authors' settings, which the next ones are from, too).
         item_dropout: Dropout on the embeddings of the items to choose from.
         session_dropout: Dropout on the embeddings of the session's items.
-        num_blocks: Transformer blocks.
-        num_heads: Attention heads.
-        inner_dim: Width of the transformer's feed-forward layers.
         dropout: Dropout inside the transformer.
-        max_length: Longest session of the transformer; a longer batch is an error.
+        transformer: Blocks, heads, widths and positions of the transformer.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``
@@ -106,64 +126,32 @@ class CORE(SessionBackbone):
         temperature: float = 0.07,
         item_dropout: float = 0.2,
         session_dropout: float = 0.2,
-        num_blocks: int = 2,
-        num_heads: int = 2,
-        inner_dim: int = 256,
         dropout: float = 0.5,
-        max_length: int = 50,
+        transformer: TransformerSize = TransformerSize(),
     ) -> None:
         super().__init__(num_items, embedding_dim)
         if encoder not in ("trm", "ave"):
             raise InputError("encoder must be 'trm' or 'ave'", value=encoder)
-        if not 0 < temperature < math.inf:
-            raise InputError("temperature must be above 0", value=temperature, hint="The authors' is 0.07")
-        for name, rate in (
-            ("item_dropout", item_dropout),
-            ("session_dropout", session_dropout),
-            ("dropout", dropout),
-        ):
-            if not 0 <= rate < 1:
-                raise InputError(f"{name} must be at least 0 and below 1", value=rate)
-        for name, size in (
-            ("num_blocks", num_blocks),
-            ("num_heads", num_heads),
-            ("inner_dim", inner_dim),
-            ("max_length", max_length),
-        ):
-            if size < 1:
-                raise InputError(f"{name} is at least 1", value=size)
-        if encoder == "trm" and embedding_dim % num_heads:
-            raise InputError(
-                f"embedding_dim {embedding_dim} can't be split into num_heads {num_heads}",
-                hint="Choose a divisor of embedding_dim",
-            )
-        self.temperature, self.max_length = temperature, max_length
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        check_positive(temperature=temperature)
+        check_dropout(item_dropout=item_dropout, session_dropout=session_dropout, dropout=dropout)
+        self.temperature = temperature
         self.item_dropout = nn.Dropout(item_dropout)
         self.session_dropout = nn.Dropout(session_dropout)
-        bound = 1 / math.sqrt(embedding_dim)
-        nn.init.uniform_(self.embedding.weight, -bound, bound)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
-        self.weights = (
-            ClickWeights(embedding_dim, num_blocks, num_heads, inner_dim, dropout, max_length)
-            if encoder == "trm"
-            else None
-        )
+        self.init_uniform(self.embedding)
+        self.weights: ClickWeights | None = None
+        if encoder == "trm":
+            check_heads(embedding_dim, num_heads=transformer.num_heads)
+            self.max_length = transformer.max_length
+            self.weights = ClickWeights(embedding_dim, transformer, dropout)
 
     def encode(self, batch: SessionBatch) -> Interests:
         """Weighted mean of the clicks' embeddings (long term) and the last click's (short term)."""
+        self.check_length(batch)
         clicks = self.session_dropout(self.embedding(batch.item_ids))  # (B, L, d)
         mask = batch.padding_mask()
         if self.weights is None:
             session = masked_mean(clicks, mask)  # (B, d)
         else:
-            if clicks.size(1) > self.max_length:
-                raise InputError(
-                    f"CORE was built for at most {self.max_length} clicks",
-                    value=clicks.size(1),
-                    hint="Raise its max_length, or lower the data module's",
-                )
             session = (self.weights(clicks, mask).unsqueeze(-1) * clicks).sum(1)  # (B, d)
         return Interests(long_term=session, short_term=last_click(clicks, batch.lengths))
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.utils import scatter
 
 from llm4sbr.backbones.position_attention import Clicks, ReversedPositionAttention, find_clicks
 from llm4sbr.backbones.training_graph import Hypergraph
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.checks import check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
 
@@ -35,7 +35,7 @@ def jaccard(items: Tensor, session: Tensor, num_sessions: int) -> Tensor:
     return shared / (size.unsqueeze(1) + size - shared)
 
 
-class DHCN(SessionBackbone):
+class DHCN(EmbeddingBackbone):
     r"""Self-supervised hypergraph convolutional networks (Xia et al., AAAI 2021, arXiv:2012.06852).
 
     *Hypergraph channel*, which recommends: all items are convolved over the training sessions (`Hypergraph`),
@@ -82,20 +82,14 @@ class DHCN(SessionBackbone):
         max_length: int = 200,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        if num_layers < 1:
-            raise InputError("num_layers is at least 1", value=num_layers)
+        check_whole(num_layers=num_layers, max_length=max_length)
         if beta < 0:
             raise InputError("beta is at least 0", value=beta)
-        self.num_layers, self.beta = num_layers, beta
+        self.num_layers, self.beta, self.max_length = num_layers, beta, max_length
         self.hypergraph = Hypergraph(num_items)
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.readout = ReversedPositionAttention(embedding_dim, max_length)
-        bound = 1 / math.sqrt(embedding_dim)  # as the authors
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        self.init_uniform()  # as the authors
         self.readout.begin_positive()
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
 
     def read_training_sessions(self, examples: Examples) -> None:
         """Build the hypergraph."""
@@ -103,6 +97,7 @@ class DHCN(SessionBackbone):
 
     def encode(self, batch: SessionBatch) -> Interests:
         """Attention over the session (long term) and the last click's item (short term), both convolved."""
+        self.check_length(batch)
         where = find_clicks(batch)
         items = batch.item_ids[where.mask]  # (T,)
         convolved = self._convolve()  # (V + 1, d)

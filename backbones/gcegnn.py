@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
@@ -12,9 +11,9 @@ from torch_geometric.utils import scatter, softmax
 
 from llm4sbr.backbones.position_attention import ReversedPositionAttention, find_clicks
 from llm4sbr.backbones.training_graph import GlobalGraph
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.checks import check_dropout, check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.examples import Examples
 
 
@@ -96,7 +95,7 @@ class GlobalAggregator(nn.Module):
         return torch.relu(self.combine(torch.cat((F.embedding(own, hidden), around), dim=-1)))
 
 
-class GCEGNN(SessionBackbone):
+class GCEGNN(EmbeddingBackbone):
     r"""Global context enhanced graph neural networks (Wang et al., SIGIR 2020, arXiv:2106.05081).
 
     Items learn from their neighbours in all training sessions (`GlobalAggregator`, hop by hop) and from
@@ -136,23 +135,16 @@ class GCEGNN(SessionBackbone):
         max_length: int = 200,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        for name, value in (("hops", hops), ("window", window), ("num_neighbours", num_neighbours)):
-            if value < 1:
-                raise InputError(f"{name} is at least 1", value=value)
-        if not 0 <= dropout < 1:
-            raise InputError("dropout is at least 0 and below 1", value=dropout)
+        check_whole(hops=hops, window=window, num_neighbours=num_neighbours, max_length=max_length)
+        check_dropout(dropout=dropout)
+        self.max_length = max_length
         self.global_graph = GlobalGraph(num_items, window, num_neighbours)
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.hops = nn.ModuleList(GlobalAggregator(embedding_dim) for _ in range(hops))
         self.session_attention = SessionGraphAttention(embedding_dim)
         self.dropout = nn.Dropout(dropout)
         self.readout = ReversedPositionAttention(embedding_dim, max_length)
-        bound = 1 / math.sqrt(embedding_dim)  # as the authors
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        self.init_uniform()  # as the authors
         self.readout.begin_positive()
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
 
     def read_training_sessions(self, examples: Examples) -> None:
         """Build the global graph."""
@@ -161,6 +153,7 @@ class GCEGNN(SessionBackbone):
     def encode(self, batch: SessionBatch) -> Interests:
         """Attention over the session (long term) and the last click's state (short term)."""
         self.global_graph.check_known()
+        self.check_length(batch)
         graph = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
         where = find_clicks(batch)
         node = graph.alias[where.mask]  # (T,)
@@ -201,7 +194,3 @@ class GCEGNN(SessionBackbone):
     def merge(self, interests: Interests) -> Tensor:
         """The attentive read-out, which is the long-term interest, ``(B, d)``."""
         return interests.long_term
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from llm4sbr.backbones.readout import last_click
 from llm4sbr.backbones.srgnn import GatedSessionConv
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.checks import check_dropout, check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
 
 
@@ -54,7 +53,7 @@ class SelfAttentionBlock(nn.Module):
         return cast(Tensor, self.feed_forward(attended) + attended)
 
 
-class GCSAN(SessionBackbone):
+class GCSAN(EmbeddingBackbone):
     r"""Graph contextualized self-attention network for session-based recommendation (Xu et al., IJCAI 2019).
 
     SR-GNN's gated graph layer reads the transitions, ``k`` self-attention blocks read the whole session. The
@@ -89,27 +88,19 @@ class GCSAN(SessionBackbone):
         dropout: float = 0.2,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        for name, count in (("steps", steps), ("num_blocks", num_blocks)):
-            if count < 1:
-                raise InputError(f"{name} must be at least 1", value=count)
+        check_whole(steps=steps, num_blocks=num_blocks)
+        check_dropout(dropout=dropout)
         if not 0 <= weight <= 1:
             raise InputError(
                 "weight must lie between 0 and 1",
                 value=weight,
                 hint="It is the share of the self-attention in the session vector",
             )
-        if not 0 <= dropout < 1:
-            raise InputError("dropout must lie between 0 and 1", value=dropout)
         self.steps = steps
         self.weight = weight
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.conv = GatedSessionConv(embedding_dim)
         self.blocks = nn.ModuleList(SelfAttentionBlock(embedding_dim, dropout) for _ in range(num_blocks))
-        bound = 1 / math.sqrt(embedding_dim)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        self.init_uniform()
 
     def encode(self, batch: SessionBatch) -> Interests:
         """The last position of the self-attention (long term) and the last click's node (short term)."""
@@ -131,7 +122,3 @@ class GCSAN(SessionBackbone):
     def merge(self, interests: Interests) -> Tensor:
         """Weighted sum of both interests, ``(B, d)``."""
         return self.weight * interests.long_term + (1 - self.weight) * interests.short_term
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from llm4sbr.backbones.sequence import SequenceBackbone
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.checks import check_dropout, check_whole
 
 
 class GRU4Rec(SequenceBackbone):
@@ -31,6 +32,8 @@ class GRU4Rec(SequenceBackbone):
         self, num_items: int, embedding_dim: int = 100, num_layers: int = 1, dropout: float = 0.25
     ) -> None:
         super().__init__(num_items, embedding_dim)
+        check_whole(num_layers=num_layers)
+        check_dropout(dropout=dropout)
         self.dropout = nn.Dropout(dropout)
         self.gru = nn.GRU(embedding_dim, embedding_dim, num_layers, batch_first=True)
         self.readout = nn.Linear(embedding_dim, embedding_dim)

@@ -15,8 +15,9 @@ from llm4sbr.backbones.lessr_graph import (
     ShortcutAttention,
     build_lessr_graph,
 )
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.checks import check_dropout, check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
 
 
@@ -57,7 +58,7 @@ class AttentionReadout(nn.Module):
         return cast(Tensor, self.activation(self.output(pooled)))
 
 
-class LESSR(SessionBackbone):
+class LESSR(EmbeddingBackbone):
     r"""Handling information loss of graph neural networks for session-based recommendation.
 
     Chen and Wong, KDD 2020. `EdgeOrderConv` and `ShortcutAttention` take turns; each layer reads all
@@ -91,13 +92,10 @@ class LESSR(SessionBackbone):
         max_norm: float | None = 1.0,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        if num_layers < 1:
-            raise InputError("num_layers must be at least 1", value=num_layers)
-        if not 0 <= dropout < 1:
-            raise InputError("dropout must lie between 0 and 1", value=dropout)
+        check_whole(num_layers=num_layers)
+        check_dropout(dropout=dropout)
         if max_norm is not None and max_norm <= 0:
             raise InputError("max_norm must be positive", value=max_norm, hint="None sets no bound")
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.max_norm = max_norm
         if max_norm is not None:
             # The first look-up would do it, but where titles are added to vectors it cuts the sum alone: what

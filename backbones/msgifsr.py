@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple, cast
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
 from llm4sbr.backbones.msgifsr_graph import GranularityConv, IntentGraph, build_intent_graph
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.checks import check_dropout, check_positive, check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 
 
 class Intents(NamedTuple):
@@ -24,7 +23,7 @@ class Intents(NamedTuple):
     first: Tensor  # (B, L) bool: True where an item is clicked for the first time
 
 
-class MSGIFSR(SessionBackbone):
+class MSGIFSR(EmbeddingBackbone):
     r"""Multi-granularity consecutive intent units (Guo et al., WSDM 2022, arXiv:2112.13197).
 
     A unit of level ``k`` is a run of ``k`` clicks; it starts as half the mean of its items and half the last
@@ -76,16 +75,11 @@ class MSGIFSR(SessionBackbone):
         scale: float = 12.0,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        for name, value in (("levels", levels), ("layers", layers), ("heads", heads)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1", value=value)
-        if not 0 <= dropout < 1:
-            raise InputError("dropout must be in [0, 1)", value=dropout)
-        if not 0 < scale < math.inf:
-            raise InputError("scale must be positive and finite", value=scale)
+        check_whole(levels=levels, layers=layers, heads=heads)
+        check_dropout(dropout=dropout)
+        check_positive(scale=scale)
         dim = embedding_dim
         self.levels, self.scale = levels, scale
-        self.embedding = nn.Embedding(num_items + 1, dim, padding_idx=0)
         self.order = nn.ModuleList(nn.GRU(dim, dim, batch_first=True) for _ in range(levels - 1))
         self.layers = nn.ModuleList(GranularityConv(dim, levels, heads, dropout) for _ in range(layers))
         self.attend_unit = nn.ModuleList(nn.Linear(dim, dim) for _ in range(levels))
@@ -94,11 +88,7 @@ class MSGIFSR(SessionBackbone):
         self.readout = nn.ModuleList(nn.Linear(2 * dim, dim, bias=False) for _ in range(levels))
         self.gate = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 2, bias=False))
         self.dropout = nn.Dropout(dropout)
-        bound = 1 / math.sqrt(dim)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        self.init_uniform()
         # Logits of alpha; a single level needs none.
         self.mixture = nn.Parameter(torch.eye(levels)[0]) if levels > 1 else None
 
@@ -142,10 +132,6 @@ class MSGIFSR(SessionBackbone):
         chance = (explore * torch.softmax(unclicked, dim=-1)).sum(1)  # (B, V)
         chance = chance.scatter_add(1, intents.seen, (repeat * torch.softmax(clicked, dim=-1)).sum(1))
         return chance.clamp(min=torch.finfo(chance.dtype).tiny).log()
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]
 
     def _unit(self, items: Tensor) -> Tensor:
         """Unit vectors of runs of items: ``(N_k, k)`` -> ``(N_k, d)``."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from llm4sbr.backbones.readout import last_click
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.checks import check_dropout
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 
 
-class NARM(SessionBackbone):
+class NARM(EmbeddingBackbone):
     r"""Neural attentive session-based recommendation (Li et al., CIKM 2017, arXiv:1711.04725).
 
     A GRU reads the clicks into states ``h_1..h_t``. Its last state is the global encoder's reading, the
@@ -50,10 +50,7 @@ class NARM(SessionBackbone):
         session_dropout: float = 0.5,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        for name, value in (("embedding_dropout", embedding_dropout), ("session_dropout", session_dropout)):
-            if not 0 <= value < 1:
-                raise InputError(f"{name} must be at least 0 and below 1", value=value)
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        check_dropout(embedding_dropout=embedding_dropout, session_dropout=session_dropout)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.gru = nn.GRU(embedding_dim, embedding_dim, bias=False, batch_first=True)
         self.attend_last = nn.Linear(embedding_dim, embedding_dim, bias=False)
@@ -70,8 +67,7 @@ class NARM(SessionBackbone):
         nn.init.normal_(self.embedding.weight, std=math.sqrt(2 / self.num_items))
         for gate in cast(Tensor, self.gru.weight_hh_l0).chunk(3):
             nn.init.orthogonal_(gate.data)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        self.zero_padding()
 
     def encode(self, batch: SessionBatch) -> Interests:
         """Attention over the states (long term, ``c^l``) and the last state (short term, ``c^g``)."""
@@ -87,7 +83,3 @@ class NARM(SessionBackbone):
         """``B [c^g ; c^l]``, ``(B, d)``: the side of the bilinear map that faces the items."""
         session = torch.cat((interests.short_term, interests.long_term), dim=-1)  # (B, 2d)
         return cast(Tensor, self.bilinear(self.session_dropout(session)))
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llm4sbr.backbones.srgnn import SRGNN
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.checks import check_dropout, check_positive, check_whole
 from llm4sbr.nn.functional import unit_rows
 
 
@@ -53,32 +51,22 @@ class NISERPlus(SRGNN):
         max_length: int = 50,
     ) -> None:
         super().__init__(num_items, embedding_dim, steps)
-        if not 0 <= dropout < 1:
-            raise InputError("dropout must be at least 0 and below 1", value=dropout)
-        if not 0 < scale < math.inf:
-            raise InputError("scale must be above 0", value=scale, hint="The paper's is 16")
-        if max_length < 1:
-            raise InputError("max_length is at least 1", value=max_length)
+        check_dropout(dropout=dropout)
+        check_positive(scale=scale)
+        check_whole(max_length=max_length)
         self.scale, self.max_length = scale, max_length
         self.item_dropout = nn.Dropout(dropout)
         self.position = nn.Embedding(max_length, embedding_dim)
-        bound = 1 / math.sqrt(embedding_dim)
-        nn.init.uniform_(self.position.weight, -bound, bound)
+        self.init_uniform(self.position)
 
     def encode(self, batch: SessionBatch) -> Interests:
         """Soft attention over the session (long term) and the last click (short term), positions in both."""
-        width = batch.item_ids.size(1)
-        if width > self.max_length:
-            raise InputError(
-                f"NISERPlus was built for at most {self.max_length} clicks",
-                value=width,
-                hint="Raise its max_length, or lower the data module's",
-            )
+        self.check_length(batch)
         graph = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
         hidden = F.normalize(self.item_dropout(self.embedding(graph.nodes)), dim=-1)  # (N, d)
         for _ in range(self.steps):
             hidden = self.conv(hidden, graph.edge_index)
-        clicks = hidden[graph.alias] + self.position.weight[:width]  # (B, L, d)
+        clicks = hidden[graph.alias] + self.position.weight[: batch.item_ids.size(1)]  # (B, L, d)
         return self.attend(clicks, batch)
 
     def item_embeddings(self) -> Tensor:

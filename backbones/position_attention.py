@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from llm4sbr.contracts.batch import SessionBatch
-from llm4sbr.contracts.errors import InputError
 
 
 class Clicks(NamedTuple):
@@ -49,8 +48,6 @@ class ReversedPositionAttention(nn.Module):
 
     def __init__(self, dim: int, max_length: int) -> None:
         super().__init__()
-        if max_length < 1:
-            raise InputError("max_length is at least 1", value=max_length)
         self.position = nn.Embedding(max_length, dim)
         self.locate = nn.Linear(2 * dim, dim)
         self.attend_click = nn.Linear(dim, dim)
@@ -70,13 +67,6 @@ class ReversedPositionAttention(nn.Module):
 
     def forward(self, clicks: Tensor, where: Clicks) -> Tensor:
         """One vector per session."""
-        width, longest = where.mask.size(1), self.position.num_embeddings
-        if width > longest:
-            raise InputError(
-                f"this backbone was built for at most {longest} clicks",
-                value=width,
-                hint="Raise its max_length, or lower the data module's",
-            )
         located = torch.tanh(self.locate(torch.cat((clicks, self.position(where.to_end)), dim=-1)))  # (T, d)
         sessions = scatter(clicks, where.session, dim_size=len(where.last), reduce="mean")  # (B, d)
         query = F.embedding(where.session, self.attend_session(sessions))  # (T, d)

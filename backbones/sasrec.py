@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from llm4sbr.backbones.sequence import SequenceBackbone
 from llm4sbr.contracts.batch import SessionBatch
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.checks import check_dropout, check_heads, check_whole
 
 
 class SASRec(SequenceBackbone):
@@ -41,11 +41,9 @@ class SASRec(SequenceBackbone):
         max_length: int = 50,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        if embedding_dim % num_heads:
-            raise InputError(
-                f"embedding_dim {embedding_dim} can't be split into num_heads {num_heads}",
-                hint="Choose a divisor of embedding_dim",
-            )
+        check_whole(num_blocks=num_blocks, max_length=max_length)
+        check_heads(embedding_dim, num_heads=num_heads)
+        check_dropout(dropout=dropout)
         self.max_length = max_length
         self.position = nn.Embedding(max_length, embedding_dim)
         self.dropout = nn.Dropout(dropout)
@@ -57,18 +55,12 @@ class SASRec(SequenceBackbone):
         )
         for table in (self.embedding, self.position):
             nn.init.normal_(table.weight, std=0.02)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        self.zero_padding()
 
     def states(self, batch: SessionBatch) -> Tensor:
         """Normalised outputs of the last block, ``(B, L, d)``."""
+        self.check_length(batch)
         width = batch.item_ids.size(1)
-        if width > self.max_length:
-            raise InputError(
-                f"SASRec was built for at most {self.max_length} clicks",
-                value=width,
-                hint="Raise its max_length, or lower the data module's",
-            )
         positions = torch.arange(width, device=batch.item_ids.device)
         embedded = self.embedding(batch.item_ids) * self.embedding_dim**0.5 + self.position(positions)
         causal = nn.Transformer.generate_square_subsequent_mask(width, device=batch.item_ids.device)

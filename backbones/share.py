@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
 from llm4sbr.backbones.readout import last_click
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.checks import check_dropout, check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
 
 
@@ -95,7 +96,7 @@ class HypergraphAttention(nn.Module):
         return cast(Tensor, scatter(message, node, dim_size=len(nodes), reduce="sum"))
 
 
-class SHARE(SessionBackbone):
+class SHARE(EmbeddingBackbone):
     r"""Session-based recommendation with hypergraph attention (Wang et al., SDM 2021, arXiv:2112.14266).
 
     Every window of consecutive clicks, of several sizes, is a hyperedge over the session's distinct items.
@@ -137,18 +138,15 @@ class SHARE(SessionBackbone):
         dropout: float = 0.3,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        if layers < 1:
-            raise InputError("layers must be at least 1", value=layers)
+        check_whole(layers=layers)
+        check_dropout(dropout=dropout)
         if max_window < 2:
             raise InputError(
                 "max_window must be at least 2",
                 value=max_window,
                 hint="Windows of one click connect no items",
             )
-        if not 0 <= dropout < 1:
-            raise InputError("dropout must be in [0, 1)", value=dropout)
         self.max_window = max_window
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.layers = nn.ModuleList(HypergraphAttention(embedding_dim, dropout) for _ in range(layers))
         self.query = nn.Linear(embedding_dim, embedding_dim, bias=False)
         self.key = nn.Linear(embedding_dim, embedding_dim, bias=False)
@@ -162,11 +160,7 @@ class SHARE(SessionBackbone):
             nn.Dropout(dropout),
         )
         self.norm = nn.LayerNorm(embedding_dim, eps=1e-6)
-        bound = 1 / math.sqrt(embedding_dim)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        self.init_uniform()
 
     def encode(self, batch: SessionBatch) -> Interests:
         """Attention over the session asked by the last click (long term) and that click (short term)."""
@@ -187,7 +181,3 @@ class SHARE(SessionBackbone):
         """Both interests through the feed-forward block, ``(B, d)``."""
         both = interests.long_term + interests.short_term
         return cast(Tensor, self.norm(both + self.feed_forward(both)))
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 from torch_geometric.nn import SimpleConv
 
 from llm4sbr.backbones.readout import last_click
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
+from llm4sbr.contracts.checks import check_whole
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 
 
 class GatedSessionConv(nn.Module):
@@ -50,7 +50,7 @@ class GatedSessionConv(nn.Module):
         return cast(Tensor, self.cell(messages + self.bias, hidden))
 
 
-class SRGNN(SessionBackbone):
+class SRGNN(EmbeddingBackbone):
     r"""Session-based recommendation with graph neural networks (Wu et al., AAAI 2019, arXiv:1811.00855).
 
     The last click's node is the short-term interest; soft attention over the session's clicks, asked by the
@@ -71,18 +71,14 @@ class SRGNN(SessionBackbone):
 
     def __init__(self, num_items: int, embedding_dim: int = 100, steps: int = 1) -> None:
         super().__init__(num_items, embedding_dim)
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        check_whole(steps=steps)
         self.conv = GatedSessionConv(embedding_dim)
         self.steps = steps
         self.attend_last = nn.Linear(embedding_dim, embedding_dim)
         self.attend_click = nn.Linear(embedding_dim, embedding_dim, bias=False)
         self.attend_score = nn.Linear(embedding_dim, 1, bias=False)
         self.readout = nn.Linear(2 * embedding_dim, embedding_dim, bias=False)
-        bound = 1 / math.sqrt(embedding_dim)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        self.init_uniform()
 
     def encode(self, batch: SessionBatch) -> Interests:
         """Soft attention over the session (long term) and the last click's node (short term)."""
@@ -103,7 +99,3 @@ class SRGNN(SessionBackbone):
     def merge(self, interests: Interests) -> Tensor:
         """Linear read-out of both interests, ``(B, d)``."""
         return cast(Tensor, self.readout(torch.cat((interests.long_term, interests.short_term), dim=-1)))
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]

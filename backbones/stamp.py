@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from llm4sbr.backbones.readout import last_click, masked_mean
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 
 
-class STAMP(SessionBackbone):
+class STAMP(EmbeddingBackbone):
     r"""Short-term attention/memory priority model for session-based recommendation (Liu et al., KDD 2018).
 
     Attention over the clicks' embeddings, asked by the last click ``x_t`` and the session's mean ``m_s``, is
@@ -38,7 +38,6 @@ class STAMP(SessionBackbone):
 
     def __init__(self, num_items: int, embedding_dim: int = 100) -> None:
         super().__init__(num_items, embedding_dim)
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
         self.attend_click = nn.Linear(embedding_dim, embedding_dim, bias=False)
         self.attend_last = nn.Linear(embedding_dim, embedding_dim)
         self.attend_mean = nn.Linear(embedding_dim, embedding_dim, bias=False)
@@ -51,8 +50,7 @@ class STAMP(SessionBackbone):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.normal_(parameter, std=0.002 if parameter is self.embedding.weight else 0.05)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        self.zero_padding()
 
     def encode(self, batch: SessionBatch) -> Interests:
         """``h_s`` of the attended session (long term) and ``h_t`` of the last click (short term)."""
@@ -69,7 +67,3 @@ class STAMP(SessionBackbone):
     def merge(self, interests: Interests) -> Tensor:
         """``h_s * h_t``, ``(B, d)``: its product with an item's embedding is the trilinear one."""
         return interests.long_term * interests.short_term
-
-    def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
-        return self.embedding.weight[1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch_geometric.utils import scatter
 
 from llm4sbr.backbones.srgnn import SRGNN
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.checks import check_whole
 
 
 class SessionClicks(NamedTuple):
@@ -53,14 +52,11 @@ class TAGNN(SRGNN):
         self, num_items: int, embedding_dim: int = 100, steps: int = 1, chunk_size: int = 1024
     ) -> None:
         super().__init__(num_items, embedding_dim, steps)
-        if chunk_size < 1:
-            raise InputError("chunk_size must be at least 1", value=chunk_size)
+        check_whole(chunk_size=chunk_size)
         self.chunk_size = chunk_size
         self.target_attention = nn.Linear(embedding_dim, embedding_dim, bias=False)  # W
         self.target_readout = nn.Linear(embedding_dim, embedding_dim, bias=False)  # W_3's columns for s_t
-        bound = 1 / math.sqrt(embedding_dim)
-        for layer in (self.target_attention, self.target_readout):
-            nn.init.uniform_(layer.weight, -bound, bound)
+        self.init_uniform(self.target_attention, self.target_readout)
 
     def encode(self, batch: SessionBatch) -> Interests:
         """SR-GNN's interests, and the states of all clicks for the target's attention."""

@@ -10,6 +10,7 @@ from llm4sbr.adapters.recbole import RecBoleBackbone
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch, SessionGraph, build_session_graph
 from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.metrics import SessionRanking
 from llm4sbr.training.ranking_module import Recommendations
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Catalogue",
+    "EmbeddingBackbone",
     "InputError",
     "Interests",
     "LLM4SBRWrapper",

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.checks import check_whole
 from llm4sbr.contracts.examples import Examples
 from llm4sbr.contracts.rebuildable import Rebuildable
 
@@ -16,7 +16,8 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
     """Any session-based recommender: from a batch of sessions to two interest vectors.
 
     A model with a single session vector returns it as both interests, or returns its last hidden state and
-    its pooled one. Check a backbone of your own with `llm4sbr.testing.assert_backbone`.
+    its pooled one. `llm4sbr.EmbeddingBackbone` is this contract with a table of item embeddings. Check a
+    backbone of your own with `llm4sbr.testing.assert_backbone`.
 
     Args:
         num_items: ``V``, the number of items; ids run from 1, 0 is padding.
@@ -31,9 +32,7 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
 
     def __init__(self, num_items: int, embedding_dim: int = 100) -> None:
         super().__init__()
-        for name, value in (("num_items", num_items), ("embedding_dim", embedding_dim)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a positive whole number", value=value)
+        check_whole(num_items=num_items, embedding_dim=embedding_dim)
         self.num_items = num_items
         self.embedding_dim = embedding_dim
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from typing import Any, Self
 
 from llm4sbr.contracts.errors import InputError
@@ -84,11 +86,22 @@ def arguments(description: Mapping[str, Any], classes: Iterable[type]) -> dict[s
     Raises:
         InputError: The description is not one, or it names another class.
     """
-    known = {class_path(cls): cls for cls in classes}
+    known = {class_path(cls): cls for cls in _with_groups(classes)}
     given = description.get("init_args") if isinstance(description, Mapping) else None
     if not isinstance(given, Mapping):
         raise InputError("this is no description of an object", value=type(description).__name__)
     return {name: _built(value, known) for name, value in given.items() if not _lost(value)}
+
+
+def _with_groups(classes: Iterable[type]) -> list[type]:
+    """The classes, and the groups of options that their modules define for them."""
+    found = list(classes)
+    for cls in list(found):
+        for other in vars(sys.modules[cls.__module__]).values():
+            own = isinstance(other, type) and other.__module__ == cls.__module__
+            if own and issubclass(other, Rebuildable) and is_dataclass(other):
+                found.append(other)
+    return found
 
 
 def _lost(value: Any) -> bool:

@@ -4,14 +4,20 @@ import pytest
 import torch
 
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
-from llm4sbr.backbones.core import CORE
+from llm4sbr.backbones.core import CORE, TransformerSize
 from llm4sbr.testing import assert_backbone, make_batch
 
 SESSIONS = [[3], [1, 2, 3], [4, 5, 4, 6, 5, 4], [7, 7, 7], [9, 8, 7, 6, 5, 4, 3, 2, 1, 2, 3, 9]]
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"encoder": "ave"}, {"num_blocks": 1, "num_heads": 4}, {"inner_dim": 7, "max_length": 8}]
+    "options",
+    [
+        {},
+        {"encoder": "ave"},
+        {"transformer": TransformerSize(num_blocks=1, num_heads=4)},
+        {"transformer": TransformerSize(inner_dim=7, max_length=8)},
+    ],
 )
 def test_contract(options):
     assert_backbone(lambda num_items: CORE(num_items, 16, **options))
@@ -69,7 +75,7 @@ def scores_by_hand(model, h_s):
 @pytest.mark.parametrize("session", SESSIONS)
 def test_core_trm_is_the_papers(session):
     torch.manual_seed(0)
-    model = loud(CORE(9, 6, inner_dim=5))
+    model = loud(CORE(9, 6, transformer=TransformerSize(inner_dim=5)))
     batch = make_batch([[8, 9, 1], session, [2]], padding=1)
     alpha = weights_by_hand(model, session)
     h_s = sum(a * model.embedding.weight[item] for a, item in zip(alpha, session, strict=True))
@@ -223,9 +229,6 @@ def test_learns_five_sessions(wrapped, encoder):
         ("item_dropout", 1.0),
         ("session_dropout", -0.1),
         ("dropout", 1.5),
-        ("num_heads", 3),
-        ("num_blocks", 0),
-        ("max_length", 0),
     ],
 )
 def test_settings_are_checked(setting, value):
@@ -233,9 +236,19 @@ def test_settings_are_checked(setting, value):
         CORE(9, 4, **{setting: value})
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("num_heads", 3), ("num_heads", 0), ("num_blocks", 0), ("inner_dim", 0), ("max_length", 0)],
+)
+def test_the_size_of_the_transformer_is_checked(setting, value):
+    with pytest.raises(InputError, match=setting):
+        CORE(9, 4, transformer=TransformerSize(**{setting: value}))
+
+
 def test_a_longer_session_than_positions_is_told():
-    model = CORE(9, 4, max_length=2)
+    short = TransformerSize(max_length=2)
+    model = CORE(9, 4, transformer=short)
     model(make_batch([[1, 2]]))
     with pytest.raises(InputError, match="max_length"):
         model(make_batch([[1, 2, 3]]))
-    CORE(9, 5, encoder="ave", max_length=2)(make_batch([[1, 2, 3]]))  # no positions, no heads
+    CORE(9, 5, encoder="ave", transformer=short)(make_batch([[1, 2, 3]]))  # no positions, no heads

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from every_backbone import OURS
 
-from llm4sbr import backbones
 from llm4sbr.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def test_the_command_that_fit_prints_works(ring_shop, capsys, module):
     assert "test/mrr@20" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("backbone", sorted(backbones.__all__))
+@pytest.mark.parametrize("backbone", OURS)
 @pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
 def test_every_backbone_trains_by_name(ring_shop, backbone, module):
     short = ("--model", module, "--trainer.fast_dev_run", "true")

@@ -17,6 +17,12 @@ class Whole(Rebuildable):
         self.part, self.sizes, self.more = part, sizes, more
 
 
+class Items(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.items = torch.nn.Embedding(6, 4, padding_idx=0)
+
+
 def again(made, *classes):
     description = describe(made)
     return type(made)(**arguments(description, classes))
@@ -51,7 +57,7 @@ def test_a_class_that_is_not_given_is_not_built():
 
 
 def test_what_has_no_plain_form_is_left_out():
-    core = ModuleBackbone(5, torch.nn.Embedding(6, 4, padding_idx=0), lambda module, batch: None, "")
+    core = ModuleBackbone(5, Items(), lambda module, batch: None, "items")
     assert arguments(describe(Whole(core, sizes=[1])), [ModuleBackbone]) == {"sizes": [1]}
 
 

@@ -1,26 +1,24 @@
-"""Any backbone, bare or wrapped, with a model's heads, and batches for it."""
-
-import inspect
+"""Every registered backbone of ours, bare or wrapped, with a model's heads, and batches for it."""
 
 import torch
 
-from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
+from llm4sbr import LLM4SBRWrapper, SBRModule
+from llm4sbr.contracts.registry import BACKBONES, load_plugins
 from llm4sbr.nn.heads import ItemTitles, TextScores
 from llm4sbr.testing import make_batch, make_examples
 
-BACKBONES = [
-    "SRGNN", "GRU4Rec", "SASRec", "GCEGNN", "DHCN", "NARM", "STAMP", "GCSAN", "TAGNN", "NISERPlus", "LESSR",
-    "CORE", "AttenMixer", "MSGIFSR", "SHARE",
-]  # fmt: skip
+OURS = {
+    name: kind
+    for name, kind in load_plugins(BACKBONES).items()
+    if kind.__module__.startswith("llm4sbr.backbones.")
+}
 ITEMS, TEXT = 11, 6
 TRAINING = [[1, 2, 3, 2], [5, 5, 5], [9, 8, 7, 6, 1], [4, 2, 10, 11], [6, 7, 8, 2]]
 
 
 def make(name, wrapped, heads=(), **options):
     """A model with the heads that have anything to do with padding, views or titles, and others."""
-    chosen = getattr(backbones, name)
-    size = {"max_length": 50} if "max_length" in inspect.signature(chosen).parameters else {}
-    backbone = chosen(ITEMS, 8, **size)
+    backbone = OURS[name](ITEMS, 8)
     backbone.read_training_sessions(make_examples(TRAINING))
     if not wrapped:
         return SBRModule(backbone, heads=heads, **options)

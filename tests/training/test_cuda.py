@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from every_backbone import BACKBONES, ITEMS, TRAINING, make, seen
+from every_backbone import ITEMS, OURS, TRAINING, make, seen
 from letters import title_views
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer, seed_everything
@@ -33,7 +33,7 @@ def _no_tensor_float():
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", OURS)
 def test_scores_losses_and_gradients_are_those_of_a_cpu(name, wrapped):
     """With rules and repeat-explore beside them, views known and unknown."""
     torch.manual_seed(0)

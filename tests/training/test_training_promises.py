@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from every_backbone import BACKBONES, ITEMS, make, seen
+from every_backbone import ITEMS, OURS, make, seen
 from lightning.pytorch import Trainer, seed_everything
 from shops import PARTS, write_shop
 
@@ -20,7 +20,7 @@ HARD = {
 
 
 @pytest.mark.parametrize("views", ["none given", "masked", "one masked", "known"])
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", OURS)
 def test_hard_batches_have_finite_losses_and_gradients(name, views):
     """The last batch of an epoch may be any of them. Seen to fail with a distance instead of its square."""
     torch.manual_seed(0)
@@ -38,7 +38,7 @@ def test_hard_batches_have_finite_losses_and_gradients(name, views):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", OURS)
 def test_padding_is_not_attended_counted_or_recommended(name, wrapped):
     """Scores and every loss are the same with more of it, and there is no item 0.
 
@@ -66,7 +66,7 @@ def test_padding_is_not_attended_counted_or_recommended(name, wrapped):
     assert items.sort(dim=1).values.tolist() == [list(range(1, ITEMS + 1))] * 4
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", OURS)
 def test_the_same_seed_gives_the_same_numbers(name, tmp_path):
     """Weights to the last bit, and other ones with another seed."""
     shop = write_shop(tmp_path / "shop", [f"Bead {n}" for n in range(ITEMS)], sessions=30,

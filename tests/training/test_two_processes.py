@@ -6,18 +6,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from every_backbone import OURS
 from one_and_two import one_and_two
 from shops import BEADS, PARTS, write_shop
 
 OPTIONS = {"DHCN": {"beta": 0.0}}  # its contrast shuffles sessions within a batch
-BACKBONES = [
-    "SRGNN", "GRU4Rec", "SASRec", "GCEGNN", "DHCN", "NARM", "STAMP", "GCSAN", "TAGNN", "NISERPlus", "LESSR",
-    "CORE", "AttenMixer", "MSGIFSR", "SHARE",
-]  # fmt: skip
 
 TEXT = {"TextScores": [2], "ItemTitles": [2]}
 SHOWN = ["odd", "one", "bucket", "SRGNN-False", "SRGNN-True"]
-EXACT = [name for name in BACKBONES if name != "LESSR"]  # batch statistics; torch syncs them on GPUs alone
+EXACT = [name for name in OURS if name != "LESSR"]  # batch statistics; torch syncs them on GPUs alone
 
 
 def cases(folder):
@@ -38,7 +35,7 @@ def cases(folder):
     for fusion in ("average", "concat", "residual"):
         made[fusion] = {"shop": even, "model": {"fusion": fusion}, "heads": TEXT}
     made["concat"]["heads"] = {**TEXT, "SequentialRules": [1.0]}
-    for name in BACKBONES:
+    for name in OURS:
         for wrapped in (False, True):
             made[f"{name}-{wrapped}"] = {
                 "shop": even, "backbone": name, "wrapped": wrapped, "options": OPTIONS.get(name, {}),

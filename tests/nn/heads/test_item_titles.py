@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from every_backbone import OURS
 from torch import nn
 
-import llm4sbr.backbones
 from llm4sbr import InputError, Interests, LLM4SBRWrapper, ModuleBackbone, SessionBackbone
 from llm4sbr.backbones import SRGNN
-from llm4sbr.contracts.registry import BACKBONES, load_plugins
 from llm4sbr.nn.heads import ItemTitles
 from llm4sbr.nn.heads.item_titles import TitledTable, item_tables
 from llm4sbr.nn.heads.title_axes import title_axes
@@ -17,7 +16,6 @@ from llm4sbr.testing import make_batch, make_examples
 
 V, TEXT, AXES, DIM = 13, 6, 4, 16
 SESSIONS = [[1, 2, 3, 2], [13], [5, 5, 5], [9, 8, 7, 6, 1], [4, 2]]
-OURS = sorted(set(llm4sbr.backbones.__all__))
 
 
 def titles():
@@ -76,7 +74,7 @@ def test_the_table_is_the_backbones_own_plus_projected_titles():
 @pytest.mark.parametrize("name", OURS)
 def test_every_backbone_learns_its_titles(name):
     """Seen to fail with tables that a backbone first reads under no_grad (LESSR), and with none found."""
-    model = wrapped(load_plugins(BACKBONES)[name])
+    model = wrapped(OURS[name])
     batch = make_batch(SESSIONS, [2, 3, 4, 5, 1])
     model.eval()
     without = model(batch)

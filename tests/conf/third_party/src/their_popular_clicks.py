@@ -1,16 +1,14 @@
 """The smallest backbone that could work."""
 
-from torch import nn
-
-from llm4sbr import Interests, SessionBackbone
+from llm4sbr import EmbeddingBackbone, Interests
 
 
-class MeanOfClicks(SessionBackbone):
+class MeanOfClicks(EmbeddingBackbone):
     """Mean of the clicked items' embeddings, and the last one."""
 
     def __init__(self, num_items, embedding_dim=32):
         super().__init__(num_items, embedding_dim)
-        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+        self.init_uniform()
 
     def encode(self, batch):
         clicks = self.embedding(batch.item_ids)
@@ -20,6 +18,3 @@ class MeanOfClicks(SessionBackbone):
 
     def merge(self, interests):
         return interests.long_term + interests.short_term
-
-    def item_embeddings(self):
-        return self.embedding.weight[1:]

@@ -1,0 +1,71 @@
+"""A backbone with a table of item embeddings: what nearly every session-based recommender needs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+
+
+class EmbeddingBackbone(SessionBackbone):
+    r"""A `SessionBackbone` whose items are rows of one table, `embedding`, to which the scores are tied.
+
+    Row 0 is padding: a vector of zeros, which no gradient reaches. A subclass adds its layers behind
+    ``super().__init__``, draws parameters by `init_uniform` or in its own way, and implements `encode` and
+    `merge`. One that knows a limited number of positions sets `max_length` and calls `check_length` in
+    `encode`.
+
+    Args:
+        num_items: ``V``.
+        embedding_dim: ``d``.
+
+    Shapes:
+        - embedding: ``(V + 1, d)``, row ``k`` is item ``k``
+        - item_embeddings: ``(V, d)``, row ``k - 1`` is item ``k``
+    """
+
+    max_length: int | None = None  # clicks of the longest session; None: sessions of any length
+
+    def __init__(self, num_items: int, embedding_dim: int = 100) -> None:
+        super().__init__(num_items, embedding_dim)
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
+
+    def item_embeddings(self) -> Tensor:
+        """``(V, d)``, without the padding row."""
+        return self.embedding.weight[1:]
+
+    def init_uniform(self, *modules: nn.Module) -> None:
+        r"""Draw parameters from :math:`U(-1/\sqrt{d}, 1/\sqrt{d})`; the padding row stays zero.
+
+        Args:
+            modules: Modules to initialise, one after the other; without any, all that the backbone has now.
+        """
+        bound = 1 / math.sqrt(self.embedding_dim)
+        for module in modules or (self,):
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound)
+        self.zero_padding()
+
+    @torch.no_grad()
+    def zero_padding(self) -> None:
+        """Set the padding row to zero, after an initialisation that drew it with the others."""
+        self.embedding.weight[0].zero_()
+
+    def check_length(self, batch: SessionBatch) -> None:
+        """Refuse a batch with more columns than the backbone has positions.
+
+        Raises:
+            InputError: The batch is wider than `max_length`.
+        """
+        width = batch.item_ids.size(1)
+        if self.max_length is not None and width > self.max_length:
+            raise InputError(
+                f"{type(self).__name__} was built for at most {self.max_length} clicks",
+                value=width,
+                hint="Raise its max_length, or lower the data module's",
+            )
