@@ -97,10 +97,9 @@ def _with_groups(classes: Iterable[type]) -> list[type]:
     """The classes, and the groups of options that their modules define for them."""
     found = list(classes)
     for cls in list(found):
-        for other in vars(sys.modules[cls.__module__]).values():
-            own = isinstance(other, type) and other.__module__ == cls.__module__
-            if own and issubclass(other, Rebuildable) and is_dataclass(other):
-                found.append(other)
+        beside: list[Any] = list(vars(sys.modules[cls.__module__]).values())
+        own = [one for one in beside if isinstance(one, type) and one.__module__ == cls.__module__]
+        found += [one for one in own if issubclass(one, Rebuildable) and is_dataclass(one)]
     return found
 
 

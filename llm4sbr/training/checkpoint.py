@@ -66,6 +66,7 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
         *,
         classes: Iterable[type] = (),
         strict: bool = True,
+        weights_only: bool | None = None,
         **arguments_: Any,
     ) -> Self:
         """The model of a checkpoint, with its backbone and its heads.
@@ -78,6 +79,7 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
             map_location: Device of the weights.
             classes: Further classes that may be built, such as a backbone of one's own.
             strict: Whether every weight must be there.
+            weights_only: As in Lightning; nothing else is possible here.
             arguments_: Arguments of the constructor that replace those of the checkpoint; needed for one that
                 has no plain form, such as the module of a `ModuleBackbone`.
 
@@ -85,6 +87,8 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
             InputError: The file is damaged, is of another class, names a class that is not registered, lacks
                 an argument, or its weights do not fit.
         """
+        if weights_only is False:
+            raise InputError("a checkpoint is read as tensors and plain values only", value=weights_only)
         path = Path(checkpoint_path)
         checkpoint = read_checkpoint(path, map_location)
         description = checkpoint.get("llm4sbr", {}).get("model")

@@ -112,7 +112,7 @@ def test_it_learns_who_repeats(tmp_path, kind, bead, below, above):
     """
     shop = shop_of(tmp_path, bead)
     torch.manual_seed(0)
-    training = {"optimizer": partial(torch.optim.Adam, lr=0.03), "lr_scheduler": None}
+    training = {"optimizer": partial(torch.optim.Adam, lr=0.03, weight_decay=1e-5), "lr_scheduler": None}
     model = kind(STAMP(shop.num_items, 8), heads=[RepeatExplore()], **training)
     Trainer(max_epochs=6, limit_val_batches=0, **IDLE).fit(model, shop)
     assert above <= share_of_clicked(model, shop) <= below
