@@ -1,4 +1,4 @@
-"""A third party's backbone, installed by pip as its own distribution, is found by its entry point."""
+"""A third party's backbone and head, installed by pip as a distribution of their own, are found by name."""
 
 import os
 import shutil
@@ -29,11 +29,24 @@ def test_it_trains_by_name_bare_and_wrapped(installed, ring_shop, tmp_path, modu
     run = subprocess.run(
         [sys.executable, "-m", "llm4sbr", "fit", "--model", module, "--model.backbone", "MeanOfClicks",
          "--data", "SessionDataModule", "--data.data_dir", str(ring_shop), "--data.split.by", "column",
-         "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"],
+         "--model.heads+", "PopularFirst", "--model.heads.weight", "0.5",
+         "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    loading = (
+        "import sys; import llm4sbr; from llm4sbr.testing import make_batch; "
+        "model = getattr(llm4sbr, sys.argv[1]).load_from_checkpoint(sys.argv[2]).eval(); "
+        "head = model.heads[0]; model(make_batch([[1]])); print(type(head).__name__, head.clicks.sum() > 20)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", loading, module.split(".")[1], str(checkpoint)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert loaded.stdout.startswith("PopularFirst tensor(True)"), loaded.stderr
 
 
 def test_it_keeps_the_contract(installed, monkeypatch):
