@@ -1,8 +1,7 @@
-"""What the tuner learns from: prompts of training sessions, answered with the title of a click that follows."""
+"""Training texts: prompts of training sessions, answered with the title of a click that follows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,37 +12,34 @@ from torch.utils.data import DataLoader, Dataset
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, ExampleSource, Split
-from llm4sbr.tuning.tuner import Lesson
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate, build_prompt, sanitize_title, shown_titles
+from llm4sbr.tuning.tuner import TrainingText
+from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions, build_prompt, sanitize_title
+from llm4sbr.views.templates import ViewTemplate
 
 
-class SessionLessons(Dataset[list[Lesson]]):
+class SessionTexts(Dataset[list[TrainingText]]):
     """Each entry is a run of neighbouring prefixes of one session, each asked for one view drawn at random.
 
     Args:
         examples: Of one split.
         catalogue: Where the titles are; a target without a title is left out.
-        templates: The views; each names the click that answers it.
-        max_items: Latest clicks that a prompt shows.
-        max_title_chars: Longer titles are cut, in prompts and in answers.
+        prompts: What a prompt shows and asks; each view names the click that answers it. Titles are cut in
+            prompts and in answers.
         prefixes: Neighbouring prefixes an entry has at most.
-        limit: Use so many clicks at most, of sessions drawn at random.
-        seed: Of that draw.
+        limit: Use at most this many clicks, of sessions drawn at random.
+        seed: Seed of that draw.
     """
 
     def __init__(
         self,
         examples: Examples,
         catalogue: Catalogue,
-        templates: Sequence[ViewTemplate],
-        max_items: int,
-        max_title_chars: int,
+        prompts: PromptOptions,
         prefixes: int,
         limit: int | None,
         seed: int,
     ) -> None:
-        self.examples, self.catalogue, self.templates = examples, catalogue, tuple(templates)
-        self.max_items, self.max_title_chars = max_items, max_title_chars
+        self.examples, self.catalogue, self.prompts = examples, catalogue, prompts
         titled = np.array([False, *(bool(title.strip()) for title in catalogue.titles)])
         rows = np.flatnonzero(titled[examples.target])
         # A session's examples stand together.
@@ -63,22 +59,17 @@ class SessionLessons(Dataset[list[Lesson]]):
     def __len__(self) -> int:
         return len(self.runs)
 
-    def __getitem__(self, at: int) -> list[Lesson]:
+    def __getitem__(self, at: int) -> list[TrainingText]:
         rows = self.runs[at]
-        views = torch.randint(len(self.templates), (len(rows),)).tolist()
-        return [self._lesson(int(row), self.templates[view]) for row, view in zip(rows, views, strict=True)]
+        views = self.prompts.views
+        drawn = torch.randint(len(views), (len(rows),)).tolist()
+        return [self._text(int(row), views[view]) for row, view in zip(rows, drawn, strict=True)]
 
-    def _lesson(self, row: int, template: ViewTemplate) -> Lesson:
-        prompt = build_prompt(
-            template,
-            self.examples.prefix(row),
-            self.catalogue,
-            max_items=self.max_items,
-            max_title_chars=self.max_title_chars,
-        )
+    def _text(self, row: int, template: ViewTemplate) -> TrainingText:
+        prompt = build_prompt(template, self.examples.prefix(row), self.catalogue, self.prompts)
         answering = row if template.target == "next" else self._later(row)
         title = self.catalogue.title(int(self.examples.target[answering]))
-        return Lesson(prompt, sanitize_title(title, self.max_title_chars))
+        return TrainingText(prompt, sanitize_title(title, self.prompts.max_title_chars))
 
     def _later(self, row: int) -> int:
         """A row of the same session, this one or after it, drawn uniformly: its target follows the prefix."""
@@ -86,30 +77,29 @@ class SessionLessons(Dataset[list[Lesson]]):
         return int(self._titled[int(torch.randint(at, int(self._end[at]), ()))])
 
 
-class LessonDataModule(LightningDataModule):
-    """Lessons from a session data module: training sessions to learn from, validation sessions to look at.
+class TrainingTextDataModule(LightningDataModule):
+    """Training texts of a session data module: from training sessions to learn, from validation ones to check.
 
     The test split is never read.
 
     Args:
         source: The session data module.
-        templates: The views.
-        max_items: Latest clicks that a prompt shows.
-        max_title_chars: Longer titles are cut.
+        prompts: What a prompt shows and asks.
         batch_size: Runs of up to ``prefixes`` neighbouring prefixes in one step.
-        prefixes: See `SessionLessons`.
-        limit: Learn from so many clicks at most.
-        val_limit: Look at so many validation clicks at most.
+        prefixes: See `SessionTexts`.
+        limit: Learn from at most this many clicks.
+        val_limit: Validate on at most this many clicks.
         num_workers: Processes that write prompts.
-        seed: Of which sessions a limit takes.
+        seed: Seed of the draw of sessions where there is a limit.
+
+    Raises:
+        InputError: A number is out of range.
     """
 
     def __init__(
         self,
         source: ExampleSource,
-        templates: Sequence[ViewTemplate] = DEFAULT_TEMPLATES,
-        max_items: int = 20,
-        max_title_chars: int = 100,
+        prompts: PromptOptions = DEFAULT_PROMPTS,
         batch_size: int = 4,
         prefixes: int = 16,
         limit: int | None = None,
@@ -118,39 +108,37 @@ class LessonDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.source, self.templates = source, tuple(templates)
-        self.max_items, self.max_title_chars = max_items, max_title_chars
+        least = {"batch_size": batch_size, "prefixes": prefixes, "limit": limit, "val_limit": val_limit}
+        for name, value in least.items():
+            if value is not None and value < 1:
+                raise InputError(f"{name} of the training texts is at least 1", value=value)
+        if num_workers < 0:
+            raise InputError("num_workers must not be negative", value=num_workers)
+        self.source, self.prompts = source, prompts
         self.batch_size, self.prefixes, self.num_workers = batch_size, prefixes, num_workers
         self.limit, self.val_limit, self.seed = limit, val_limit, seed
 
     @cached_property
     def titles(self) -> list[str]:
         """Every title as prompts show it."""
-        return shown_titles(self.source.catalogue.titles, self.max_title_chars)
+        return self.prompts.titles(self.source.catalogue)
 
-    def train_dataloader(self) -> DataLoader[list[Lesson]]:
+    def train_dataloader(self) -> DataLoader[list[TrainingText]]:
         """Training sessions, in random order."""
         return self._loader("train", self.limit, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[list[Lesson]]:
+    def val_dataloader(self) -> DataLoader[list[TrainingText]]:
         """Validation sessions."""
         return self._loader("validate", self.val_limit, shuffle=False)
 
-    def _loader(self, split: Split, limit: int | None, *, shuffle: bool) -> DataLoader[list[Lesson]]:
-        lessons = SessionLessons(
-            self.source.examples(split),
-            self.source.catalogue,
-            self.templates,
-            self.max_items,
-            self.max_title_chars,
-            self.prefixes,
-            limit,
-            self.seed,
+    def _loader(self, split: Split, limit: int | None, *, shuffle: bool) -> DataLoader[list[TrainingText]]:
+        texts = SessionTexts(
+            self.source.examples(split), self.source.catalogue, self.prompts, self.prefixes, limit, self.seed
         )
-        if not len(lessons):
+        if not len(texts):
             raise InputError(f"the {split} split has no click with a title to learn from")
         return DataLoader(
-            lessons,
+            texts,
             batch_size=self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,
@@ -158,5 +146,5 @@ class LessonDataModule(LightningDataModule):
         )
 
 
-def _joined(runs: list[list[Lesson]]) -> list[Lesson]:
-    return [lesson for run in runs for lesson in run]
+def _joined(runs: list[list[TrainingText]]) -> list[TrainingText]:
+    return [text for run in runs for text in run]
