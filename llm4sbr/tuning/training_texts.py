@@ -78,7 +78,7 @@ class SessionTexts(Dataset[list[TrainingText]]):
 
 
 class TrainingTextDataModule(LightningDataModule):
-    """Training texts of a session data module: from training sessions to learn, from validation ones to check.
+    """Training texts of a session data module: training sessions to learn, validation sessions to check.
 
     The test split is never read.
 

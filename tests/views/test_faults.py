@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from llm4sbr.views import infer_views
+from llm4sbr.views import Selection, infer_views
 from llm4sbr.views.store import StoreError, ViewStore
 
 
@@ -219,8 +219,8 @@ def test_equal_prompts_are_asked_once_ever(stubs, tmp_path):
     asked, rows = [], 0
     for limit in (7, 20, 60, None):
         engine = stubs.StubEngine(batch_size=6)
-        summary = infer(stubs, tmp_path, engine, source, limit=limit)
-        asked, rows = [*asked, *engine.asked], summary.answers
+        summary = infer(stubs, tmp_path, engine, source, sessions=Selection(limit=limit))
+        asked, rows = [*asked, *engine.asked], summary.answers.total
     assert len(asked) == len(set(asked)) < rows
     other = stubs.StubEngine(name="another model")
     infer(stubs, tmp_path, other, source)

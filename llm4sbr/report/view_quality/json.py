@@ -33,13 +33,14 @@ _COSTS = (
 
 def to_json(report: QualityReport) -> str:
     """The figures as JSON text; titles and answers of the samples are left out."""
+    made = report.made
     told = {
         "benchmark": "views-report",
-        "command": report.made.command,
-        "date": report.made.date,
-        "machine": report.made.machine,
-        "device": report.made.device,
-        "versions": dict(report.made.versions),
+        "command": made.command,
+        "date": made.date,
+        "machine": made.machine,
+        "device": made.device,
+        "versions": dict(made.versions),
         "verdict": report.verdict,
         "rows": list(_rows(report)),
     }
@@ -47,12 +48,10 @@ def to_json(report: QualityReport) -> str:
 
 
 def _rows(report: QualityReport) -> Iterator[dict[str, Any]]:
-    data = f"{report.data.name}, {report.data.split} split"
+    data, views = f"{report.data.name}, {report.data.split} split", report.measured.spec
     yield _row("items", report.data.num_items, "items", data)
     yield _row("examples whose next item is known", report.data.examples, "examples", data)
-    yield _row(
-        "examples with every view", report.data.covered, "examples", f"{data}; views {report.measured.spec}"
-    )
+    yield _row("examples with every view", report.data.covered, "examples", f"{data}; views {views}")
     yield _row("sessions of those", report.data.sessions, "sessions", data)
     for split, share in report.data.coverage.items():
         yield _row(f"{split} examples with every view", _percent(share), "%", "")

@@ -16,17 +16,18 @@ _WIDEST = 90  # characters of a title or an answer in a line
 
 def to_text(report: QualityReport) -> str:
     """The report for a terminal; strangers' text is one line each, without control characters."""
-    splits = ", ".join(f"{name} {percent(share, 1)} %" for name, share in report.data.coverage.items())
+    data = report.data
+    splits = ", ".join(f"{name} {percent(share, 1)} %" for name, share in data.coverage.items())
     lines = [
         f"views {report.measured.spec}",
-        f"{report.data.split} split: {report.data.covered:,} of {report.data.examples:,} examples have every view, of "
-        f"{report.data.sessions:,} sessions; {report.data.num_items:,} items",
-        f"coverage: {splits}" + ("" if "test" in report.data.coverage else "; the test split was not read"),
+        f"{data.split} split: {data.covered:,} of {data.examples:,} examples have every view, of "
+        f"{data.sessions:,} sessions; {data.num_items:,} items",
+        f"coverage: {splits}" + ("" if "test" in data.coverage else "; the test split was not read"),
         *([report.cost] if report.cost else []),
         "",
         report.verdict,
     ]
-    for ranking, told in RANKINGS.items() if report.data.covered else ():
+    for ranking, told in RANKINGS.items() if data.covered else ():
         lines += ["", f"The next item {told}, in %, [95 % interval over sessions; * is not 0]"]
         rows = table_rows(report, ranking)
         lines += _grid(
