@@ -146,7 +146,7 @@ def test_a_torn_tail_costs_the_tail_alone(stubs, forked, straight, tmp_path, har
         assert known == sorted(known, reverse=True)  # nothing is missing before something that is there
         assert len(found) <= len(reported) + 8  # one batch was written and not yet reported
     assert len(ends) > 3
-    assert infer(stubs, torn).answers == len(stored(straight[0])[0])
+    assert infer(stubs, torn).answers.total == len(stored(straight[0])[0])
     same(torn, straight[0])
 
 
@@ -203,7 +203,7 @@ def test_failures_are_stored_listed_and_asked_again(stubs, straight, tmp_path):
         assert len(entries) == failed
         assert not {key for key, _ in entries} & store.localised_keys(spec)
     part = infer(stubs, tmp_path, stubs.FailingEngine(lambda prompt: len(prompt) % 2 == 0))
-    assert part.asked > 0
+    assert part.usage.prompts > 0
     assert sum(part.failures.values()) < failed
     last = stubs.StubEngine()
     assert not infer(stubs, tmp_path, last).failures
