@@ -84,6 +84,9 @@ def demo(
         ("epochs", epochs, 1),
         ("stories", stories, 0),
         ("threads", threads, 1),
+        ("max_length", max_length, 1),
+        ("max_items", max_items, 1),
+        ("llm_seconds", llm_seconds, 0),
     ):
         if value < least:
             raise InputError(f"{name} must be at least {least}", value=value)

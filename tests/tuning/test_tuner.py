@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import Trainer
 from shops import SOAPS, write_shop
 
+from llm4sbr import InputError
 from llm4sbr.cli.main import main
 from llm4sbr.tuning.lora import LoRA
 from llm4sbr.tuning.training_texts import SessionTexts, TrainingTextDataModule
@@ -157,6 +158,31 @@ def test_the_later_templates_ask_what_the_default_ones_ask():
     ]
     assert templates_named("later") == LATER_TEMPLATES
     assert [one.target for one in LATER_TEMPLATES] == ["later", "next"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"top_layers": 0}),
+        *({"learning_rate": 0.0}, {"weight_decay": -1.0}, {"warmup_steps": -1}),
+        *({"batch_size": 0}, {"prefixes": 0}, {"limit": 0}, {"num_workers": -1}),
+    ],
+)
+def test_a_number_out_of_range_is_named(bad, source):
+    (name,) = bad
+    makes = TitleTuner
+    if name in LoRA.__dataclass_fields__:
+        makes = LoRA
+    elif name in ("batch_size", "prefixes", "limit", "num_workers"):
+        makes, bad = TrainingTextDataModule, {"source": source, **bad}
+    with pytest.raises(InputError, match=name):
+        makes(**bad)
+
+
+def test_more_top_layers_than_the_model_has_are_refused(tuner):
+    """Seen to fail with negative layer numbers handed to peft."""
+    with pytest.raises(InputError, match="the model has 2 layers"):
+        tuner(lora=LoRA(top_layers=3))
 
 
 def test_the_command_line_tunes_and_resumes(tiny_llm, tmp_path, monkeypatch, capsys):

@@ -152,7 +152,7 @@ HOSTILE = [
     {"views": (view(EVIL),)},
     {"views": (view(baseline=ranking(EVIL, 0.1, 0.1, 0.1, kind="titles")),)},
     {"views": (view(answers=AnswerFacts(2, frequent=((EVIL, 2),))),)},
-    {"store": EVIL, "spec": EVIL, "model": EVIL, "encoder": EVIL, "data": EVIL},
+    {"store": EVIL, "spec": EVIL, "model": EVIL, "encoder": EVIL, "name": EVIL},
     {"command": EVIL, "machine": EVIL, "versions": {EVIL: EVIL}, "coverage": {EVIL: 0.5}},
 ]
 
