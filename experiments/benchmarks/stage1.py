@@ -23,7 +23,7 @@ from llm4sbr.datamodules import AmazonBeauty
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
 from llm4sbr.views.inference.summary import normal_title
-from llm4sbr.views.prompts import build_prompt, shown_titles, templates_named
+from llm4sbr.views.prompts import PromptOptions, build_prompt
 
 
 def one_by_one(engine: TransformersEngine, prompts: list[str]) -> list[list[int]]:
@@ -90,13 +90,9 @@ def main() -> None:
     for session in chosen:
         rows = [at for at in range(len(examples)) if examples.session[at] == session][: args.prefixes]
         prefixes += [examples.prefix(at) for at in rows]
-    templates = templates_named(args.templates)
-    prompts = [
-        build_prompt(template, prefix, catalogue, max_title_chars=args.max_title_chars)
-        for prefix in prefixes
-        for template in templates
-    ]
-    titles = shown_titles(catalogue.titles, args.max_title_chars)
+    asked = PromptOptions(args.templates, max_title_chars=args.max_title_chars)
+    prompts = [build_prompt(view, prefix, catalogue, asked) for prefix in prefixes for view in asked.views]
+    titles = asked.titles(catalogue)
     options = {"model": args.model, "dtype": args.dtype, "max_new_tokens": args.max_new_tokens}
     free = TransformersEngine(**options)
     held = TransformersEngine(**options, choices=titles)

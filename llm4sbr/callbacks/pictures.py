@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
 from llm4sbr.callbacks.view_cache import ViewCache
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.report.evaluation_hooks import Seen
 from llm4sbr.report.figures.album import Format, run_figures, run_numbers, save
 from llm4sbr.report.figures.snapshot import Look, Looker, Spaces, evenly, glance
@@ -39,6 +40,8 @@ class Pictures(ChosenEpoch):
 
     def __init__(self, sample: int = 300, format: Format = "png") -> None:
         super().__init__()
+        if sample < 1:
+            raise InputError("sample is at least 1", value=sample)
         self.sample, self.format = sample, format
         self.before: Spaces | None = None
         self.found: Look | None = None

@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from llm4sbr.contracts.errors import InputError
+
 NAME = "resume.ckpt"
 
 
@@ -31,6 +33,11 @@ class ResumePoint(Callback):
     """
 
     def __init__(self, every_n_minutes: float = 5.0, every_n_steps: int = 0) -> None:
+        if every_n_minutes < 0 or every_n_steps < 0:
+            raise InputError(
+                "every_n_minutes and every_n_steps must not be negative",
+                value=(every_n_minutes, every_n_steps),
+            )
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self._asked = self._after_validation = False
         self._saved_at = 0.0

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
 from llm4sbr.callbacks.view_cache import ViewCache
 from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
 from llm4sbr.report.evaluation_hooks import Seen
 from llm4sbr.report.figures.snapshot import evenly
@@ -41,6 +42,8 @@ class SampleSessions(ChosenEpoch):
 
     def __init__(self, count: int = 20, top_k: int = 10) -> None:
         super().__init__()
+        if count < 0 or top_k < 1:
+            raise InputError("count must not be negative, top_k at least 1", value=(count, top_k))
         self.count, self.top_k = count, top_k
         self.stories: dict[int, dict[str, Any]] = {}  # by row of the split
         self._shown: tuple[Examples, Catalogue] | None = None  # what the sessions are taken from

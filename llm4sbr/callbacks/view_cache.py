@@ -41,8 +41,8 @@ class ViewCache(Callback):
             by default. So r can be swept without another stage 1.
 
     Raises:
-        InputError: No data module to look the examples up in, no fitting views, or another text size than the
-            model's ``text_dim``.
+        InputError: No data module to look the examples up in, no fitting views, another text size than the
+            model's ``text_dim``, or a number out of range.
     """
 
     def __init__(
@@ -55,6 +55,10 @@ class ViewCache(Callback):
         use: list[str] | None = None,
         r: int | None = None,
     ) -> None:
+        if not 0 <= max_device_share <= 1:
+            raise InputError("max_device_share is a share in [0, 1]", value=max_device_share)
+        if r is not None and r < 1:
+            raise InputError("r of the view cache is at least 1", value=r)
         self.store = store
         self.spec = spec
         self.fallback = fallback

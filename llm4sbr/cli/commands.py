@@ -7,22 +7,23 @@ from collections.abc import Callable
 
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
 
-VIEWS_USAGE = """usage: llm4sbr views infer | report | merge [options]
+VIEWS_USAGE = """usage: llm4sbr views infer | estimate | report | merge [options]
 
-  infer    let an LLM infer each session's intents (or take titles alone) and store them
-  report   tell how good a store's intents are, before anything is trained
-  merge    take the answers of other stores into one
+  infer      let an LLM infer each session's intents (or take titles alone) and store them
+  estimate   tokens, cost and time of what `infer` has left to ask; nothing is asked
+  report     how good a store's intents are, before anything is trained
+  merge      take the answers of other stores into one
 
 `llm4sbr views COMMAND --help` lists every option.
 """
 
 
 def views(words: list[str]) -> int:
-    """Stage 1: infer views, report on them, merge stores."""
+    """Stage 1: infer views, estimate the cost, report on views, merge stores."""
     from jsonargparse import auto_cli
 
     command = words[0] if words else ""
-    if command not in ("infer", "report", "merge"):
+    if command not in ("infer", "estimate", "report", "merge"):
         wanted = command in ("-h", "--help")
         print(VIEWS_USAGE, end="", file=sys.stdout if wanted else sys.stderr)
         return 0 if wanted else 2

@@ -23,7 +23,7 @@ Training and use (Lightning CLI; `llm4sbr COMMAND --help` lists every option):
   resume     go on with a run of `fit` that was killed or stopped: llm4sbr resume RUN_DIR
   draw       pictures of finished runs: llm4sbr draw RUN_DIR [RUN_DIR ...]
 Stage 1:
-  views      infer | report | merge: each session's intents from an LLM, and how good they are
+  views      infer | estimate | report | merge: each session's intents from an LLM, and how good they are
   tune-llm   fit a LoRA adapter of a small LLM to the training sessions, for `views` to load
 Tour:
   demo       real data, a real LLM, a bare and a wrapped SR-GNN, and a page that compares them

@@ -11,9 +11,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from llm4sbr.contracts.registry import DATAMODULES, load_plugins
 from llm4sbr.tuning.adapter_writer import AdapterWriter
-from llm4sbr.tuning.lessons import LessonDataModule
+from llm4sbr.tuning.training_texts import TrainingTextDataModule
 from llm4sbr.tuning.tuner import TitleTuner
-from llm4sbr.views.prompts import templates_named
+from llm4sbr.views.prompts import PromptOptions
 
 _STEPS_PER_CHECKPOINT = 50
 
@@ -25,14 +25,9 @@ class TuningCLI(LightningCLI):
         """The options beside model, data and trainer."""
         parser.add_argument("--out", type=str, required=True, help="folder of the adapter")
         parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from")
-        parser.add_argument(
-            "--templates",
-            type=str,
-            default="default",
-            help="default, paper, or a YAML file of view templates",
-        )
+        parser.add_class_arguments(PromptOptions, "prompts")
         parser.add_class_arguments(
-            LessonDataModule, "lessons", skip={"source", "templates"}, instantiate=False
+            TrainingTextDataModule, "texts", skip={"source", "prompts"}, instantiate=False
         )
         parser.set_defaults({"trainer.max_epochs": 1})
 
@@ -59,8 +54,8 @@ def tune(words: list[str]) -> TuningCLI:
     )
     config, source = cli.config, cli.datamodule
     source.prepare_data()
-    lessons: Any = LessonDataModule(source, templates_named(config.templates), **vars(config.lessons))
-    cli.model.learn_titles(lessons.titles)
+    texts: Any = TrainingTextDataModule(source, cli.config_init.prompts, **vars(config.texts))
+    cli.model.learn_titles(texts.titles)
     callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
     callbacks += [
         AdapterWriter(config.out),
@@ -74,5 +69,5 @@ def tune(words: list[str]) -> TuningCLI:
     ]
     if cli.trainer.loggers:
         callbacks.append(LearningRateMonitor("step"))
-    cli.trainer.fit(cli.model, lessons, ckpt_path=config.ckpt_path, weights_only=True)
+    cli.trainer.fit(cli.model, texts, ckpt_path=config.ckpt_path, weights_only=True)
     return cli

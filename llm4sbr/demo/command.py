@@ -25,6 +25,7 @@ from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
+from llm4sbr.views.prompts import PromptOptions
 from llm4sbr.views.store import ViewStore
 
 MODELS = (
@@ -83,6 +84,9 @@ def demo(
         ("epochs", epochs, 1),
         ("stories", stories, 0),
         ("threads", threads, 1),
+        ("max_length", max_length, 1),
+        ("max_items", max_items, 1),
+        ("llm_seconds", llm_seconds, 0),
     ):
         if value < least:
             raise InputError(f"{name} must be at least {least}", value=value)
@@ -111,7 +115,7 @@ def demo(
                 engine=TransformersEngine(model, batch_size=32),
                 encoder=SentenceEncoder(encoder),
                 seconds=llm_seconds,
-                max_items=max_items,
+                prompts=PromptOptions(max_items=max_items),
                 tell=steps.tell,
             )
         store.close()  # training only reads

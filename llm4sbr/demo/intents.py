@@ -18,8 +18,9 @@ from llm4sbr.views.engines import Engine, Reply
 from llm4sbr.views.identity import EngineIdentity
 from llm4sbr.views.inference.pipeline import infer_views
 from llm4sbr.views.inference.progress import Meter
+from llm4sbr.views.inference.summary import AnswerCounts
 from llm4sbr.views.loading import load_view_table
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate
+from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.store.spec import ViewSpec
 
@@ -124,8 +125,7 @@ def ask(
     encoder: TextEncoder,
     seconds: float,
     first: int = 0,
-    templates: Sequence[ViewTemplate] = DEFAULT_TEMPLATES,
-    max_items: int = 10,
+    prompts: PromptOptions = DEFAULT_PROMPTS,
     tell: Callable[[str], None] = print,
 ) -> tuple[ViewSpec, IntentFacts]:
     """Infer the views of some examples, in their order, until they or the time are used up.
@@ -139,8 +139,7 @@ def ask(
         encoder: Embeds answers and titles.
         seconds: No further batch is asked after this much time of asking, the model's loading aside.
         first: So many of ``chosen`` are asked about in any case.
-        templates: One per view.
-        max_items: Latest clicks that are shown.
+        prompts: The questions, one per view, and what they show of a session.
         tell: Called with lines on what happened.
 
     Raises:
@@ -148,11 +147,11 @@ def ask(
     """
     timed = TimedEngine(engine)
     todo = _distinct(source, chosen)[: max(limit, first)]
-    step = max(1, engine.batch_size // len(templates))
+    step = max(1, engine.batch_size // len(prompts.views))
     parts = [todo[:first]] if first else []
     parts += [todo[begin : begin + step] for begin in range(first, len(todo), step)]
     done, summaries = 0, []
-    with Meter("asking", len(todo) * len(templates)) as meter:
+    with Meter("asking", len(todo) * len(prompts.views)) as meter:
         for part in parts:
             if done >= max(first, 1) and timed.seconds >= seconds:
                 tell(f"{seconds:.0f} s are over: {done} of {len(todo)} sessions; run again to go on")
@@ -162,32 +161,29 @@ def ask(
                 store,
                 encoder=encoder,
                 engine=timed,
-                templates=templates,
-                max_items=max_items,
+                prompts=prompts,
                 progress=False,
             )
             if summary.interrupted:
                 raise KeyboardInterrupt
             summaries.append(summary)
             done += len(part)
-            meter.advance(len(part) * len(templates))
+            meter.advance(len(part) * len(prompts.views))
     loaded = load_view_table(store, source, spec=summaries[-1].spec)
     facts = IntentFacts(
         llm=engine.identity.model.name,
         encoder=encoder.identity.name,
         sessions=done,
         wanted=len(todo),
-        asked=sum(summary.asked for summary in summaries),
+        asked=sum(summary.usage.prompts for summary in summaries),
         reused=sum(summary.reused for summary in summaries),
-        answers=sum(summary.answers for summary in summaries),
-        empty=sum(summary.empty for summary in summaries),
-        off_catalogue=sum(summary.off_catalogue for summary in summaries),
+        answers=sum((summary.answers for summary in summaries), AnswerCounts()),
         seconds=timed.seconds,
         coverage={split: share for split, share in loaded.coverage.items() if split != "predict"},
     )
     rate = facts.answers_per_second
     tell(
-        f"{facts.answers} answers for {done} sessions; {facts.asked} prompts asked"
+        f"{facts.answers.total} answers for {done} sessions; {facts.asked} prompts asked"
         + (f" at {rate:.1f}/s after {timed.loading:.0f} s of loading" if rate else "")
         + f"; {facts.reused} answers reused"
     )

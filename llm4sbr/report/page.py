@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,8 @@ def to_json(report: DemoReport) -> dict[str, Any]:
     """The report for a machine; what is not finite becomes null."""
     cleaned = _finite(asdict(report))
     assert isinstance(cleaned, dict)
+    if cleaned["intents"] is not None:
+        cleaned["intents"] = dict(_intents(cleaned["intents"]))
     return cleaned
 
 
@@ -168,6 +170,16 @@ def duration(seconds: float) -> str:
 def bar_share(weight: float) -> str:
     """Width of a bar for a weight, in percent of its track: 0..100."""
     return f"{100 * min(max(weight, 0.0), 1.0):.1f}" if math.isfinite(weight) else "0"
+
+
+def _intents(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The counts of answers beside the other facts."""
+    for name, value in facts.items():
+        if name == "answers":
+            yield name, value["total"]
+            yield from ((count, value[count]) for count in ("empty", "off_catalogue"))
+        else:
+            yield name, value
 
 
 def _row(name: str, runs: Sequence[RunResult]) -> Row:

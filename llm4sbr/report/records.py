@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from llm4sbr.views.inference.summary import AnswerCounts
+
 StorySource = Literal["llm", "titles", "none"]
 
 
@@ -137,9 +139,7 @@ class IntentFacts:
         wanted: How many it was to be asked about; more than ``sessions`` where the time was up before.
         asked: Prompts sent in this run.
         reused: Answers that were in the store before.
-        answers: Answers in use, over all views.
-        empty: Answers without a word.
-        off_catalogue: Answers that are no title of the catalogue.
+        answers: What the answers in use look like, over all views.
         seconds: Time spent asking in this run.
         coverage: Share of each split's examples that have LLM views.
         elsewhere: What the other examples get.
@@ -151,9 +151,7 @@ class IntentFacts:
     wanted: int = 0
     asked: int = 0
     reused: int = 0
-    answers: int = 0
-    empty: int = 0
-    off_catalogue: int = 0
+    answers: AnswerCounts = field(default_factory=AnswerCounts)
     seconds: float = 0.0
     coverage: Mapping[str, float] = field(default_factory=dict)
     elsewhere: str = "title views"

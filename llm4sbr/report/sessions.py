@@ -22,7 +22,6 @@ from llm4sbr.report.records import (
 )
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.wrapper import LLM4SBRWrapper
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate, build_prompt
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.store.reading import Intent
 from llm4sbr.views.store.spec import ViewSpec
@@ -56,7 +55,6 @@ def tell_stories(
     models: Mapping[str, SBRModule],
     store: ViewStore,
     spec: ViewSpec,
-    templates: Sequence[ViewTemplate] = DEFAULT_TEMPLATES,
     top_k: int = 10,
 ) -> tuple[SessionStory, ...]:
     """Collect what the page shows of some examples.
@@ -67,7 +65,6 @@ def tell_stories(
         models: Name to trained model; gates are those of the first wrapped one.
         store: Where stage 1 wrote.
         spec: Which views of it.
-        templates: What the LLM was asked with.
         top_k: Recommendations to list.
     """
     stories = []
@@ -76,10 +73,7 @@ def tell_stories(
         batch = batch_of(examples, [example.row])
         prefix, target = examples.prefix(example.row), int(examples.target[example.row])
         intents = {intent.view: intent for intent in store.intents(spec, source.catalogue, prefix)}
-        prompts = {
-            template.name: build_prompt(template, prefix, source.catalogue, max_items=answer.max_items)
-            for template, answer in zip(templates, spec.answers, strict=True)
-        }
+        prompts = {answer.view: answer.prompt(prefix, source.catalogue) for answer in spec.answers}
         facts = _view_facts(batch, models)
         stories.append(
             SessionStory(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +12,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.tuning.lora import LoRA
 from llm4sbr.tuning.losses import cross_entropy_among
 from llm4sbr.tuning.packing import PackedAnswers, pack_answers
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel, fast_dtype
 from llm4sbr.views.engines.title_trie import TitleTrie
 
+_LORA = LoRA()
 
-class Lesson(NamedTuple):
-    """A prompt and the title it should be answered with."""
+
+class TrainingText(NamedTuple):
+    """A prompt and the title that answers it."""
 
     prompt: str
     answer: str
@@ -35,29 +38,24 @@ class TitleTuner(LightningModule):
 
     Args:
         model: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name.
-        rank: Rank of the adapter's matrices.
-        alpha: The update is scaled by ``alpha / rank``.
-        dropout: On the adapter's input.
-        target_modules: Names of the linear layers that are adapted; all of them by default.
-        top_layers: Adapt only so many of the last layers; the backward pass ends there, which makes a step
-            cheaper. All by default.
-        learning_rate: Of AdamW, reached after ``warmup_steps``, then falling along a half cosine to a tenth.
-        weight_decay: Of AdamW.
+        lora: Size and place of the adapter.
+        learning_rate: Peak learning rate of AdamW, reached after ``warmup_steps``; it then falls along a half
+            cosine to a tenth.
+        weight_decay: Weight decay of AdamW.
         warmup_steps: Steps of linear warm-up.
         whole_titles: Learn to write titles freely, to their end. False learns to choose among the
             catalogue's titles, up to where one is told from all others: all that decoding held to the
             catalogue needs, at a third of the tokens.
-        dtype: Of the frozen weights; see `LanguageModel`. The adapter is kept in float32.
+        dtype: Type of the frozen weights; see `LanguageModel`. The adapter is kept in float32.
+
+    Raises:
+        InputError: The model is nowhere to be found, or a number is out of range.
     """
 
     def __init__(
         self,
         model: str = "SmolLM2-135M",
-        rank: int = 16,
-        alpha: float = 32.0,
-        dropout: float = 0.05,
-        target_modules: list[str] | Literal["all-linear"] = "all-linear",
-        top_layers: int | None = None,
+        lora: LoRA = _LORA,
         learning_rate: float = 5e-4,
         weight_decay: float = 0.0,
         warmup_steps: int = 20,
@@ -65,6 +63,11 @@ class TitleTuner(LightningModule):
         dtype: Dtype = "auto",
     ) -> None:
         super().__init__()
+        if not learning_rate > 0 or weight_decay < 0 or warmup_steps < 0:
+            raise InputError(
+                "learning_rate is above 0, weight_decay and warmup_steps are not negative",
+                value=(learning_rate, weight_decay, warmup_steps),
+            )
         self.save_hyperparameters()
         if dtype == "auto":
             dtype = fast_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -73,7 +76,7 @@ class TitleTuner(LightningModule):
         self.whole_titles = whole_titles
         self._trie: TitleTrie | None = None
         self._paths: dict[str, tuple[list[int], list[int]]] = {}  # a title's tokens and where they are chosen
-        self.llm: Any = self._with_adapter(rank, alpha, dropout, target_modules, top_layers)
+        self.llm: Any = lora.adapt(self.lm.base_model)
 
     @property
     def strict_loading(self) -> bool:
@@ -96,11 +99,11 @@ class TitleTuner(LightningModule):
         for title, ids in zip(distinct, tokens, strict=True):
             self._paths[title] = self._trie.walk([*ids, self.lm.end_id])
 
-    def pack(self, lessons: Sequence[Lesson]) -> PackedAnswers:
-        """Lessons as one row for the model, on its device."""
+    def pack(self, texts: Sequence[TrainingText]) -> PackedAnswers:
+        """Prompts and answers as one row for the model, on its device."""
         packed = pack_answers(
-            self.lm.encode([lesson.prompt for lesson in lessons]),
-            [self._answer(lesson.answer) for lesson in lessons],
+            self.lm.encode([text.prompt for text in texts]),
+            [self._answer(text.answer) for text in texts],
         )
         return PackedAnswers(*(part.to(self.device) for part in packed))
 
@@ -120,11 +123,11 @@ class TitleTuner(LightningModule):
         logits: Tensor = output.logits[0]
         return logits
 
-    def training_step(self, batch: list[Lesson], batch_idx: int) -> Tensor:
+    def training_step(self, batch: list[TrainingText], batch_idx: int) -> Tensor:
         """Cross-entropy over the answers' tokens."""
         return self._step(batch, "train")
 
-    def validation_step(self, batch: list[Lesson], batch_idx: int) -> None:
+    def validation_step(self, batch: list[TrainingText], batch_idx: int) -> None:
         """The same on held-out sessions."""
         self._step(batch, "val")
 
@@ -150,50 +153,24 @@ class TitleTuner(LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in learned}
 
-    def _step(self, lessons: list[Lesson], stage: str) -> Tensor:
-        packed = self.pack(lessons)
+    def _step(self, texts: list[TrainingText], stage: str) -> Tensor:
+        packed = self.pack(texts)
         logits = self(packed).float()  # (P, tokens)
         if self._trie is None:
-            loss = cross_entropy(logits, packed.target, reduction="sum") / len(lessons)
+            loss = cross_entropy(logits, packed.target, reduction="sum") / len(texts)
         else:
             begins = packed.place.diff(prepend=packed.place.new_tensor([-1])) != 0
             order = packed.place[begins].tolist()
-            nodes = np.array([node for at in order for node in self._paths[lessons[at].answer][1]])
+            nodes = np.array([node for at in order for node in self._paths[texts[at].answer][1]])
             owner, allowed, _ = self._trie.children(nodes)
             among = (torch.from_numpy(part).to(logits.device) for part in (owner, allowed))
-            loss = cross_entropy_among(logits, packed.target, *among).sum() / len(lessons)
+            loss = cross_entropy_among(logits, packed.target, *among).sum() / len(texts)
         # Of all processes: the adapter that is kept is the best on the whole validation split.
         everywhere = stage == "val"
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(lessons), sync_dist=everywhere)
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(texts), sync_dist=everywhere)
         return loss
 
     def _answer(self, title: str) -> list[int]:
         if title in self._paths:
             return self._paths[title][0]
         return [*self.lm.plain([title])[0], self.lm.end_id]
-
-    def _with_adapter(
-        self, rank: int, alpha: float, dropout: float, modules: Any, top_layers: int | None
-    ) -> Any:
-        from peft import LoraConfig, get_peft_model
-
-        base = self.lm.base_model
-        layers = base.config.get_text_config().num_hidden_layers
-        if modules == "all-linear" and top_layers is not None:  # peft wants names where layers are chosen
-            modules = sorted(
-                {
-                    name.rpartition(".")[2]
-                    for name, part in base.named_modules()
-                    if type(part) is torch.nn.Linear
-                }
-                - {"lm_head"}
-            )
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]
-            lora_dropout=dropout,
-            target_modules=modules,
-            layers_to_transform=None if top_layers is None else list(range(layers - top_layers, layers)),
-            task_type="CAUSAL_LM",
-        )
-        return get_peft_model(base, config)

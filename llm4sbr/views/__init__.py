@@ -1,7 +1,8 @@
 """Stage 1: what a language model makes of each session, inferred once, kept on disk, found by content.
 
-Prompts (`prompts`) go to an engine (`engines`), answers to the store (`store`), their embeddings (`encoder`)
-to the nearest titles (`localization`); `inference` drives it, and `tables` hands the views to stage 2.
+Prompts (`prompts`, `templates`) go to an engine (`engines`), answers to the store (`store`), their embeddings
+(`encoder`) to the nearest titles (`localization`); `inference` drives it, and `tables` hands the views to
+stage 2.
 Names load on first use, so that `import llm4sbr` stays light.
 """
 
@@ -12,26 +13,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llm4sbr.views.encoder import SentenceEncoder
-    from llm4sbr.views.engines.openai_engine import OpenAIEngine
+    from llm4sbr.views.engines.openai_engine import OpenAIEngine, RetryPolicy
     from llm4sbr.views.engines.transformers_engine import TransformersEngine
     from llm4sbr.views.inference.pipeline import infer_views
+    from llm4sbr.views.inference.plan import Selection
     from llm4sbr.views.inference.summary import ViewSummary
     from llm4sbr.views.loading import load_view_table
-    from llm4sbr.views.prompts import DEFAULT_TEMPLATES, PAPER_TEMPLATES, ViewTemplate, load_templates
+    from llm4sbr.views.prompts import PromptOptions
     from llm4sbr.views.store import StoreError, ViewStore
+    from llm4sbr.views.templates import DEFAULT_TEMPLATES, PAPER_TEMPLATES, ViewTemplate, load_templates
 
 _HOME = {
-    "DEFAULT_TEMPLATES": "prompts",
+    "DEFAULT_TEMPLATES": "templates",
     "OpenAIEngine": "engines.openai_engine",
-    "PAPER_TEMPLATES": "prompts",
+    "PAPER_TEMPLATES": "templates",
+    "PromptOptions": "prompts",
+    "RetryPolicy": "engines.openai_engine",
+    "Selection": "inference.plan",
     "SentenceEncoder": "encoder",
     "StoreError": "store",
     "TransformersEngine": "engines.transformers_engine",
     "ViewStore": "store",
     "ViewSummary": "inference.summary",
-    "ViewTemplate": "prompts",
+    "ViewTemplate": "templates",
     "infer_views": "inference.pipeline",
-    "load_templates": "prompts",
+    "load_templates": "templates",
     "load_view_table": "loading",
 }
 
@@ -39,6 +45,9 @@ __all__ = [
     "DEFAULT_TEMPLATES",
     "PAPER_TEMPLATES",
     "OpenAIEngine",
+    "PromptOptions",
+    "RetryPolicy",
+    "Selection",
     "SentenceEncoder",
     "StoreError",
     "TransformersEngine",

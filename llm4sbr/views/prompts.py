@@ -11,15 +11,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
+from functools import cached_property
 
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.views.templates import PLACEHOLDER, ViewTemplate, templates_named
 
 PROMPT_VERSION = 3  # raise it when the same session and template would give another prompt
 UNTITLED = "(untitled item)"
-PLACEHOLDER = "{items}"
 # Joiners that emoji and Persian need; every other invisible format character (bidi overrides, …) goes.
 _KEPT_FORMAT = {"\u200c", "\u200d"}
 _BRACKET_TOKEN = re.compile(
@@ -31,60 +30,43 @@ _LOOKALIKE = str.maketrans("<>[]|", "‹›()¦")
 
 
 @dataclass(frozen=True)
-class ViewTemplate:
-    """How one view asks for the intent.
+class PromptOptions:
+    """What a prompt shows of a session and which questions it asks, the same in tuning and in inference.
 
     Args:
-        name: Name of the view; ``long_term`` and ``short_term`` feed the global and the local interest.
-        template: Prompt text with ``{items}`` exactly once, where the numbered titles go.
-        max_items: Show at most the latest this many clicks; overrides the run's setting.
+        templates: ``default``, ``later``, ``paper``, a YAML or JSON file of view templates (see
+            `load_templates`), or the templates themselves; one per view, in the order of
+            ``SessionBatch.views``.
+        max_items: A prompt shows at most the latest this many clicks; a template's own setting overrides it.
+        max_title_chars: Longer titles are cut.
 
     Raises:
-        InputError: The name is empty, ``{items}`` does not stand exactly once, or ``max_items`` is below 1.
+        InputError: A number is below 1, the file cannot be read, or two templates have one name.
     """
 
-    name: str
-    template: str
-    max_items: int | None = None
+    templates: str | tuple[ViewTemplate, ...] = "default"
+    max_items: int = 20
+    max_title_chars: int = 100
 
     def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise InputError("a view template needs a name", value=self.name)
-        if self.template.count(PLACEHOLDER) != 1:
-            raise InputError(
-                f"the template of view {self.name!r} must contain {PLACEHOLDER} exactly once",
-                value=self.template,
-                hint=f"Write {PLACEHOLDER} where the clicked titles should stand",
-            )
-        if self.max_items is not None and self.max_items < 1:
-            raise InputError(f"max_items of view {self.name!r} must be at least 1", value=self.max_items)
+        for name in ("max_items", "max_title_chars"):
+            if getattr(self, name) < 1:
+                raise InputError(f"prompts.{name} is at least 1", value=getattr(self, name))
+        names = [view.name for view in self.views]
+        if not names or len(set(names)) != len(names):
+            raise InputError("each view needs one template, and each its own name", value=names)
+
+    @cached_property
+    def views(self) -> tuple[ViewTemplate, ...]:
+        """The templates, read once."""
+        return templates_named(self.templates) if isinstance(self.templates, str) else self.templates
+
+    def titles(self, catalogue: Catalogue) -> list[str]:
+        """Every title of a catalogue as these prompts show it, without the blank ones."""
+        return shown_titles(catalogue.titles, self.max_title_chars)
 
 
-# The question comes last and is short: all prefixes of a session and all views share what stands before.
-_INSTRUCTION = (
-    "A visitor of a shop clicked these items, oldest first. Guess one item that interests this visitor: for "
-    "the long term judge by the whole session, for the short term by the latest clicks. "
-    "Only output the item name.\n{items}\n"
-)
-DEFAULT_TEMPLATES = (
-    ViewTemplate("long_term", f"{_INSTRUCTION}Long-term interest:"),
-    ViewTemplate("short_term", f"{_INSTRUCTION}Short-term interest:"),
-)
-# As the paper asks (Fig. 2, arXiv:2402.13840): the items, then the whole question.
-PAPER_TEMPLATES = (
-    ViewTemplate(
-        "long_term",
-        "A user clicked these items, oldest first:\n{items}\n"
-        "Judging by the whole session, guess one item that interests this user in the long term. "
-        "Only output the item name.",
-    ),
-    ViewTemplate(
-        "short_term",
-        "A user clicked these items, oldest first:\n{items}\n"
-        "Judging by the latest clicks, guess one item that interests this user in the short term. "
-        "Only output the item name.",
-    ),
-)
+DEFAULT_PROMPTS = PromptOptions()
 
 
 def sanitize_title(title: str, max_chars: int = 100) -> str:
@@ -122,9 +104,7 @@ def build_prompt(
     template: ViewTemplate,
     prefix: Sequence[int],
     catalogue: Catalogue,
-    *,
-    max_items: int = 20,
-    max_title_chars: int = 100,
+    options: PromptOptions = DEFAULT_PROMPTS,
 ) -> str:
     """Write the prompt of one session prefix; the target is not an argument, so it cannot leak.
 
@@ -132,12 +112,11 @@ def build_prompt(
         template: The view's template.
         prefix: Clicked items 1..V, oldest first.
         catalogue: Where the titles are.
-        max_items: Show at most the latest this many clicks, numbered from 1; see `window`.
-        max_title_chars: Longer titles are cut.
+        options: How many clicks, numbered from 1 (see `window`), and how much of their titles it shows.
     """
-    shown = window(prefix, catalogue, template.max_items or max_items)
+    shown = window(prefix, catalogue, template.max_items or options.max_items)
     lines = "\n".join(
-        f"{number}. {sanitize_title(catalogue.title(item), max_title_chars)}"
+        f"{number}. {sanitize_title(catalogue.title(item), options.max_title_chars)}"
         for number, item in enumerate(shown, start=1)
     )
     before, after = template.template.split(PLACEHOLDER)  # str.format would trip over a title's braces
@@ -163,60 +142,3 @@ def window(prefix: Sequence[int], catalogue: Catalogue, max_items: int) -> Seque
     latest = prefix[-max_items:]
     may_begin = range(max_items // 2 + 1)
     return latest[min(may_begin, key=lambda at: catalogue.digests[latest[at] - 1]) :]
-
-
-def templates_named(name: str) -> tuple[ViewTemplate, ...]:
-    """``default``, ``paper``, or a file for `load_templates`."""
-    known = {"default": DEFAULT_TEMPLATES, "paper": PAPER_TEMPLATES}
-    return known[name] if name in known else load_templates(name)
-
-
-def load_templates(path: str | Path) -> tuple[ViewTemplate, ...]:
-    """Read view templates from YAML or JSON, in the order of the views.
-
-    Either a mapping ``name: template``, or a list of ``{name, template, max_items}``.
-
-    Raises:
-        InputError: The file is missing, is neither form, names a view twice or has a bad template.
-    """
-    path = Path(path)
-    try:
-        raw = import_module("yaml").safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
-    except OSError as error:
-        raise InputError("the templates cannot be read", path=path, hint=str(error)) from error
-    except Exception as error:
-        raise InputError(f"not valid YAML or JSON: {error}", path=path) from error
-    if isinstance(raw, dict):
-        raw = [{"name": name, "template": template} for name, template in raw.items()]
-    if not isinstance(raw, list) or not raw:
-        raise InputError(
-            "no templates found",
-            path=path,
-            hint="Write a mapping of view name to template, or a list of them",
-        )
-    templates = tuple(_one_template(entry, path, row) for row, entry in enumerate(raw, start=1))
-    names = [template.name for template in templates]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError("two templates have the same view name", path=path, value=name)
-    return templates
-
-
-def _one_template(entry: object, path: Path, row: int) -> ViewTemplate:
-    if not isinstance(entry, dict) or not {"name", "template"} <= set(entry) <= {
-        "name",
-        "template",
-        "max_items",
-    }:
-        raise InputError(
-            "a template has the fields name, template, max_items", path=path, row=row, value=entry
-        )
-    name, template, max_items = entry["name"], entry["template"], entry.get("max_items")
-    if not isinstance(name, str) or not isinstance(template, str):
-        raise InputError("name and template must be text", path=path, row=row, value=entry)
-    if max_items is not None and type(max_items) is not int:
-        raise InputError("max_items must be a whole number", path=path, row=row, value=max_items)
-    try:
-        return ViewTemplate(name, template, max_items)
-    except InputError as error:
-        raise InputError(error.problem, path=path, row=row, value=error.value, hint=error.hint) from error

@@ -95,3 +95,9 @@ def test_a_trainer_without_our_data_module_is_told(titles_store, tmp_path):
                       enable_progress_bar=False, default_root_dir=tmp_path)  # fmt: skip
     with pytest.raises(InputError, match="data module"):
         trainer.fit(model, loader)
+
+
+@pytest.mark.parametrize("bad", [{"max_device_share": 1.5}, {"max_device_share": -0.1}, {"r": 0}])
+def test_a_number_out_of_range_is_refused(bad):
+    with pytest.raises(InputError, match=next(iter(bad))):
+        ViewCache("views", **bad)

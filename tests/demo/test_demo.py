@@ -28,7 +28,13 @@ def ratings(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("bad", [{"epochs": 0}, {"sessions": 0}, {"stories": -1}, {"threads": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"epochs": 0}, {"sessions": 0}, {"stories": -1}, {"threads": 0}),
+        *({"max_length": 0}, {"max_items": 0}, {"llm_seconds": -1.0}),
+    ],
+)
 def test_an_option_out_of_range_is_named(bad, tmp_path):
     (name,) = bad
     with pytest.raises(InputError, match=name):

@@ -11,7 +11,7 @@ from scripts import EXPERIMENTS
 from views_stubs import StubEngine
 
 from llm4sbr.datamodules import AmazonBeauty, KCore, SplitBy
-from llm4sbr.views import infer_views
+from llm4sbr.views import Selection, infer_views
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.store import ViewStore
 
@@ -46,7 +46,9 @@ def root(tmp_path_factory):
     for name in ("beauty", "titles"):
         title_views(whole, root / "views" / name, Wide())
     with ViewStore(root / "views" / "beauty-core") as store:
-        infer_views(core, store, encoder=Wide(), engine=StubEngine(), limit=40, progress=False)
+        infer_views(
+            core, store, encoder=Wide(), engine=StubEngine(), sessions=Selection(limit=40), progress=False
+        )
     return root
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llm4sbr.views.engines.openai_engine import OpenAIEngine
+from llm4sbr.views.engines.openai_engine import OpenAIEngine, RetryPolicy
 
 
 def completion(text: str | None, finish: str = "stop", **fields: Any) -> dict[str, Any]:
@@ -195,8 +195,11 @@ def until(condition, seconds=5.0):
 
 
 def engine_for(*servers, **options):
-    options = {"timeout": 5.0, "backoff": 0.02, "retries": 3, "concurrency": 8, "max_outage": 10.0} | options
-    return OpenAIEngine("m", ",".join(server.url for server in servers), **options)
+    """An engine with little patience; options of `RetryPolicy` may stand among the engine's."""
+    waits = {"timeout": 5.0, "backoff": 0.02, "retries": 3, "max_outage": 10.0}
+    retry = RetryPolicy(**{name: options.pop(name, value) for name, value in waits.items()})
+    urls = ",".join(server.url for server in servers)
+    return OpenAIEngine("m", urls, **{"concurrency": 8, "retry": retry, **options})
 
 
 def collect(replies):

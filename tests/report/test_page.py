@@ -31,6 +31,7 @@ from llm4sbr.report.records import (
     SplitFacts,
     ViewStory,
 )
+from llm4sbr.views.inference.summary import AnswerCounts
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7 * 7 }} \x00\x07\ud800"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -85,7 +86,15 @@ def report(**changes):
         "title": "LLM4SBR on a test",
         "data": DataFacts("Test data", 1345, (SplitFacts("train", 10, 100, 90),), "How it was split."),
         "intents": IntentFacts(
-            "SmolLM2", "MiniLM", 300, 400, 590, 10, 600, 3, 333, 80.0, {"train": 0.004, "test": 0.01}
+            "SmolLM2",
+            "MiniLM",
+            300,
+            400,
+            590,
+            10,
+            AnswerCounts(600, 3, 0, 333),
+            80.0,
+            {"train": 0.004, "test": 0.01},
         ),
         "runs": (run("SR-GNN"), run("Wrapped", 0.01)),
         "stories": (story(),),

@@ -15,7 +15,6 @@ from lightning.pytorch import LightningModule
 
 from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import GRU4Rec
-from llm4sbr.cli import views as command
 from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.runs import budget
@@ -29,8 +28,9 @@ from llm4sbr.runs.budget import (
 )
 from llm4sbr.runs.saved_run import load_run
 from llm4sbr.runs.uncertainty import session_entropies
-from llm4sbr.views.inference.options import LocalModel
+from llm4sbr.views.inference.options import Localisation, LocalModel
 from llm4sbr.views.inference.sessions import session_keys
+from llm4sbr.views.store import ViewStore
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 ALL = ("train", "validate", "test")
@@ -318,48 +318,52 @@ def stub_engine(stubs, monkeypatch):
     """The command with an engine and an encoder that take no time."""
     engine = stubs.StubEngine()
     monkeypatch.setattr(LocalModel, "engine", lambda *_: engine)
-    monkeypatch.setattr(command, "SentenceEncoder", lambda *_, **__: stubs.StubEncoder())
+    monkeypatch.setattr(Localisation, "text_encoder", lambda *_: stubs.StubEncoder())
     return engine
 
 
-def infer_words(shop, out, *more):
+def infer_words(shop, out, *more, command="infer"):
     data = ["--data", "SessionDataModule", "--data.data_dir", str(shop), "--data.split.by", "column"]
     data += ["--data.cache_dir", str(shop / "cache")]
-    return ["views", "infer", *data, "--out", str(out), "--splits", "[train,validate,test]", *more]
+    return ["views", command, *data, "--out", str(out), "--sessions.splits", "[train,validate,test]", *more]
 
 
 def test_the_command_asks_about_the_chosen_sessions_alone(
     shop, run_folder, data, tmp_path, stub_engine, capsys
 ):
     """Seen to fail with ``only`` not handed on to `infer_views`, and with it not handed to `plan_views`."""
-    more = ("--bare_run", str(run_folder))
-    assert main(infer_words(shop, tmp_path / "v", "--budget", "0.2", *more)) == 0
+    more = ("--sessions.bare_run", str(run_folder))
+    assert main(infer_words(shop, tmp_path / "v", "--sessions.budget", "0.2", *more)) == 0
     total = len(order_of_need(data, bare_model(run_folder, data), ALL))
     chosen = how_many(0.2, total)
     shown = capsys.readouterr().out
     assert f"Budget: {chosen} of {total} distinct sessions" in shown
     assert f"{chosen} of {total} distinct sessions selected" in shown
-    with command.ViewStore(tmp_path / "v") as store:
+    with ViewStore(tmp_path / "v") as store:
         spec = next(one for one in store.view_specs() if one.source == "llm")
         known = {key for answers in spec.answers for key, _ in store.answers(answers)}
     assert known == set(sessions_within(0.2, run_folder, data, ALL))
     # A larger budget asks about what is missing, no more.
     before = len(stub_engine.asked)
-    assert main(infer_words(shop, tmp_path / "v", "--budget", str(chosen + 3), *more)) == 0
+    assert main(infer_words(shop, tmp_path / "v", "--sessions.budget", str(chosen + 3), *more)) == 0
     assert f"{2 * chosen} answers reused" in capsys.readouterr().out
     assert len(stub_engine.asked) - before <= 6
-    assert main(infer_words(shop, tmp_path / "w", "--budget", "2", "--dry_run", "true", *more)) == 0
-    assert "4 prompts" in capsys.readouterr().out
+    words = infer_words(shop, tmp_path / "w", "--sessions.budget", "2", *more, command="estimate")
+    assert main([*words, "--prices.answer", "1e6"]) == 0
+    told = capsys.readouterr().out
+    assert "4 prompts" in told
+    assert "cost: 96.00 at most" in told
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (("--budget", "0.1"), "go together"),
-        (("--bare_run", "runs/x"), "go together"),
-        (("--budget", "1.5", "--bare_run", "runs/x"), "from 0.0 to 1.0"),
-        (("--budget", "5", "--bare_run", "runs/x"), "no such run"),
-        (("--budget", "5", "--bare_run", "runs/x", "--source", "titles"), "cost nothing"),
+        (("--sessions.budget", "0.1"), "go together"),
+        (("--sessions.bare_run", "runs/x"), "go together"),
+        (("--sessions.budget", "1.5", "--sessions.bare_run", "runs/x"), "from 0.0 to 1.0"),
+        (("--sessions.budget", "5", "--sessions.bare_run", "runs/x"), "no such run"),
+        (("--sessions.budget", "5", "--sessions.bare_run", "runs/x", "--source", "titles"), "cost nothing"),
     ],
 )
 def test_the_command_refuses_a_budget_it_cannot_spend(shop, tmp_path, stub_engine, capsys, more, told):

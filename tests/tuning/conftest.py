@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from llm4sbr.tuning.lora import LoRA
 from llm4sbr.tuning.tuner import TitleTuner
 
 
@@ -8,7 +9,8 @@ from llm4sbr.tuning.tuner import TitleTuner
 def tuner(tiny_llm):
     def make(**options):
         torch.manual_seed(0)
-        settings = {"rank": 4, "dropout": 0.0, "dtype": "float32", "learning_rate": 5e-3, "warmup_steps": 2}
+        settings = {"dtype": "float32", "learning_rate": 5e-3, "warmup_steps": 2}
+        settings["lora"] = LoRA(rank=4, dropout=0.0)
         return TitleTuner(tiny_llm, **{**settings, **options})
 
     return make

@@ -5,11 +5,14 @@ import torch
 from lightning.pytorch import Trainer
 from shops import SOAPS, write_shop
 
+from llm4sbr import InputError
 from llm4sbr.cli.main import main
-from llm4sbr.tuning.lessons import LessonDataModule, SessionLessons
-from llm4sbr.tuning.tuner import Lesson, TitleTuner
+from llm4sbr.tuning.lora import LoRA
+from llm4sbr.tuning.training_texts import SessionTexts, TrainingTextDataModule
+from llm4sbr.tuning.tuner import TitleTuner, TrainingText
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, build_prompt
+from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions, build_prompt
+from llm4sbr.views.templates import DEFAULT_TEMPLATES, LATER_TEMPLATES, templates_named
 
 
 @pytest.fixture
@@ -36,14 +39,14 @@ def learned(model):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_it_learns_a_few_lessons_by_heart(tuner, source, whole):
+def test_it_learns_a_few_texts_by_heart(tuner, source, whole):
     """The loss falls to a fifth. Seen to fail with the adapter's weights frozen."""
     model = tuner(whole_titles=whole)
     titles = list(source.catalogue.titles)
     model.learn_titles(titles)
     part = source.examples("train")
-    lessons = [
-        Lesson(build_prompt(DEFAULT_TEMPLATES[n % 2], part.prefix(n), source.catalogue), titles[n])
+    texts = [
+        TrainingText(build_prompt(DEFAULT_TEMPLATES[n % 2], part.prefix(n), source.catalogue), titles[n])
         for n in range(8)
     ]
     model.log = lambda *args, **kwargs: None
@@ -51,7 +54,7 @@ def test_it_learns_a_few_lessons_by_heart(tuner, source, whole):
     frozen = [p.clone() for p in model.parameters() if not p.requires_grad]
     losses = []
     for _ in range(25):
-        loss = model.training_step(lessons, 0)
+        loss = model.training_step(texts, 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -73,7 +76,7 @@ def test_the_loss_is_the_negative_log_likelihood_of_held_decoding(tuner, source,
     ((reply,),) = engine.generate([prompt])
     for choice in reply.outcome.choices:
         with torch.no_grad():
-            loss = model._step([Lesson(prompt, choice.text)], "train")
+            loss = model._step([TrainingText(prompt, choice.text)], "train")
         assert float(torch.exp(-loss)) == pytest.approx(choice.probability, rel=2e-3)
 
 
@@ -84,10 +87,11 @@ def test_a_checkpoint_holds_the_adapter_alone_and_training_goes_on(tuner, source
         torch.manual_seed(1)
         model = tuner()
         model.learn_titles(source.catalogue.titles)
-        lessons = LessonDataModule(source, templates=DEFAULT_TEMPLATES[:1], batch_size=2, limit=12)
+        prompts = PromptOptions(DEFAULT_TEMPLATES[:1])
+        texts = TrainingTextDataModule(source, prompts, batch_size=2, limit=12)
         run = trainer(tmp_path, max_steps=steps, max_epochs=-1, limit_val_batches=0)
         model.trainer = run
-        loader = lessons._loader("train", 12, shuffle=False)
+        loader = texts._loader("train", 12, shuffle=False)
         model.configure_optimizers = lambda: torch.optim.AdamW(learnable(model), lr=1e-2)
         run.fit(model, loader, ckpt_path=checkpoint, weights_only=True)
         return run, model
@@ -102,6 +106,9 @@ def test_a_checkpoint_holds_the_adapter_alone_and_training_goes_on(tuner, source
     raw = torch.load(path, weights_only=True)
     assert set(raw["state_dict"]) == set(learned(half))
     assert path.stat().st_size < 600_000
+    again = TitleTuner.load_from_checkpoint(path, weights_only=True)
+    assert again.hparams.lora == LoRA(rank=4, dropout=0.0)
+    assert all(torch.equal(value, learned(half)[name]) for name, value in learned(again).items())
     resumed, model = fit(6, path)
     assert resumed.global_step == 6
     for name, value in learned(model).items():
@@ -109,24 +116,73 @@ def test_a_checkpoint_holds_the_adapter_alone_and_training_goes_on(tuner, source
         assert torch.allclose(value, straight[name], atol=1e-5), name
 
 
-def test_lessons_never_show_their_target_and_stay_in_their_split(source):
-    lessons = LessonDataModule(source, prefixes=3, limit=20)
-    train = SessionLessons(
-        source.examples("train"), source.catalogue, DEFAULT_TEMPLATES, 20, 100, 3, 20, seed=0
-    )
+def test_texts_never_show_their_target_and_stay_in_their_split(source):
+    texts = TrainingTextDataModule(source, prefixes=3, limit=20)
+    train = SessionTexts(source.examples("train"), source.catalogue, DEFAULT_PROMPTS, 3, 20, seed=0)
     assert 0 < sum(map(len, train.runs)) <= 20
     for run in train.runs:
         assert 1 <= len(run) <= 3
         assert len(set(source.examples("train").session[run])) == 1
         assert list(run) == list(range(run[0], run[0] + len(run)))
     for at, run in enumerate(train.runs):
-        for row, lesson in zip(run, train[at], strict=True):
+        for row, text in zip(run, train[at], strict=True):
             target = int(source.examples("train").target[row])
-            assert lesson.answer == source.catalogue.title(target)
+            assert text.answer == source.catalogue.title(target)
             known = target in source.examples("train").prefix(int(row))
-            assert (lesson.answer in lesson.prompt) == known
-    assert len(list(lessons.train_dataloader())) > 0
-    assert len(list(lessons.val_dataloader())) > 0
+            assert (text.answer in text.prompt) == known
+    assert len(list(texts.train_dataloader())) > 0
+    assert len(list(texts.val_dataloader())) > 0
+
+
+def test_the_long_view_learns_any_later_click_and_the_short_one_the_next(source):
+    """Seen to fail with the next click for both, and with the draw going on into the next session."""
+    part = source.examples("train")
+    texts = SessionTexts(part, source.catalogue, PromptOptions("later"), 64, None, seed=0)
+    torch.manual_seed(0)
+    for at, rows in enumerate(texts.runs):
+        titles = [source.catalogue.title(int(part.target[row])) for row in rows]
+        found = [{view.name: set() for view in LATER_TEMPLATES} for _ in rows]
+        for _ in range(200):
+            for place, text in enumerate(texts[at]):
+                view = "long_term" if "Long-term interest:" in text.prompt else "short_term"
+                found[place][view].add(text.answer)
+        for place, answers in enumerate(found):
+            assert answers["short_term"] == {titles[place]}
+            assert answers["long_term"] == set(titles[place:])
+    assert max(len(rows) for rows in texts.runs) > 2  # or nothing was later
+
+
+def test_the_later_templates_ask_what_the_default_ones_ask():
+    assert [(one.name, one.template) for one in LATER_TEMPLATES] == [
+        (one.name, one.template) for one in DEFAULT_TEMPLATES
+    ]
+    assert templates_named("later") == LATER_TEMPLATES
+    assert [one.target for one in LATER_TEMPLATES] == ["later", "next"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"top_layers": 0}),
+        *({"learning_rate": 0.0}, {"weight_decay": -1.0}, {"warmup_steps": -1}),
+        *({"batch_size": 0}, {"prefixes": 0}, {"limit": 0}, {"num_workers": -1}),
+    ],
+)
+def test_a_number_out_of_range_is_named(bad, source):
+    (name,) = bad
+    makes = TitleTuner
+    if name in LoRA.__dataclass_fields__:
+        makes = LoRA
+    elif name in ("batch_size", "prefixes", "limit", "num_workers"):
+        makes, bad = TrainingTextDataModule, {"source": source, **bad}
+    with pytest.raises(InputError, match=name):
+        makes(**bad)
+
+
+def test_more_top_layers_than_the_model_has_are_refused(tuner):
+    """Seen to fail with negative layer numbers handed to peft."""
+    with pytest.raises(InputError, match="the model has 2 layers"):
+        tuner(lora=LoRA(top_layers=3))
 
 
 def test_the_command_line_tunes_and_resumes(tiny_llm, tmp_path, monkeypatch, capsys):
@@ -143,10 +199,19 @@ def test_the_command_line_tunes_and_resumes(tiny_llm, tmp_path, monkeypatch, cap
     )
     words = [
         *("tune-llm", "--data", "SessionDataModule", "--data.data_dir", str(folder)),
-        *("--data.split.by", "column", "--model.model", tiny_llm, "--model.rank", "2", "--out", "adapter"),
+        *(
+            "--data.split.by",
+            "column",
+            "--model.model",
+            tiny_llm,
+            "--model.lora.rank",
+            "2",
+            "--out",
+            "adapter",
+        ),
         *("--model.dtype", "float32", "--trainer.accelerator", "cpu", "--trainer.logger", "false"),
         *("--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", "runs"),
-        *("--lessons.batch_size", "2", "--trainer.max_steps"),
+        *("--texts.batch_size", "2", "--trainer.max_steps"),
     ]
     steps, step = [], TitleTuner.training_step
 

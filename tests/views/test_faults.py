@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from llm4sbr.views import infer_views
+from llm4sbr.views import Selection, infer_views
 from llm4sbr.views.store import StoreError, ViewStore
 
 
@@ -146,7 +146,7 @@ def test_a_torn_tail_costs_the_tail_alone(stubs, forked, straight, tmp_path, har
         assert known == sorted(known, reverse=True)  # nothing is missing before something that is there
         assert len(found) <= len(reported) + 8  # one batch was written and not yet reported
     assert len(ends) > 3
-    assert infer(stubs, torn).answers == len(stored(straight[0])[0])
+    assert infer(stubs, torn).answers.total == len(stored(straight[0])[0])
     same(torn, straight[0])
 
 
@@ -203,7 +203,7 @@ def test_failures_are_stored_listed_and_asked_again(stubs, straight, tmp_path):
         assert len(entries) == failed
         assert not {key for key, _ in entries} & store.localised_keys(spec)
     part = infer(stubs, tmp_path, stubs.FailingEngine(lambda prompt: len(prompt) % 2 == 0))
-    assert part.asked > 0
+    assert part.usage.prompts > 0
     assert sum(part.failures.values()) < failed
     last = stubs.StubEngine()
     assert not infer(stubs, tmp_path, last).failures
@@ -219,8 +219,8 @@ def test_equal_prompts_are_asked_once_ever(stubs, tmp_path):
     asked, rows = [], 0
     for limit in (7, 20, 60, None):
         engine = stubs.StubEngine(batch_size=6)
-        summary = infer(stubs, tmp_path, engine, source, limit=limit)
-        asked, rows = [*asked, *engine.asked], summary.answers
+        summary = infer(stubs, tmp_path, engine, source, sessions=Selection(limit=limit))
+        asked, rows = [*asked, *engine.asked], summary.answers.total
     assert len(asked) == len(set(asked)) < rows
     other = stubs.StubEngine(name="another model")
     infer(stubs, tmp_path, other, source)

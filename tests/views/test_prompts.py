@@ -2,14 +2,13 @@ import pytest
 
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.views.prompts import (
+from llm4sbr.views.prompts import PromptOptions, build_prompt, sanitize_title, window
+from llm4sbr.views.templates import (
     DEFAULT_TEMPLATES,
+    LATER_TEMPLATES,
     PAPER_TEMPLATES,
     ViewTemplate,
-    build_prompt,
     load_templates,
-    sanitize_title,
-    window,
 )
 
 HOSTILE = [
@@ -66,8 +65,37 @@ def test_order_latest_items_and_numbering():
     catalogue = Catalogue(tuple("abcd"), ("A", "B", "C", "D"))
     template = ViewTemplate("v", "<{items}>")
     assert build_prompt(template, (2, 1, 2), catalogue) == "<1. B\n2. A\n3. B>"
-    assert build_prompt(template, (1, 2, 3, 4), catalogue, max_items=2) == "<1. C\n2. D>"
+    assert build_prompt(template, (1, 2, 3, 4), catalogue, PromptOptions(max_items=2)) == "<1. C\n2. D>"
     assert build_prompt(ViewTemplate("v", "<{items}>", max_items=1), (1, 2), catalogue) == "<1. B>"
+
+
+def test_options_cut_titles_and_read_their_templates_once(tmp_path):
+    catalogue = Catalogue(("a", "b"), ("A long title", ""))
+    options = PromptOptions(max_title_chars=4)
+    assert build_prompt(ViewTemplate("v", "<{items}>"), (1,), catalogue, options) == "<1. A l…>"
+    assert options.titles(catalogue) == ["A l…"]
+    assert (options.views, PromptOptions("paper").views) == (DEFAULT_TEMPLATES, PAPER_TEMPLATES)
+    assert PromptOptions("later").views == PromptOptions(LATER_TEMPLATES).views == LATER_TEMPLATES
+    path = tmp_path / "views.yaml"
+    path.write_text("mood: 'Mood of {items}?'")
+    own = PromptOptions(str(path))
+    path.unlink()
+    assert own.views == (ViewTemplate("mood", "Mood of {items}?"),)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"max_items": 0}, "max_items is at least 1"),
+        ({"max_title_chars": 0}, "max_title_chars is at least 1"),
+        ({"templates": ()}, "its own name"),
+        ({"templates": DEFAULT_TEMPLATES * 2}, "its own name"),
+        ({"templates": "no/such.yaml"}, "cannot be read"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, told):
+    with pytest.raises(InputError, match=told):
+        PromptOptions(**options)
 
 
 @pytest.mark.parametrize("max_items", [1, 2, 3, 4, 7, 20])
@@ -103,8 +131,8 @@ def test_templates_from_files(tmp_path):
     path.write_text("long_term: 'a {items}'\nshort_term: 'b {items}'\nmood: 'c {items}'\n")
     assert [view.name for view in load_templates(path)] == ["long_term", "short_term", "mood"]
     path = tmp_path / "views.json"
-    path.write_text('[{"name": "x", "template": "{items}?", "max_items": 3}]')
-    assert load_templates(path) == (ViewTemplate("x", "{items}?", 3),)
+    path.write_text('[{"name": "x", "template": "{items}?", "max_items": 3, "target": "later"}]')
+    assert load_templates(path) == (ViewTemplate("x", "{items}?", 3, "later"),)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +146,7 @@ def test_templates_from_files(tmp_path):
         ("- {name: a}", "fields"),
         ("- {name: a, template: '{items}', max_items: many}", "whole number"),
         ("- {name: a, template: '{items}', max_items: 0}", "at least 1"),
+        ("- {name: a, template: '{items}', target: last}", "'next' or 'later'"),
         ("- {name: a, template: '{items}'}\n- {name: a, template: 'x {items}'}", "same view name"),
         ("'': '{items}'", "needs a name"),
     ],

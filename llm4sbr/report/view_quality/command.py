@@ -17,13 +17,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.examples import Examples, ExampleSource, Split
+from llm4sbr.contracts.examples import SPLITS, Examples, ExampleSource, Split
 from llm4sbr.report.page import write_whole
 from llm4sbr.report.view_quality.answers import AnswerFacts, count_answers
 from llm4sbr.report.view_quality.json import to_json
 from llm4sbr.report.view_quality.measure import measure
 from llm4sbr.report.view_quality.page import render
-from llm4sbr.report.view_quality.records import QualityReport
+from llm4sbr.report.view_quality.records import MeasuredData, MeasuredViews, Provenance, QualityReport
 from llm4sbr.report.view_quality.samples import tell_samples
 from llm4sbr.report.view_quality.text import to_text
 from llm4sbr.views.inference.summary import normal_titles
@@ -86,14 +86,14 @@ def views_report(
         )
     words = ["--data", type(data).__name__, "--store", store, "--split", split, "--seed", str(seed)]
     called = Path(sys.argv[0]).name in ("llm4sbr", "__main__.py")  # from a shell: the command as it was typed
-    report = replace(
-        report,
-        data=type(data).__name__,
+    made = replace(
+        report.made,
         command=shlex.join(["llm4sbr", *(sys.argv[1:] if called else ["views", "report", *words])]),
         date=date.today().isoformat(),
         machine=f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         versions={name: version(name) for name in _VERSIONS},
     )
+    report = replace(report, made=made)
     print(to_text(report))
     if json is not None:
         write_whole(json, to_json(report))
@@ -136,30 +136,31 @@ def measure_store(
     answers = _answer_facts(store, chosen, only, split)
     views = tuple(replace(view, answers=answers.get(view.view)) for view in measured.views)
     return QualityReport(
-        store=str(store.path),
-        spec=chosen.describe(),
-        source=chosen.source,
-        model=chosen.answers[0].engine.model.name if chosen.answers else "",
-        encoder=chosen.encoder.name,
-        r=chosen.r,
-        data=type(source).__name__,
-        split=split,
-        num_items=source.catalogue.num_items,
-        examples=int(known.sum()),
-        covered=len(measured.rows),
-        sessions=len(np.unique(examples.session[measured.rows])),
-        targets=len(np.unique(examples.target[measured.rows])),
-        coverage={
-            name: coverage[name] for name in ("train", "validate", "test", "predict") if name in coverage
-        },
+        measured=MeasuredViews(
+            store=str(store.path),
+            spec=chosen.describe(),
+            source=chosen.source,
+            encoder=chosen.encoder.name,
+            r=chosen.r,
+            model=chosen.answers[0].engine.model.name if chosen.answers else "",
+        ),
+        data=MeasuredData(
+            name=type(source).__name__,
+            split=split,
+            num_items=source.catalogue.num_items,
+            examples=int(known.sum()),
+            covered=len(measured.rows),
+            sessions=len(np.unique(examples.session[measured.rows])),
+            targets=len(np.unique(examples.target[measured.rows])),
+            coverage={name: coverage[name] for name in SPLITS if name in coverage},
+        ),
         views=views,
         references=measured.references,
         samples=tell_samples(source.catalogue, store, chosen, examples, measured, samples, seed),
         runs=tuple(store.runs(chosen)),
         draws=draws,
         seed=seed,
-        seconds=time.perf_counter() - began,
-        device=device,
+        made=Provenance(device=device, seconds=time.perf_counter() - began),
     )
 
 

@@ -33,13 +33,14 @@ _COSTS = (
 
 def to_json(report: QualityReport) -> str:
     """The figures as JSON text; titles and answers of the samples are left out."""
+    made = report.made
     told = {
         "benchmark": "views-report",
-        "command": report.command,
-        "date": report.date,
-        "machine": report.machine,
-        "device": report.device,
-        "versions": dict(report.versions),
+        "command": made.command,
+        "date": made.date,
+        "machine": made.machine,
+        "device": made.device,
+        "versions": dict(made.versions),
         "verdict": report.verdict,
         "rows": list(_rows(report)),
     }
@@ -47,14 +48,14 @@ def to_json(report: QualityReport) -> str:
 
 
 def _rows(report: QualityReport) -> Iterator[dict[str, Any]]:
-    data = f"{report.data}, {report.split} split"
-    yield _row("items", report.num_items, "items", data)
-    yield _row("examples whose next item is known", report.examples, "examples", data)
-    yield _row("examples with every view", report.covered, "examples", f"{data}; views {report.spec}")
-    yield _row("sessions of those", report.sessions, "sessions", data)
-    for split, share in report.coverage.items():
+    data, views = f"{report.data.name}, {report.data.split} split", report.measured.spec
+    yield _row("items", report.data.num_items, "items", data)
+    yield _row("examples whose next item is known", report.data.examples, "examples", data)
+    yield _row("examples with every view", report.data.covered, "examples", f"{data}; views {views}")
+    yield _row("sessions of those", report.data.sessions, "sessions", data)
+    for split, share in report.data.coverage.items():
         yield _row(f"{split} examples with every view", _percent(share), "%", "")
-    for place, told in RANKINGS.items() if report.covered else ():
+    for place, told in RANKINGS.items() if report.data.covered else ():
         for one in report.rankings:
             for metric, found in getattr(one, place).items():
                 yield _estimate(f"{one.name}: {metric} {told}", found, "%", report)
@@ -76,15 +77,15 @@ def _rows(report: QualityReport) -> Iterator[dict[str, Any]]:
         }
         for what, count in counts.items():
             if count is not None:
-                yield _row(f"{name}: {what}", count, "items", f"{report.covered} examples")
+                yield _row(f"{name}: {what}", count, "items", f"{report.data.covered} examples")
         for what, value in shares.items():
             if value is not None:
-                yield _row(f"{name}: {what}", _percent(value), "%", f"{report.covered} examples")
+                yield _row(f"{name}: {what}", _percent(value), "%", f"{report.data.covered} examples")
         if view.answers is not None and view.answers.answers:
             yield from _answers(name, view.answers)
     for field, what, unit in _COSTS if report.runs else ():
         yield _row(what, round(sum(getattr(run, field) for run in report.runs), 1), unit, report.cost)
-    yield _row("time of measuring", round(report.seconds, 1), "s", "")
+    yield _row("time of measuring", round(report.made.seconds, 1), "s", "")
 
 
 def _answers(name: str, facts: AnswerFacts) -> Iterator[dict[str, Any]]:
@@ -97,7 +98,7 @@ def _answers(name: str, facts: AnswerFacts) -> Iterator[dict[str, Any]]:
 
 
 def _estimate(what: str, found: Estimate, unit: str, report: QualityReport) -> dict[str, Any]:
-    note = f"{report.covered} examples of {report.sessions} sessions"
+    note = f"{report.data.covered} examples of {report.data.sessions} sessions"
     if found.low is not None and found.high is not None:
         note += f", 95 % interval {[_percent(found.low), _percent(found.high)]}, {report.draws} draws"
     return _row(what, _percent(found.value), unit, note)

@@ -89,36 +89,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class QualityReport:
-    """Everything that is told.
+class MeasuredViews:
+    """Which views are measured.
 
     Args:
         store: The store's folder.
         spec: Which views of it, in a line.
         source: ``llm`` or ``titles``.
-        model: The language model; empty without one.
         encoder: The text encoder.
         r: Titles per view; 0 where the answer's own embedding is kept.
-        data: The data module.
-        split: Whose examples are measured.
-        num_items: ``V``.
-        examples: Examples of the split with a known target.
-        covered: Those of them with every view known: all figures are over these.
-        sessions: Sessions that the covered examples come from; the bootstrap draws these.
-        targets: Different targets of the covered examples.
-        coverage: Share of a split's examples with every view known, for the splits that were looked at.
-        views: One per view.
-        references: Popularity and chance, on the same examples.
-        samples: A few examples in full.
-        runs: What asking took; runs that were killed left no record.
-        draws: Bootstrap samples behind each interval.
-        seed: Of the bootstrap and of the samples.
-        seconds: Wall-clock time of measuring.
-        command: What makes this report again.
-        date: ISO date.
-        machine: Processor and threads.
-        device: Where it was measured.
-        versions: Package and version.
+        model: The language model; empty without one.
     """
 
     store: str
@@ -126,33 +106,86 @@ class QualityReport:
     source: str
     encoder: str
     r: int
-    data: str
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class MeasuredData:
+    """On which examples.
+
+    Args:
+        name: The data module.
+        split: Whose examples are measured.
+        num_items: ``V``.
+        examples: Examples of the split with a known target.
+        covered: Those of them with every view known: all figures are over these.
+        sessions: Sessions that the covered examples come from; the bootstrap draws these.
+        targets: Different targets of the covered examples.
+        coverage: Share of a split's examples with every view known, for the splits that were looked at.
+    """
+
+    name: str
     split: str
     num_items: int
     examples: int
     covered: int
     sessions: int
-    model: str = ""
     targets: int = 0
     coverage: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a report.
+
+    Args:
+        command: What makes it again.
+        date: ISO date.
+        machine: Processor and threads.
+        device: Where it was measured.
+        seconds: Wall-clock time of measuring.
+        versions: Package and version.
+    """
+
+    command: str = ""
+    date: str = ""
+    machine: str = ""
+    device: str = ""
+    seconds: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """Everything that a quality report says.
+
+    Args:
+        measured: Which views.
+        data: On which examples.
+        views: One per view.
+        references: Popularity and chance, on the same examples.
+        samples: A few examples in full.
+        runs: What asking took; runs that were killed left no record.
+        draws: Bootstrap samples behind each interval.
+        seed: Seed of the bootstrap and of the samples.
+        made: What made the report.
+    """
+
+    measured: MeasuredViews
+    data: MeasuredData
     views: tuple[ViewQuality, ...] = ()
     references: tuple[RankingQuality, ...] = ()
     samples: tuple[Sample, ...] = ()
     runs: tuple[RunRecord, ...] = ()
     draws: int = 0
     seed: int = 0
-    seconds: float = 0.0
-    command: str = ""
-    date: str = ""
-    machine: str = ""
-    device: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    made: Provenance = field(default_factory=Provenance)
 
     @property
     def verdict(self) -> str:
         """One sentence that the intervals decide."""
-        if not self.covered:
-            return f"No example of the {self.split} split has its views in the store: nothing to judge."
+        if not self.data.covered:
+            return f"No example of the {self.data.split} split has its views in the store: nothing to judge."
         sentence = "; ".join(_clause(view, self) for view in self.views) + "."
         return sentence[0].upper() + sentence[1:]
 
@@ -205,7 +238,7 @@ def _clause(view: ViewQuality, report: QualityReport) -> str:
     other, side = view.baseline.name, significance(view.every[MAIN])
     shares = f"({100 * found.value:.1f} % against {100 * view.baseline.every[MAIN].value:.1f} % in 20{lost})"
     if side == 0 or (side > 0 and lost):
-        more = "" if report.covered == report.examples else ": views of more sessions would tell"
+        more = "" if report.data.covered == report.data.examples else ": views of more sessions would tell"
         return f"{name} cannot be told apart from {other} {shares}{more}"
     judged = {1: "worth training on", -1: "not worth training on yet"}[side]
     if view.own.kind == "titles":

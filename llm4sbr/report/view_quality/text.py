@@ -16,17 +16,18 @@ _WIDEST = 90  # characters of a title or an answer in a line
 
 def to_text(report: QualityReport) -> str:
     """The report for a terminal; strangers' text is one line each, without control characters."""
-    splits = ", ".join(f"{name} {percent(share, 1)} %" for name, share in report.coverage.items())
+    data = report.data
+    splits = ", ".join(f"{name} {percent(share, 1)} %" for name, share in data.coverage.items())
     lines = [
-        f"views {report.spec}",
-        f"{report.split} split: {report.covered:,} of {report.examples:,} examples have every view, of "
-        f"{report.sessions:,} sessions; {report.num_items:,} items",
-        f"coverage: {splits}" + ("" if "test" in report.coverage else "; the test split was not read"),
+        f"views {report.measured.spec}",
+        f"{data.split} split: {data.covered:,} of {data.examples:,} examples have every view, of "
+        f"{data.sessions:,} sessions; {data.num_items:,} items",
+        f"coverage: {splits}" + ("" if "test" in data.coverage else "; the test split was not read"),
         *([report.cost] if report.cost else []),
         "",
         report.verdict,
     ]
-    for ranking, told in RANKINGS.items() if report.covered else ():
+    for ranking, told in RANKINGS.items() if data.covered else ():
         lines += ["", f"The next item {told}, in %, [95 % interval over sessions; * is not 0]"]
         rows = table_rows(report, ranking)
         lines += _grid(
@@ -106,7 +107,7 @@ def estimate(found: Estimate, signs: bool = False) -> str:
 def _facts_of(view: ViewQuality, report: QualityReport) -> dict[str, str | None]:
     own, facts = view.own, view.answers
     told: dict[str, str | None] = {
-        f"items ranked first ({report.targets:,} different targets)": _count(own.distinct),
+        f"items ranked first ({report.data.targets:,} different targets)": _count(own.distinct),
         "items among the titles of its views": _count(view.named),
         "a click of the session ranked first, %": None if own.echoes is None else percent(own.echoes, 1),
         "hits at 20 that its baseline misses, %": None
@@ -140,7 +141,9 @@ def _sample(sample: Sample, place: int, report: QualityReport) -> list[str]:
     lines += [f"  next      {sanitize_title(story.target or '', _WIDEST)}"]
     for view, found in zip(story.views, sample.places, strict=True):
         other = "" if found.other_rank is None else f" ({found.other}: {rank(found.other_rank)})"
-        lines.append(f"  {found.view} view has it at rank {rank(found.rank)} of {report.num_items:,}{other}")
+        lines.append(
+            f"  {found.view} view has it at rank {rank(found.rank)} of {report.data.num_items:,}{other}"
+        )
         if view.intent is not None:
             lines.append(f"    said    {harmless(view.intent)}")
         lines += [

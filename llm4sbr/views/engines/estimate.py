@@ -31,6 +31,37 @@ class TokenCounter:
 
 
 @dataclass(frozen=True)
+class Prices:
+    """What a provider charges, in any currency; one price without the other leaves that side free.
+
+    Args:
+        prompt: Price of a million prompt tokens.
+        answer: Price of a million answer tokens.
+
+    Raises:
+        InputError: A price is negative.
+    """
+
+    prompt: float | None = None
+    answer: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "answer"):
+            price = getattr(self, name)
+            if price is not None and not price >= 0:
+                raise InputError(f"prices.{name} must not be negative", value=price)
+
+    def cost(self, prompt_tokens: int, answer_tokens: int) -> float | None:
+        """The cost of some tokens; None without any price."""
+        if self.prompt is None and self.answer is None:
+            return None
+        return (prompt_tokens * (self.prompt or 0.0) + answer_tokens * (self.answer or 0.0)) / 1e6
+
+
+NO_PRICES = Prices()
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a run will need.
 
@@ -67,8 +98,7 @@ def estimate(
     prompts: Sequence[str],
     max_new_tokens: int,
     counter: TokenCounter | None = None,
-    price_in: float | None = None,
-    price_out: float | None = None,
+    prices: Prices = NO_PRICES,
     prompts_per_second: float | None = None,
 ) -> Estimate:
     """Estimate tokens, cost and time; up to 500 prompts are counted, drawn at random with a fixed seed.
@@ -77,21 +107,20 @@ def estimate(
         prompts: All that are to be asked; only those drawn are looked at, so the sequence may be lazy.
         max_new_tokens: Longest answer.
         counter: From `token_counter`; without one, four characters make a token.
-        price_in: Of a million prompt tokens; one price without the other leaves that side free.
-        price_out: Of a million answer tokens.
+        prices: Without any, no cost is estimated.
         prompts_per_second: Rate of an earlier run.
 
     Raises:
-        InputError: A negative price, or a rate that is not above 0.
+        InputError: ``max_new_tokens`` is negative, or a rate that is not above 0.
 
-    >>> print(estimate(["abcd" * 10] * 2000, max_new_tokens=24, price_in=1.0, price_out=2.0))
+    >>> print(estimate(["abcd" * 10] * 2000, max_new_tokens=24, prices=Prices(1.0, 2.0)))
     2,000 prompts
     20,000 prompt tokens (4 characters a token, an estimate; from 500 prompts, ± 0.0 %)
     48,000 answer tokens at most
     cost: 0.12 at most, at the prices given
     """
-    if min(price_in or 0.0, price_out or 0.0) < 0 or max_new_tokens < 0:
-        raise InputError("prices and max_new_tokens cannot be negative", value=(price_in, price_out))
+    if max_new_tokens < 0:
+        raise InputError("max_new_tokens must not be negative", value=max_new_tokens)
     if prompts_per_second is not None and not prompts_per_second > 0:
         raise InputError("prompts_per_second must be above 0", value=prompts_per_second)
     counter = counter or TokenCounter(f"{_CHARS_PER_TOKEN} characters a token, an estimate", _by_characters)
@@ -101,15 +130,12 @@ def estimate(
     counts = [counter.count(prompts[row]) for row in rows]
     mean = sum(counts) / len(counts) if counts else 0.0
     prompt_tokens, answer_tokens = round(mean * total), total * max_new_tokens
-    cost = None
-    if price_in is not None or price_out is not None:
-        cost = (prompt_tokens * (price_in or 0.0) + answer_tokens * (price_out or 0.0)) / 1e6
     return Estimate(
         prompts=total,
         prompt_tokens=prompt_tokens,
         answer_tokens=answer_tokens,
         method=counter.name if len(counts) == total else f"{counter.name}; {_precision(counts, mean)}",
-        cost=cost,
+        cost=prices.cost(prompt_tokens, answer_tokens),
         seconds=None if prompts_per_second is None else total / prompts_per_second,
     )
 

@@ -100,7 +100,7 @@ class LanguageModel:
         if limit is not None and tokens > limit:
             raise InputError(
                 f"{tokens} tokens of prompt and answer do not fit the model's {limit}",
-                hint="Show fewer items (max_items) or shorter titles (max_title_chars)",
+                hint="Show fewer items (--prompts.max_items) or shorter titles (--prompts.max_title_chars)",
             )
 
     @cached_property

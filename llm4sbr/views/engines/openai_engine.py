@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,37 @@ from llm4sbr.views.identity import EngineIdentity, ModelIdentity, digest
 
 _MOST_CONNECTIONS = 1000  # that the openai client holds at a time
 _LONGEST_PAUSE = 60.0  # seconds between two tries of one prompt
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long an engine waits for servers, and how often it tries.
+
+    Args:
+        retries: Further tries for a prompt that got a time-out, a 5xx, half an answer or none.
+        timeout: Seconds for one request, waiting in the server's queue included.
+        backoff: Seconds before the second try, doubled before each further one: with the default of six
+            retries a prompt is given a minute.
+        max_outage: Seconds to wait for servers that take no request (refused, 429, 502-504).
+
+    Raises:
+        InputError: A negative number of retries, or seconds that are not above 0.
+    """
+
+    retries: int = 6
+    timeout: float = 60.0
+    backoff: float = 1.0
+    max_outage: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise InputError("retries must not be negative", value=self.retries)
+        for name in ("timeout", "backoff", "max_outage"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is a number of seconds above 0", value=getattr(self, name))
+
+
+_RETRY = RetryPolicy()
 
 
 class OpenAIEngine:
@@ -40,11 +72,7 @@ class OpenAIEngine:
         api_key: Default: ``OPENAI_API_KEY``. Servers of one's own mostly need none.
         max_new_tokens: An answer is cut there. Reasoning counts: switch it off, or allow for it.
         concurrency: Requests under way at a time, over all servers; at most 1000.
-        timeout: Seconds for one request, waiting in the server's queue included.
-        retries: Further tries for a prompt that got a time-out, a 5xx, half an answer or none.
-        backoff: Seconds before the second try, doubled before each further one: with the default of six
-            retries a prompt is given a minute.
-        max_outage: Seconds to wait for servers that take no request (refused, 429, 502-504).
+        retry: Time-outs, further tries, and how long an outage may last.
         revision: Any label; answers of different revisions are kept apart.
         seed: Sent along; greedy decoding should not need it.
         extra_body: More fields of the request, part of the key. ``None`` leaves a field out: for OpenAI's
@@ -62,10 +90,7 @@ class OpenAIEngine:
         api_key: str | None = None,
         max_new_tokens: int = 24,
         concurrency: int = 32,
-        timeout: float = 60.0,
-        retries: int = 6,
-        backoff: float = 1.0,
-        max_outage: float = 300.0,
+        retry: RetryPolicy = _RETRY,
         revision: str | None = None,
         seed: int = 0,
         extra_body: dict[str, Any] | None = None,
@@ -74,20 +99,16 @@ class OpenAIEngine:
             raise InputError("the openai package is not installed", hint="pip install 'llm4sbr[openai]'")
         if not 1 <= concurrency <= _MOST_CONNECTIONS:
             raise InputError(f"concurrency must be in 1..{_MOST_CONNECTIONS}", value=concurrency)
-        if max_new_tokens < 1 or retries < 0 or min(timeout, backoff, max_outage) <= 0:
-            raise InputError(
-                "max_new_tokens, timeout, backoff and max_outage must be above 0, and retries not below",
-                value=(max_new_tokens, timeout, backoff, max_outage, retries),
-            )
-        self.model, self.revision, self.concurrency = model, revision, concurrency
-        self.timeout, self.retries, self.backoff, self.max_outage = timeout, retries, backoff, max_outage
+        if max_new_tokens < 1:
+            raise InputError("max_new_tokens must be at least 1", value=max_new_tokens)
+        self.model, self.revision, self.concurrency, self.retry = model, revision, concurrency, retry
         self.urls = _split_urls(base_url)
         key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
         if not (key.isascii() and key.isprintable()):
             raise InputError("the API key holds characters that no request can carry")  # and it isn't shown
         asked = {"max_tokens": max_new_tokens, "temperature": 0, "seed": seed, **(extra_body or {})}
         self._body = {name: value for name, value in asked.items() if value is not None}
-        self._chat = Chat(model, self._body, timeout, key)
+        self._chat = Chat(model, self._body, retry.timeout, key)
 
     def __repr__(self) -> str:
         return f"OpenAIEngine(model={self.model!r}, base_url={[hide_login(url) for url in self.urls]})"
@@ -139,7 +160,7 @@ class OpenAIEngine:
                 Member(hide_login(url), await clients.enter_async_context(self._chat.connect(url)))
                 for url in self.urls
             ]
-            fleet = Fleet(members, self.backoff, self.max_outage, max(8, self.concurrency))
+            fleet = Fleet(members, self.retry.backoff, self.retry.max_outage, max(8, self.concurrency))
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.concurrency, len(prompts))):
@@ -161,7 +182,7 @@ class OpenAIEngine:
                 return Failure(f"refused: {trouble}")
             except BadAnswer as trouble:
                 tries += 1
-                if trouble.final or tries > self.retries:
+                if trouble.final or tries > self.retry.retries:
                     fleet.failed(f"{member.url}: {trouble}")
                     return Failure(f"{trouble} (tries: {tries})")
             else:
@@ -169,7 +190,7 @@ class OpenAIEngine:
                 return answer
             finally:
                 member.outstanding -= 1
-            await asyncio.sleep(pause(self.backoff, tries, _LONGEST_PAUSE))
+            await asyncio.sleep(pause(self.retry.backoff, tries, _LONGEST_PAUSE))
 
 
 def _split_urls(base_url: str | Sequence[str]) -> tuple[str, ...]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 
 from lightning.pytorch import Trainer
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
+from llm4sbr.contracts.examples import ExampleSource
 from llm4sbr.views.encoder import TextEncoder
 from llm4sbr.views.engines import Engine
 from llm4sbr.views.inference.lightning import Chunks, ViewInference, inference_trainer
-from llm4sbr.views.inference.plan import ViewPlan, plan_views
+from llm4sbr.views.inference.plan import ALL_SESSIONS, Selection, ViewPlan, plan_views
 from llm4sbr.views.inference.progress import Meter, StopRequest
-from llm4sbr.views.inference.summary import ViewSummary, normal_titles
+from llm4sbr.views.inference.summary import AnswerCounts, Usage, ViewSummary, normal_titles
 from llm4sbr.views.inference.view_writer import ViewWriter
 from llm4sbr.views.inference.worker import Run, title_embeddings
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, ViewTemplate
+from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions
 from llm4sbr.views.quiet import quiet_lightning
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.store.merge import absorb_shards, shard_of
@@ -33,14 +33,9 @@ def infer_views(
     encoder: TextEncoder,
     engine: Engine | None = None,
     view_source: ViewSource = "llm",
-    templates: Sequence[ViewTemplate] = DEFAULT_TEMPLATES,
+    prompts: PromptOptions = DEFAULT_PROMPTS,
     r: int = 5,
-    limit: int | None = None,
-    only: Collection[bytes] | None = None,
-    splits: Sequence[Split] = SPLITS,
-    seed: int = 0,
-    max_items: int = 20,
-    max_title_chars: int = 100,
+    sessions: Selection = ALL_SESSIONS,
     progress: bool = True,
     trainer: Trainer | None = None,
 ) -> ViewSummary:
@@ -55,16 +50,9 @@ def infer_views(
         encoder: Embeds answers and titles.
         engine: Answers prompts; not needed for ``titles``.
         view_source: ``titles`` asks nobody and only embeds the titles.
-        templates: One per view, in the order of ``SessionBatch.views``.
+        prompts: The questions, one per view, and what they show of a session.
         r: Titles per view; 0 keeps the answer's own embedding.
-        limit: At most this many distinct sessions, those already stored included. The order is random by
-            content and seed, so a larger limit extends a smaller one, evenly over the splits; the prefixes of
-            one session stand together in it.
-        only: Keys of the only sessions that may be asked about; all by default.
-        splits: Whose sessions.
-        seed: Of that order.
-        max_items: At most the latest this many clicks are shown to the LLM.
-        max_title_chars: Longer titles are cut in prompts.
+        sessions: Which sessions may be asked about; all by default.
         progress: Show a bar.
         trainer: Runs `Trainer.predict`; one process on this machine by default. With several, each process
             calls this function and writes a shard of its own, and the first takes the shards in at the end.
@@ -77,22 +65,10 @@ def infer_views(
         StoreError: Another process writes to the store, the disk is full, or the store is damaged.
     """
     if view_source == "titles":
-        return _title_views(source, store, encoder, splits)
+        return _title_views(source, store, encoder, sessions)
     if engine is None:
         raise InputError("views from an LLM need an engine", hint="Pass engine=TransformersEngine()")
-    plan = plan_views(
-        source,
-        encoder=encoder,
-        engine=engine,
-        templates=templates,
-        r=r,
-        limit=limit,
-        only=only,
-        splits=splits,
-        seed=seed,
-        max_items=max_items,
-        max_title_chars=max_title_chars,
-    )
+    plan = plan_views(source, encoder=encoder, engine=engine, prompts=prompts, r=r, sessions=sessions)
     trainer = trainer or inference_trainer()
     if trainer.global_rank:
         return _assist(plan, store, encoder, engine, trainer)
@@ -150,15 +126,16 @@ def _predict(
 
 def _conclude(summary: ViewSummary, store: ViewStore, plan: ViewPlan, began: float) -> None:
     """Fill in what the store knows now, over all processes."""
-    summary.take(record for record in store.runs(plan.spec) if record.started >= began)
+    summary.usage = Usage.of(record for record in store.runs(plan.spec) if record.started >= began)
     titles, selected = normal_titles(plan.catalogue, plan.spec.answers[0].max_title_chars), set(plan.chosen)
     for one in plan.spec.answers:
-        summary.count((answer for key, answer in store.answers(one) if key in selected), titles)
+        said = (answer for key, answer in store.answers(one) if key in selected)
+        summary.answers += AnswerCounts.of(said, titles)
         summary.failures.update(reason for key, reason in store.failures(one) if key in selected)
 
 
 def _title_views(
-    source: ExampleSource, store: ViewStore, encoder: TextEncoder, splits: Sequence[Split]
+    source: ExampleSource, store: ViewStore, encoder: TextEncoder, sessions: Selection
 ) -> ViewSummary:
     """The baseline: the table of title embeddings is all that `TitleViews` needs."""
     catalogue = source.catalogue
@@ -166,5 +143,5 @@ def _title_views(
     store.lock()
     title_embeddings(store, spec, encoder, catalogue)
     store.add_spec(spec)
-    covered = {split: 1.0 for split in splits if len(source.examples(split))}
+    covered = {split: 1.0 for split in sessions.splits if len(source.examples(split))}
     return ViewSummary(spec.fingerprint, "titles", coverage=covered)

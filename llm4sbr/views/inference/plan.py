@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm4sbr.contracts.catalogue import Catalogue
@@ -11,9 +12,47 @@ from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
 from llm4sbr.views.encoder import TextEncoder
 from llm4sbr.views.engines import Engine
 from llm4sbr.views.inference.sessions import Prefix, in_chains, session_keys
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, PROMPT_VERSION, ViewTemplate, build_prompt
+from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions
 from llm4sbr.views.store.reading import StoreReader
 from llm4sbr.views.store.spec import AnswerSpec, ViewSpec
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which sessions a run may ask about.
+
+    Args:
+        splits: Whose sessions.
+        limit: At most this many distinct sessions, those already stored included. The order is random by
+            content and seed, so a larger limit extends a smaller one, evenly over the splits; the prefixes of
+            one session stand together in it.
+        only: Keys of the only sessions that may be asked about; all by default.
+        seed: Seed of the order.
+
+    Raises:
+        InputError: The limit is negative, or a split is none of the four.
+    """
+
+    splits: tuple[Split, ...] = SPLITS
+    limit: int | None = None
+    only: Collection[bytes] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 0:
+            raise InputError("a limit of sessions is not negative", value=self.limit)
+        if unknown := set(self.splits) - set(SPLITS):
+            raise InputError(f"the splits are {', '.join(SPLITS)}", value=", ".join(sorted(unknown)))
+
+    def choose(self, sessions: Mapping[bytes, Prefix]) -> list[bytes]:
+        """The keys of those that may be asked about, in the order of asking."""
+        wanted = sessions
+        if self.only is not None:
+            wanted = {key: sessions[key] for key in self.only if key in sessions}
+        return in_chains(wanted, self.seed)[: self.limit]
+
+
+ALL_SESSIONS = Selection()
 
 
 class ViewPlan(NamedTuple):
@@ -27,13 +66,7 @@ class ViewPlan(NamedTuple):
 
     def prompt(self, answer_spec: AnswerSpec, key: bytes) -> str:
         """What one view asks of one session."""
-        return build_prompt(
-            ViewTemplate(answer_spec.view, answer_spec.template),
-            self.sessions[key],
-            self.catalogue,
-            max_items=answer_spec.max_items,
-            max_title_chars=answer_spec.max_title_chars,
-        )
+        return answer_spec.prompt(self.sessions[key], self.catalogue)
 
     def coverage(self, known: Collection[bytes]) -> dict[Split, float]:
         """Share of each split's examples whose session is among some keys."""
@@ -55,42 +88,21 @@ def plan_views(
     *,
     encoder: TextEncoder,
     engine: Engine,
-    templates: Sequence[ViewTemplate] = DEFAULT_TEMPLATES,
+    prompts: PromptOptions = DEFAULT_PROMPTS,
     r: int = 5,
-    limit: int | None = None,
-    only: Collection[bytes] | None = None,
-    splits: Sequence[Split] = SPLITS,
-    seed: int = 0,
-    max_items: int = 20,
-    max_title_chars: int = 100,
+    sessions: Selection = ALL_SESSIONS,
 ) -> ViewPlan:
     """Choose the sessions and name what makes their views; the arguments are those of `infer_views`.
 
     Raises:
-        InputError: An argument is out of range, or two templates have one name.
+        InputError: ``r`` is negative.
     """
-    if r < 0 or (limit is not None and limit < 0) or max_items < 1 or max_title_chars < 1:
-        raise InputError(
-            "r and limit must not be negative, max_items and max_title_chars at least 1",
-            value=(r, limit, max_items, max_title_chars),
-        )
-    names = tuple(view.name for view in templates)
-    if not names or len(set(names)) != len(names):
-        raise InputError("each view needs one template, and each its own name", value=names)
-    answers = tuple(
-        AnswerSpec(
-            view=view.name,
-            template=view.template,
-            engine=engine.identity,
-            max_items=view.max_items or max_items,
-            max_title_chars=max_title_chars,
-            prompt_version=PROMPT_VERSION,
-        )
-        for view in templates
-    )
+    if r < 0:
+        raise InputError("r must not be negative", value=r)
+    answers = tuple(AnswerSpec.of(view, prompts, engine.identity) for view in prompts.views)
+    names = tuple(view.name for view in prompts.views)
     spec = ViewSpec("llm", names, answers, encoder.identity, source.catalogue.fingerprint, r)
-    pairs = {split: session_keys(source, split) for split in splits}
-    sessions = {key: prefix for part in pairs.values() for key, prefix in part}
-    wanted = sessions if only is None else {key: sessions[key] for key in only if key in sessions}
+    pairs = {split: session_keys(source, split) for split in sessions.splits}
+    distinct = {key: prefix for part in pairs.values() for key, prefix in part}
     keys = {split: [key for key, _ in part] for split, part in pairs.items()}
-    return ViewPlan(spec, source.catalogue, keys, sessions, in_chains(wanted, seed)[:limit])
+    return ViewPlan(spec, source.catalogue, keys, distinct, sessions.choose(distinct))

@@ -1,11 +1,12 @@
-"""What a run of stage 1 did, and what its answers look like."""
+"""Counts of a run of stage 1: what it took, and what its answers look like."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from operator import add
 from typing import NamedTuple
 
 from llm4sbr.contracts.catalogue import Catalogue
@@ -17,6 +18,74 @@ from llm4sbr.views.store.reading import RunRecord
 _NUMBERING = re.compile(r"^\s*\d+[.)]\s+")
 
 
+@dataclass(frozen=True)
+class AnswerCounts:
+    """What some answers look like; counts add up.
+
+    Args:
+        total: How many there are.
+        empty: Without a word; their view is masked.
+        unfinished: Cut at the token limit.
+        off_catalogue: No title of the catalogue (case, quotes and numbering aside).
+    """
+
+    total: int = 0
+    empty: int = 0
+    unfinished: int = 0
+    off_catalogue: int = 0
+
+    @classmethod
+    def of(cls, answers: Iterable[Answer], titles: frozenset[str]) -> AnswerCounts:
+        """Count answers; `titles` come from `normal_titles`."""
+        total = empty = unfinished = off_catalogue = 0
+        for answer in answers:
+            flaws = flaws_of(answer, titles)
+            total += 1
+            empty += flaws.empty
+            unfinished += flaws.cut
+            off_catalogue += flaws.off_catalogue
+        return cls(total, empty, unfinished, off_catalogue)
+
+    def __add__(self, other: AnswerCounts) -> AnswerCounts:
+        return AnswerCounts(*map(add, astuple(self), astuple(other)))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the LLM's answers cost in one run, over all its processes.
+
+    Args:
+        prompts: Prompts that went to the LLM; equal prompts go once.
+        prompt_tokens: Tokens of these prompts.
+        computed_tokens: Those of them that went through the model; the others were shared.
+        answer_tokens: Tokens received.
+        seconds: Wall-clock time of asking and localising.
+    """
+
+    prompts: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, records: Iterable[RunRecord]) -> Usage:
+        """Add up what processes took that ran at the same time: their time counts once."""
+        every = list(records)
+        return cls(
+            prompts=sum(record.prompts for record in every),
+            prompt_tokens=sum(record.prompt_tokens for record in every),
+            computed_tokens=sum(record.computed_tokens for record in every),
+            answer_tokens=sum(record.answer_tokens for record in every),
+            seconds=max((record.seconds for record in every), default=0.0),
+        )
+
+    @property
+    def prompts_per_second(self) -> float:
+        """Prompts asked per second."""
+        return self.prompts / self.seconds if self.seconds else 0.0
+
+
 @dataclass
 class ViewSummary:
     """Counts of one run; the answers are those of all selected sessions, asked now or before.
@@ -25,18 +94,11 @@ class ViewSummary:
         spec: Fingerprint of the views.
         source: ``llm`` or ``titles``.
         sessions: Distinct session prefixes in the chosen splits.
-        selected: How many of them ``limit`` allows.
+        selected: How many of them the selection allows.
         reused: Their answers that were in the store before.
-        asked: Prompts that went to the LLM in this run; equal prompts go once.
+        usage: What this run asked, and what that took.
         answers: Answers of the selected sessions, over all views.
-        empty: Answers without a word; their view is masked.
-        unfinished: Answers cut at the token limit.
-        off_catalogue: Answers that are no title of the catalogue (case, quotes and numbering aside).
         failures: Prompts of the selected sessions that got no answer for good, by reason.
-        prompt_tokens: Tokens of this run's prompts.
-        computed_tokens: Those of them that went through the model; the others were shared.
-        answer_tokens: Tokens received in this run.
-        seconds: Wall-clock time of asking and localising in this run.
         coverage: Share of each split's examples whose session has its views in the store.
         interrupted: The run was stopped and can be resumed.
     """
@@ -46,55 +108,26 @@ class ViewSummary:
     sessions: int = 0
     selected: int = 0
     reused: int = 0
-    asked: int = 0
-    answers: int = 0
-    empty: int = 0
-    unfinished: int = 0
-    off_catalogue: int = 0
+    usage: Usage = field(default_factory=Usage)
+    answers: AnswerCounts = field(default_factory=AnswerCounts)
     failures: Counter[str] = field(default_factory=Counter)
-    prompt_tokens: int = 0
-    computed_tokens: int = 0
-    answer_tokens: int = 0
-    seconds: float = 0.0
     coverage: dict[Split, float] = field(default_factory=dict)
     interrupted: bool = False
-
-    @property
-    def prompts_per_second(self) -> float:
-        """Prompts asked per second of this run."""
-        return self.asked / self.seconds if self.seconds else 0.0
-
-    def take(self, records: Iterable[RunRecord]) -> None:
-        """Take in what the processes of this run took; their time counts once."""
-        for record in records:
-            self.asked += record.prompts
-            self.prompt_tokens += record.prompt_tokens
-            self.computed_tokens += record.computed_tokens
-            self.answer_tokens += record.answer_tokens
-            self.seconds = max(self.seconds, record.seconds)
-
-    def count(self, answers: Iterable[Answer], titles: frozenset[str]) -> None:
-        """Take answers into the counts; `titles` come from `normal_titles`."""
-        for answer in answers:
-            self.answers += 1
-            flaws = flaws_of(answer, titles)
-            self.empty += flaws.empty
-            self.unfinished += flaws.cut
-            self.off_catalogue += flaws.off_catalogue
 
     def __str__(self) -> str:
         covered = ", ".join(f"{split} {share:.1%}" for split, share in self.coverage.items())
         lines = [f"views {self.spec[:12]} ({self.source}); coverage: {covered or 'none'}"]
         if self.source == "llm":
-            share = 100 / max(self.answers, 1)
+            usage, answers = self.usage, self.answers
+            share = 100 / max(answers.total, 1)
             lines += [
                 f"{self.selected} of {self.sessions} distinct sessions selected; "
-                f"{self.asked} prompts asked, {self.reused} answers reused",
-                f"{self.answers} answers: {self.empty * share:.1f}% empty, "
-                f"{self.unfinished * share:.1f}% cut, {self.off_catalogue * share:.1f}% off-catalogue",
-                f"{self.prompt_tokens} prompt tokens, {self.computed_tokens} of them computed, "
-                f"{self.answer_tokens} answer tokens, {self.seconds:.1f} s, "
-                f"{self.prompts_per_second:.1f} prompts/s",
+                f"{usage.prompts} prompts asked, {self.reused} answers reused",
+                f"{answers.total} answers: {answers.empty * share:.1f}% empty, "
+                f"{answers.unfinished * share:.1f}% cut, {answers.off_catalogue * share:.1f}% off-catalogue",
+                f"{usage.prompt_tokens} prompt tokens, {usage.computed_tokens} of them computed, "
+                f"{usage.answer_tokens} answer tokens, {usage.seconds:.1f} s, "
+                f"{usage.prompts_per_second:.1f} prompts/s",
             ]
             failed = sum(self.failures.values())
             if failed:

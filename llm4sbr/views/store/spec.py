@@ -7,11 +7,15 @@ speed (batch size, device) are left out. The store files every row under one of 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.views.identity import EngineIdentity, ModelIdentity, digest
+from llm4sbr.views.prompts import PROMPT_VERSION, PromptOptions, build_prompt
+from llm4sbr.views.templates import ViewTemplate
 
 ViewSource = Literal["llm", "titles"]
 LOCALISATION_VERSION = 2  # raise it when `localize` would give other ids or weights for the same input
@@ -38,6 +42,30 @@ class AnswerSpec:
     max_items: int
     max_title_chars: int
     prompt_version: int
+
+    @classmethod
+    def of(cls, template: ViewTemplate, prompts: PromptOptions, engine: EngineIdentity) -> AnswerSpec:
+        """What an engine's answer to one of some prompts' views follows from."""
+        return cls(
+            view=template.name,
+            template=template.template,
+            engine=engine,
+            max_items=template.max_items or prompts.max_items,
+            max_title_chars=prompts.max_title_chars,
+            prompt_version=PROMPT_VERSION,
+        )
+
+    def prompt(self, prefix: Sequence[int], catalogue: Catalogue) -> str:
+        """What is asked of one session prefix.
+
+        Args:
+            prefix: Clicked items 1..V, oldest first.
+            catalogue: Where the titles are.
+        """
+        template = ViewTemplate(self.view, self.template, self.max_items)
+        return build_prompt(
+            template, prefix, catalogue, PromptOptions((template,), self.max_items, self.max_title_chars)
+        )
 
     @cached_property
     def fingerprint(self) -> str:

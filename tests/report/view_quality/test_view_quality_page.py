@@ -12,6 +12,9 @@ from llm4sbr.report.view_quality.json import to_json
 from llm4sbr.report.view_quality.page import render
 from llm4sbr.report.view_quality.records import (
     Estimate,
+    MeasuredData,
+    MeasuredViews,
+    Provenance,
     QualityReport,
     RankingQuality,
     Sample,
@@ -62,15 +65,17 @@ def sample(text="Rose Soap", **changes):
     )
 
 
-def report(**changes):
-    values = {
+GROUPS = {
+    MeasuredViews: {
         "store": "views/beauty",
         "spec": "abc (llm tiny, encoder bag, r=5)",
         "source": "llm",
         "model": "tiny",
         "encoder": "bag",
         "r": 5,
-        "data": "AmazonBeauty",
+    },
+    MeasuredData: {
+        "name": "AmazonBeauty",
         "split": "validate",
         "num_items": 12101,
         "examples": 400,
@@ -78,17 +83,30 @@ def report(**changes):
         "sessions": 100,
         "targets": 250,
         "coverage": {"train": 0.5, "validate": 0.75},
-        "views": (view(),),
-        "references": (ranking("chance", 0.002, kind="random"),),
-        "samples": (sample(),),
-        "draws": 2000,
+    },
+    Provenance: {
         "command": "llm4sbr views report",
         "date": "2026-01-01",
         "machine": "x86",
         "device": "cpu",
         "versions": {"torch": "2.13"},
+    },
+}
+
+
+def report(**changes):
+    """A report; a change is named by its field, in whatever group that stands."""
+    measured, data, made = (
+        group(**{name: changes.pop(name, value) for name, value in fields.items()})
+        for group, fields in GROUPS.items()
+    )
+    values = {
+        "views": (view(),),
+        "references": (ranking("chance", 0.002, kind="random"),),
+        "samples": (sample(),),
+        "draws": 2000,
     }
-    return QualityReport(**{**values, **changes})
+    return QualityReport(measured, data, made=made, **{**values, **changes})
 
 
 class Page(HTMLParser):
@@ -134,7 +152,7 @@ HOSTILE = [
     {"views": (view(EVIL),)},
     {"views": (view(baseline=ranking(EVIL, 0.1, 0.1, 0.1, kind="titles")),)},
     {"views": (view(answers=AnswerFacts(2, frequent=((EVIL, 2),))),)},
-    {"store": EVIL, "spec": EVIL, "model": EVIL, "encoder": EVIL, "data": EVIL},
+    {"store": EVIL, "spec": EVIL, "model": EVIL, "encoder": EVIL, "name": EVIL},
     {"command": EVIL, "machine": EVIL, "versions": {EVIL: EVIL}, "coverage": {EVIL: 0.5}},
 ]
 

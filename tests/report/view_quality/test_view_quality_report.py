@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from llm4sbr import Catalogue, InputError
 from llm4sbr.report.view_quality.command import measure_store, views_report
 from llm4sbr.report.view_quality.measure import POPULAR
+from llm4sbr.report.view_quality.records import Provenance
 from llm4sbr.report.view_quality.statistics import METRICS, gains
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.identity import EngineIdentity, ModelIdentity
@@ -137,8 +138,8 @@ def test_every_figure_is_that_of_a_loop_over_the_examples(stubs, tmp_path):
             aim = clicks[target - 1]
             found = 1 + sum(one > aim for one in others) + sum(one == aim for one in others) / 2
             ranks.setdefault((POPULAR, place), []).append(math.inf if target in left_out else found)
-    assert report.covered == len(ranks["long_term view", "every"]) > 5
-    assert report.coverage["validate"] == pytest.approx(report.covered / len(part))
+    assert report.data.covered == len(ranks["long_term view", "every"]) > 5
+    assert report.data.coverage["validate"] == pytest.approx(report.data.covered / len(part))
     seen = 0
     for one in report.rankings[:-1]:
         for place in ("every", "unclicked"):
@@ -158,7 +159,7 @@ def test_every_figure_is_that_of_a_loop_over_the_examples(stubs, tmp_path):
     assert report.views[0].named == 3  # one answer for all sessions
     assert report.views[0].own.distinct == 1
     assert report.views[1].own.distinct > 1
-    assert report.spec == spec.describe()
+    assert report.measured.spec == spec.describe()
     for sample in report.samples:
         assert sample.story.views[0].intent.strip() == words["long_term"]
         assert len(sample.story.views[0].localised) == 3
@@ -195,7 +196,7 @@ def test_a_perfect_view_finds_everything_and_a_constant_one_nothing(stubs, tmp_p
     with ViewStore(tmp_path) as store:
         report = measure_store(source, store, "llm")
     perfect, constant = report.views
-    assert report.covered == 75
+    assert report.data.covered == 75
     assert perfect.own.every["hit@5"] == (1, 1, 1)
     assert perfect.own.every["mrr@20"].value == pytest.approx(1)
     assert perfect.own.distinct == 75
@@ -219,8 +220,8 @@ def test_masked_and_unknown_views_are_left_out(stubs, tmp_path):
     fill(stubs, tmp_path, source, say)
     with ViewStore(tmp_path) as store:
         report = measure_store(source, store, "llm")
-    assert (report.covered, report.examples, report.sessions) == (25, 75, 25)
-    assert report.coverage == {"train": 0.0, "validate": pytest.approx(1 / 3)}
+    assert (report.data.covered, report.data.examples, report.data.sessions) == (25, 75, 25)
+    assert report.data.coverage == {"train": 0.0, "validate": pytest.approx(1 / 3)}
     assert report.views[1].own.every["hit@5"].value == 1
     facts = report.views[1].answers
     assert (facts.answers, facts.empty, facts.distinct, facts.off_catalogue) == (50, 25, 26, 0)
@@ -236,10 +237,10 @@ def test_no_other_split_than_the_one_named_is_read(stubs, tmp_path, capsys):
     report = views_report(data, str(tmp_path), spec="llm")
     assert set(data.read) == {"train", "validate"}
     assert "the test split was not read" in capsys.readouterr().out
-    assert set(report.coverage) == {"train", "validate"}
+    assert set(report.data.coverage) == {"train", "validate"}
     named = views_report(data, str(tmp_path), spec="llm", split="test")
     assert "test" in data.read
-    assert named.covered == 0
+    assert named.data.covered == 0
     assert named.verdict == "No example of the test split has its views in the store: nothing to judge."
     assert "was not read" not in capsys.readouterr().out
 
@@ -278,7 +279,7 @@ def test_text_page_and_json_are_written_for_every_kind_of_spec(stubs, tmp_path, 
     else:
         assert report.views[0].baseline.name == POPULAR
         assert "answers" not in text
-        assert report.covered == len(source.examples("validate"))
+        assert report.data.covered == len(source.examples("validate"))
     assert ("items among the titles" in text) == (spec == "llm" and r > 0)
 
 
@@ -286,7 +287,9 @@ def test_the_same_seed_gives_the_same_report(stubs, tmp_path):
     source = Sessions(stubs)
     fill(stubs, tmp_path, source, lambda prefix, target, view: source.catalogue.title(prefix[0]))
     with ViewStore(tmp_path) as store:
-        reports = [replace(measure_store(source, store, "llm", seed=seed), seconds=0) for seed in (1, 1, 2)]
+        reports = [
+            replace(measure_store(source, store, "llm", seed=seed), made=Provenance()) for seed in (1, 1, 2)
+        ]
     assert reports[0] == reports[1]
     assert reports[0].samples != reports[2].samples
     sessions = [sample.story.session_id for sample in reports[0].samples]

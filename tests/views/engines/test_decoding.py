@@ -13,7 +13,8 @@ from llm4sbr.views.engines.decoding import Rules, decode_trees
 from llm4sbr.views.engines.prefix_tree import grow_trees
 from llm4sbr.views.engines.title_trie import TitleTrie
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, build_prompt
+from llm4sbr.views.prompts import build_prompt
+from llm4sbr.views.templates import DEFAULT_TEMPLATES
 
 TITLES = ["rose soap", "rose soap bar", "rose", "silk powder", "silk polish", "night cream", "Öl 7", "x"]
 NEW = 12

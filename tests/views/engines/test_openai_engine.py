@@ -5,7 +5,7 @@ import pytest
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines import Answer, Failure
 from llm4sbr.views.engines import openai_engine as module
-from llm4sbr.views.engines.openai_engine import OpenAIEngine
+from llm4sbr.views.engines.openai_engine import OpenAIEngine, RetryPolicy
 from llm4sbr.views.store.spec import AnswerSpec
 
 pytest.importorskip("openai")
@@ -167,7 +167,7 @@ def test_what_decides_an_answer_is_in_the_identity_and_nothing_else(monkeypatch)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert KEY not in repr(OpenAIEngine("m", "http://u:p@a/v1"))
     assert "u:p" not in repr(OpenAIEngine("m", "http://u:p@a/v1"))
-    speed = {"concurrency": 3, "timeout": 9.0, "retries": 1, "backoff": 9.0, "max_outage": 9.0}
+    speed = {"concurrency": 3, "retry": RetryPolicy(1, 9.0, 9.0, 9.0)}
     assert fingerprint(base_url=["http://b/v1", "http://c/v1"], api_key="other-key", **speed) == same
     thinking = {"chat_template_kwargs": {"enable_thinking": True}}
     others = [
@@ -187,8 +187,7 @@ def test_what_decides_an_answer_is_in_the_identity_and_nothing_else(monkeypatch)
         ({"base_url": " , "}, "http address"),
         ({"concurrency": 0}, "concurrency"),
         ({"concurrency": 1001}, "concurrency"),
-        ({"timeout": 0.0}, "above 0"),
-        ({"retries": -1}, "above 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"api_key": "sk-secret\x00"}, "API key"),
     ],
 )
@@ -196,6 +195,14 @@ def test_arguments_out_of_range(options, message):
     with pytest.raises(InputError, match=message) as error:
         OpenAIEngine(**{"model": "m", "base_url": "http://a/v1"} | options)
     assert "sk-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"retries": -1}, {"timeout": 0.0}, {"backoff": -1.0}, {"max_outage": float("nan")}]
+)
+def test_a_retry_policy_out_of_range_is_refused(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        RetryPolicy(**options)
 
 
 def test_without_the_package(monkeypatch):

