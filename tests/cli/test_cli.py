@@ -34,7 +34,7 @@ def words(command, ring_shop, *more, backbone=str(EXPERIMENTS / "backbone" / "sr
     ]
 
 
-FAST = ("--model.init_args.lr", "0.01", "--model.init_args.lr_step", "0", "--trainer.max_epochs", "6")
+FAST = ("--model.optimizer.lr", "0.01", "--model.lr_scheduler", "null", "--trainer.max_epochs", "6")
 
 
 def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):

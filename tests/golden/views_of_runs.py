@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from data_of_runs import HashedWords, engine, hex_of, make_data, sha256
 
-from llm4sbr.views import ViewStore, infer_views, load_view_table
+from llm4sbr.views import PromptOptions, Selection, ViewStore, infer_views, load_view_table
 
 SPLITS = ("train", "validate", "test", "predict")
 SHOWN = 12  # sessions whose localised views are kept number by number
@@ -23,7 +23,8 @@ def infer(folder: Path, store_folder: Path) -> dict[str, Any]:
     with ViewStore(store_folder) as store:
         common = {"encoder": HashedWords(), "progress": False}
         for limit in (40, 90):
-            llm = infer_views(data, store, engine=asked, r=4, limit=limit, seed=3, max_items=4, **common)
+            which, shown = Selection(limit=limit, seed=3), PromptOptions(max_items=4)
+            llm = infer_views(data, store, engine=asked, r=4, sessions=which, prompts=shown, **common)
         titles = infer_views(data, store, view_source="titles", **common)
         return {
             "data": _data(data),
