@@ -15,6 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from llm4sbr.contracts.files import write_text
+
 NAME = "record.json"
 _PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "torchmetrics", "numpy", "polars")
 
@@ -66,4 +68,4 @@ class RecordConfig(SaveConfigCallback):
     def write(self, made_with: dict[str, Any], path: Path, trainer: Trainer) -> None:
         """Write the record, in the first process."""
         if trainer.is_global_zero:
-            path.write_text(json.dumps(made_with, indent=1) + "\n")
+            write_text(path, json.dumps(made_with, indent=1) + "\n")

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.trainer_cli import SBRCLI
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.views.quiet import quiet_lightning
@@ -66,8 +66,7 @@ def untrained(run: SavedRun, seed: int) -> SavedRun:
 
 
 def _build(folder: Path, config: dict[str, Any], seed: int | Literal[False] = False) -> SBRCLI:
-    load_plugins(BACKBONES)  # classes are named by their class name
-    load_plugins(DATAMODULES)
+    bootstrap()
     try:
         with quiet_lightning():
             return _Rebuild(
@@ -130,7 +129,7 @@ def read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(
             "the run's configuration cannot be read", path=path, hint="`llm4sbr fit` writes it"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -14,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.parser import SuggestingParser
 from llm4sbr.runs.record import RecordConfig
 from llm4sbr.training.sbr_module import SBRModule
@@ -75,7 +73,7 @@ class SBRCLI(LightningCLI):
         root = Path(wanted["trainer"].get("default_root_dir") or ".")
         saved = sorted(root.rglob("config.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in saved:
-            run = yaml.safe_load(path.read_text()) or {}
+            run = yaml.safe_load(path.read_text("utf-8")) or {}
             if any(_significant(run.get(part)) != _significant(wanted[part]) for part in _PARTS):
                 continue
             checkpoints = sorted(path.parent.glob("checkpoints/best*.ckpt"), key=lambda p: p.stat().st_mtime)
@@ -108,21 +106,13 @@ def _significant(part: Any) -> Any:
 
 
 def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = RecordConfig) -> SBRCLI:
-    """Load the plug-ins, parse and run one trainer command.
+    """Parse and run one trainer command.
 
     Args:
         words: The command and its options.
         save_config: Writes the configuration into the run's folder; None for a run that has it.
     """
-    # Before parsing: classes are named on the command line by their class name.
-    load_plugins(BACKBONES)
-    load_plugins(DATAMODULES)
-    torch.set_float32_matmul_precision("high")
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
-    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # theirs to mend
-    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_gather")  # likewise
-    warnings.filterwarnings("ignore", message="The dirpath has changed")  # evaluation saves nothing
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches are made in bulk
+    bootstrap()
     return SBRCLI(
         SBRModule,
         LightningDataModule,
