@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
+from llm4sbr.runs.bootstrap import bootstrap
 
 VIEWS_USAGE = """usage: llm4sbr views infer | report | merge [options]
 
@@ -26,7 +26,7 @@ def views(words: list[str]) -> int:
         wanted = command in ("-h", "--help")
         print(VIEWS_USAGE, end="", file=sys.stdout if wanted else sys.stderr)
         return 0 if wanted else 2
-    load_plugins(DATAMODULES)
+    bootstrap()
     function: Callable[..., object]
     if command == "report":
         from llm4sbr.report.view_quality.command import views_report as function
@@ -54,8 +54,7 @@ def demo(words: list[str]) -> int:
 
     from llm4sbr.demo.command import demo as command
 
-    load_plugins(BACKBONES)
-    load_plugins(DATAMODULES)
+    bootstrap()
     auto_cli(command, args=words, as_positional=False, prog="llm4sbr demo")
     return 0
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from llm4sbr.contracts.registry import DATAMODULES, load_plugins
+from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.tuning.adapter_writer import AdapterWriter
 from llm4sbr.tuning.lessons import LessonDataModule
 from llm4sbr.tuning.tuner import TitleTuner
@@ -43,9 +42,7 @@ def tune(words: list[str]) -> TuningCLI:
     Args:
         words: Its options.
     """
-    load_plugins(DATAMODULES)
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # a step takes seconds
+    bootstrap()
     cli = TuningCLI(
         TitleTuner,
         LightningDataModule,
