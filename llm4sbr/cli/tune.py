@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from llm4sbr.runs.bootstrap import bootstrap
+from llm4sbr.runs.parser import SuggestingParser
+from llm4sbr.training.checkpoint import checked, save_atomically
 from llm4sbr.tuning.adapter_writer import AdapterWriter
 from llm4sbr.tuning.lessons import LessonDataModule
 from llm4sbr.tuning.tuner import TitleTuner
@@ -36,11 +38,12 @@ class TuningCLI(LightningCLI):
         parser.set_defaults({"trainer.max_epochs": 1})
 
 
-def tune(words: list[str]) -> TuningCLI:
+def tune(words: list[str], about: dict[str, str] | None = None) -> TuningCLI:
     """Parse and run ``llm4sbr tune-llm``.
 
     Args:
-        words: Its options.
+        words: The command and its options.
+        about: What the help says before and after the options: ``description`` and ``epilog``.
     """
     bootstrap()
     cli = TuningCLI(
@@ -48,11 +51,12 @@ def tune(words: list[str]) -> TuningCLI:
         LightningDataModule,
         subclass_mode_data=True,
         run=False,
-        args=words,
+        args=words[1:],
         trainer_class=Trainer,
         seed_everything_default=0,
         save_config_callback=None,
-        parser_kwargs={"prog": "llm4sbr tune-llm"},
+        parser_kwargs={"prog": "llm4sbr tune-llm", **(about or {})},
+        parser_class=SuggestingParser,
     )
     config, source = cli.config, cli.datamodule
     source.prepare_data()
@@ -71,5 +75,7 @@ def tune(words: list[str]) -> TuningCLI:
     ]
     if cli.trainer.loggers:
         callbacks.append(LearningRateMonitor("step"))
-    cli.trainer.fit(cli.model, lessons, ckpt_path=config.ckpt_path, weights_only=True)
+    save_atomically(cli.trainer)
+    with checked(config.ckpt_path, to_train=True):
+        cli.trainer.fit(cli.model, lessons, ckpt_path=config.ckpt_path, weights_only=True)
     return cli

@@ -59,11 +59,15 @@ class RecordConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml`` and ``record.json``."""
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # every process must ask
         told = self.already_saved
         super().setup(trainer, pl_module, stage)
-        folder = trainer.log_dir  # every process must ask
-        if stage == "fit" and not told and folder:
-            self.write(record(trainer), Path(folder) / NAME, trainer)
+        if stage == "fit" and not told:
+            self.write(record(trainer), self._folder / NAME, trainer)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the configuration, in the first process."""
+        write_text(self._folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
 
     def write(self, made_with: dict[str, Any], path: Path, trainer: Trainer) -> None:
         """Write the record, in the first process."""

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
@@ -22,6 +21,7 @@ from llm4sbr.contracts.files import write_text
 from llm4sbr.runs.record import NAME as RECORD
 from llm4sbr.runs.saved_run import read_config
 from llm4sbr.runs.trainer_cli import run, say
+from llm4sbr.training.checkpoint import read_checkpoint
 
 _FOLDERS = ("CSVLogger", "TensorBoardLogger")  # loggers that write into the run's folder
 
@@ -42,8 +42,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
     checkpoint = Path(ckpt_path) if ckpt_path else folder / "checkpoints" / NAME
     step = 0
     if checkpoint.is_file():
-        kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)  # no weight is read
-        step = int(kept["global_step"])
+        step = int(read_checkpoint(checkpoint, to_train=True)["global_step"])
         say(f"Going on after step {step}.")
     elif ckpt_path:
         raise InputError("there is no such checkpoint", path=checkpoint)

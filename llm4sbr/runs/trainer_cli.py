@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.parser import SuggestingParser
 from llm4sbr.runs.record import RecordConfig
+from llm4sbr.training.checkpoint import checked, save_atomically
 from llm4sbr.training.sbr_module import SBRModule
 
 _PARTS = ("model", "data", "views")  # what makes a run the one that is meant
@@ -47,6 +49,17 @@ class SBRCLI(LightningCLI):
             config.ckpt_path = str(self._trained_checkpoint())
             say(f"Checkpoint: {config.ckpt_path}")
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, with checkpoints that are written atomically."""
+        trainer = super().instantiate_trainer(**kwargs)
+        save_atomically(trainer)
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Check the checkpoint before anything else is done."""
+        with checked(self.config[subcommand].get("ckpt_path"), to_train=subcommand == "fit"):
+            super()._run_subcommand(subcommand)
+
     def before_predict(self) -> None:
         """Write what `predict` finds."""
         self.trainer.callbacks.append(RecommendationWriter(self.config.predict.output))  # type: ignore[attr-defined]
@@ -61,8 +74,8 @@ class SBRCLI(LightningCLI):
             )
             say(
                 f"{found} Evaluate it with\n"
-                f"  llm4sbr test --config {folder}/config.yaml "
-                f"--ckpt_path {checkpoint.best_model_path}"
+                f"  llm4sbr test --config {shlex.quote(f'{folder}/config.yaml')} "
+                f"--ckpt_path {shlex.quote(checkpoint.best_model_path)}"
             )
 
     def _trained_checkpoint(self) -> Path:
@@ -73,7 +86,12 @@ class SBRCLI(LightningCLI):
         root = Path(wanted["trainer"].get("default_root_dir") or ".")
         saved = sorted(root.rglob("config.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in saved:
-            run = yaml.safe_load(path.read_text("utf-8")) or {}
+            try:
+                run = yaml.safe_load(path.read_text("utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError):
+                continue  # another program's
+            if not isinstance(run, dict):
+                continue
             if any(_significant(run.get(part)) != _significant(wanted[part]) for part in _PARTS):
                 continue
             checkpoints = sorted(path.parent.glob("checkpoints/best*.ckpt"), key=lambda p: p.stat().st_mtime)
@@ -105,11 +123,17 @@ def _significant(part: Any) -> Any:
     return part
 
 
-def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = RecordConfig) -> SBRCLI:
+def run(
+    words: list[str],
+    about: dict[str, str] | None = None,
+    *,
+    save_config: type[SaveConfigCallback] | None = RecordConfig,
+) -> SBRCLI:
     """Parse and run one trainer command.
 
     Args:
         words: The command and its options.
+        about: What the command's help says before and after the options: ``description`` and ``epilog``.
         save_config: Writes the configuration into the run's folder; None for a run that has it.
     """
     bootstrap()
@@ -121,8 +145,8 @@ def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = Reco
         args=words,
         trainer_class=Trainer,
         seed_everything_default=0,
-        parser_kwargs={"prog": "llm4sbr"},
+        parser_kwargs={"prog": "llm4sbr", words[0]: about or {}},
         parser_class=SuggestingParser,
         save_config_callback=save_config,
-        save_config_kwargs={"overwrite": True},
+        save_config_kwargs={"save_to_log_dir": False},  # it saves by itself
     )

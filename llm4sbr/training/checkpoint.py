@@ -1,0 +1,197 @@
+"""Checkpoints on disk: checked before use, written atomically, and errors that say what differs."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import atomic_file
+
+_LIGHTNING = "pytorch-lightning_version"  # Trainer writes it into every checkpoint, and needs it to read one
+_OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "epoch", "global_step")
+_ELSEWHERE = ("best", "last", "hpc")  # words that Trainer takes for a checkpoint that it finds itself
+_SHOWN = 3  # names that an error lists
+
+
+def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of `Trainer` onto the CPU, after checking every byte of it.
+
+    Nothing but tensors and plain values is read (``weights_only``), so no code in the file runs.
+
+    Args:
+        path: The file.
+        to_train: Whether training goes on from it, which needs the optimiser's state, too.
+
+    Raises:
+        InputError: There is no such file; it is truncated or damaged; it holds other classes than tensors and
+            plain values; or it is no checkpoint of a Trainer.
+    """
+    path = Path(path)
+    _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|global:?) (\S+\.\S+)", str(error))
+        raise InputError(
+            "this checkpoint holds more than tensors and plain values, so it is not loaded",
+            path=path,
+            value=found[1].strip(".") if found else None,
+        ) from error
+    except Exception as error:  # a reader raises nearly anything on a foreign archive
+        raise InputError("this is not a checkpoint: PyTorch cannot read it", path=path) from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError("this is not a checkpoint of a Trainer: it has no state_dict of tensors", path=path)
+    known: dict[str, Any] = content
+    needed = (_LIGHTNING, *(_OF_TRAINING if to_train else ()))
+    missing = [name for name in needed if name not in known]
+    if missing:
+        raise InputError(
+            f"this is not a checkpoint that {'training can go on from' if to_train else 'a Trainer wrote'}: "
+            f"it has no {_list(missing)}",
+            path=path,
+        )
+    return known
+
+
+def _check_archive(path: Path) -> None:
+    """Check the archive's structure and the CRC sum of every record."""
+    hint = "Take another copy of it, or train again"
+    if path.is_dir():
+        raise InputError("this is a folder; a checkpoint is a file", path=path)
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                raise InputError("this is not a checkpoint: it is not a zip archive of PyTorch", path=path)
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError("there is no such checkpoint", path=path) from error
+    except OSError as error:
+        raise InputError(f"this checkpoint cannot be read: {error.strerror}", path=path) from error
+    except Exception as error:  # zipfile raises nearly anything on a damaged archive
+        raise InputError("this checkpoint is truncated or damaged", path=path, hint=hint) from error
+    if damaged is not None:
+        raise InputError(
+            f"this checkpoint is damaged: the CRC sum of {damaged} is wrong", path=path, hint=hint
+        )
+
+
+@contextmanager
+def named_mismatch(path: str | Path) -> Iterator[None]:
+    """Turn the errors of loading a checkpoint into a model of another shape into one line.
+
+    Args:
+        path: The checkpoint's file.
+
+    Raises:
+        InputError: Names of the state, or their shapes, are not those of the model or of its optimiser.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        text = str(error)
+        if text.startswith("Error(s) in loading state_dict"):
+            problem = f"the checkpoint is of another model: {_differences(text)}"
+        elif text.startswith("loaded state dict"):
+            problem = f"the checkpoint is of another optimiser: {text}"
+        else:
+            raise
+        hint = "Give the options that it was trained with: those of config.yaml in the run's folder"
+        raise InputError(problem, path=path, hint=hint) from error
+
+
+def _differences(text: str) -> str:
+    """What ``load_state_dict`` complains about, in a few words.
+
+    >>> _differences('Missing key(s) in state_dict: "a", "b". ')
+    'the model has a and b, the checkpoint has not'
+    >>> _differences("size mismatch for w: copying a param with shape torch.Size([3]) from checkpoint, "
+    ...              "the shape in current model is torch.Size([4]).")
+    'w has the shape [3] in the checkpoint and [4] in the model'
+    """
+    told = []
+    for which, sentence in (
+        ("Missing", "the model has {}, the checkpoint has not"),
+        ("Unexpected", "the checkpoint has {}, the model has not"),
+    ):
+        listed = re.search(rf"{which} key\(s\) in state_dict: (.*)", text)
+        if listed:
+            told.append(sentence.format(_list(re.findall(r'"([^"]+)"', listed[1]))))
+    shapes = re.findall(r"size mismatch for (\S+):.*?Size\((.*?)\).*?Size\((.*?)\)", text)
+    told += [
+        f"{name} has the shape {saved} in the checkpoint and {here} in the model"
+        for name, saved, here in shapes[:_SHOWN]
+    ]
+    if len(shapes) > _SHOWN:
+        told.append(f"so do {len(shapes) - _SHOWN} others")
+    return "; ".join(told) or " ".join(text.split())
+
+
+def _list(names: list[str]) -> str:
+    if len(names) > _SHOWN:
+        names = [*names[: _SHOWN - 1], f"{len(names) - _SHOWN + 1} others"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+@contextmanager
+def checked(path: str | Path | None, *, to_train: bool = False) -> Iterator[None]:
+    """Check a checkpoint, then name its file in errors of loading it inside the block.
+
+    Args:
+        path: The file. None, an address on the net, a folder that several processes wrote, and the words
+            ``best``, ``last`` and ``hpc`` are left to the Trainer.
+        to_train: As of `read_checkpoint`.
+
+    Raises:
+        InputError: As of `read_checkpoint` and `named_mismatch`.
+    """
+    if path is None or path in _ELSEWHERE or "://" in str(path) or str(path).startswith("registry"):
+        yield
+        return
+    if not (Path(path) / ".metadata").is_file():
+        read_checkpoint(path, to_train=to_train)
+    with named_mismatch(path):
+        yield
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a local checkpoint beside its place and renames it.
+
+    Lightning's own writes to the system's folder for temporary files and moves from there; on another file
+    system that is a copy, and a kill in it leaves half a checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = io.BytesIO()  # torch.save hides the error of a full disk
+        torch.save(checkpoint, content)
+        with atomic_file(path) as file:
+            file.write(content.getbuffer())
+
+
+def save_atomically(trainer: Trainer) -> None:
+    """Make a Trainer write checkpoints with `AtomicCheckpointIO`, unless the user chose another plug-in."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()

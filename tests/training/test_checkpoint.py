@@ -1,0 +1,144 @@
+"""Checkpoints are checked before use: damaged, foreign and mismatched ones end in one line."""
+
+import pickle
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.training.checkpoint import checked, named_mismatch, read_checkpoint, save_atomically
+
+CONTENT = {
+    "pytorch-lightning_version": "2.5.0", "state_dict": {"w": torch.arange(50.0)}, "optimizer_states": [],
+    "lr_schedulers": [], "loops": {}, "epoch": 1, "global_step": 7,
+}  # fmt: skip
+
+
+class RunsCode:
+    def __reduce__(self):
+        return (Path.touch, (Path("was-run"),))
+
+
+@pytest.fixture
+def whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(CONTENT, tmp_path / "whole.ckpt")
+    return tmp_path / "whole.ckpt"
+
+
+def test_a_whole_checkpoint_is_read(whole):
+    for to_train in (False, True):
+        assert read_checkpoint(whole, to_train=to_train)["global_step"] == 7
+
+
+def test_every_flipped_bit_is_refused_or_harmless(whole):
+    """Seen to fail with `torch.load` alone, which does not check the sums."""
+    sound, draw, refused = whole.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        damaged = bytearray(sound)
+        damaged[draw.randrange(len(sound))] ^= 1 << draw.randrange(8)
+        whole.write_bytes(damaged)
+        try:
+            read = read_checkpoint(whole)
+        except InputError as error:
+            assert str(whole) in str(error)  # noqa: PT017
+            refused += 1
+        else:
+            assert torch.equal(read["state_dict"]["w"], CONTENT["state_dict"]["w"])
+    assert refused > 50
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused(whole, share):
+    whole.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    with pytest.raises(InputError, match=r"whole\.ckpt: this (checkpoint is truncated|is not a checkpoint)"):
+        read_checkpoint(whole)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({**CONTENT, "state_dict": RunsCode()}, "more than tensors and plain values"),
+        ({"w": torch.ones(2)}, "no state_dict"),
+        ([1, 2], "no state_dict"),
+        ({**CONTENT, "state_dict": {"w": "a"}}, "no state_dict"),
+        ({"state_dict": {}}, "no pytorch-lightning_version"),
+    ],
+)
+def test_a_foreign_file_is_refused(whole, content, told):
+    torch.save(content, whole)
+    with pytest.raises(InputError, match=told):
+        read_checkpoint(whole)
+    assert not Path("was-run").exists()
+
+
+def test_weights_alone_are_no_point_to_train_on_from(whole):
+    torch.save({name: CONTENT[name] for name in ("pytorch-lightning_version", "state_dict")}, whole)
+    read_checkpoint(whole)
+    with pytest.raises(InputError, match="it has no optimizer_states, lr_schedulers and 3 others"):
+        read_checkpoint(whole, to_train=True)
+
+
+def test_other_files_are_refused(whole, tmp_path):
+    (tmp_path / "text.ckpt").write_text("weights")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps({"state_dict": {}}))
+    for name, told in (("text", "not a zip"), ("pickle", "not a zip"), ("none", "no such checkpoint")):
+        with pytest.raises(InputError, match=rf"{name}\.ckpt: .*{told}"):
+            read_checkpoint(tmp_path / f"{name}.ckpt")
+    with pytest.raises(InputError, match="a folder"):
+        read_checkpoint(tmp_path)
+
+
+W, BIAS = torch.ones(2, 3), torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"weight": torch.ones(2, 4), "bias": BIAS}, r"weight has the shape \[2, 4\] in the checkpoint and"),
+        ({"weight": W}, "the model has bias, the checkpoint has not"),
+        ({"weight": W, "bias": BIAS, "more": BIAS}, "the checkpoint has more, the model has not"),
+    ],
+)
+def test_a_mismatch_says_what_differs_in_one_line(state, told):
+    with pytest.raises(InputError, match=rf"a\.ckpt: .*{told}") as caught, named_mismatch("a.ckpt"):
+        nn.Linear(3, 2).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="something else"), checked(None):
+        raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize("word", ["best", "last", "s3://bucket/a.ckpt"])
+def test_what_the_trainer_finds_itself_is_left_to_it(word):
+    with checked(word):
+        pass
+
+
+def test_a_trainer_saves_atomically(tmp_path):
+    """Seen to fail with Lightning's own, whose move from the folder for temporary files is a copy."""
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    save_atomically(trainer)
+    assert type(trainer.strategy.checkpoint_io) is not TorchCheckpointIO
+    trainer.strategy.connect(LightningModule())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    before = (tmp_path / "a.ckpt").read_bytes()
+    read_checkpoint(tmp_path / "a.ckpt")
+    code = (
+        "import os, pathlib, signal, sys; from llm4sbr.training.checkpoint import AtomicCheckpointIO\n"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "AtomicCheckpointIO().save_checkpoint({'state_dict': {}}, sys.argv[1])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.ckpt")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "a.ckpt").read_bytes() == before
