@@ -11,12 +11,12 @@ from typing import Any
 
 import polars as pl
 
+from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.errors import InputError
 
 from .base import SessionDataModule
 from .download import fetch
 from .pipeline import Recipe
-from .prepared import cache_root
 from .rules import Columns, KCore, Protocol, Sessions, SplitBy
 from .tables import read_bytes, read_events, read_items
 

@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, Examples, Split
@@ -19,7 +20,7 @@ from llm4sbr.contracts.examples import SPLITS, Examples, Split
 from .dataset import SessionDataset, keep_latest
 from .loader import ExampleLoader
 from .pipeline import Prepared, Recipe, build
-from .prepared import cache_key, cache_root, load_or_build, one_at_a_time
+from .prepared import cache_key, load_or_build, one_at_a_time
 from .rules import Columns, ExampleMode, KCore, Sessions, SplitBy
 from .sampler import ExampleSampler
 from .tables import read_events, read_items
@@ -51,8 +52,7 @@ class SessionDataModule(LightningDataModule):
         bucket: Training batches that are sorted by length together, so that a batch holds sessions of like
             length and little padding (`ExampleSampler`); 0 shuffles freely. 50 is a good number.
         seed: Of random cuts. Shuffling follows Lightning's global seed.
-        cache_dir: Where prepared and fetched data are kept; by default ``$LLM4SBR_CACHE`` or
-            ``~/.cache/llm4sbr``.
+        cache_dir: Where prepared and fetched data are kept; by default in `cache_root`.
         predict_events: Table of the sessions to recommend for, with `events`' columns; by default the test
             sessions, whole.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from typing import BinaryIO
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import atomic_file
 
 _CHUNK = 1 << 16
 
@@ -41,23 +40,18 @@ def fetch(url: str, destination: str | Path, checksum: str, *, timeout: float = 
         with destination.open("rb") as stream:
             if hashlib.file_digest(stream, algorithm).hexdigest() == expected.lower():
                 return destination
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with atomic_file(destination) as file:
+        try:
             found = _stream(url, file, algorithm, destination.name, timeout)
+        except (OSError, http.client.HTTPException) as error:
+            hint = f"Download it elsewhere and put it at {destination}"
+            raise InputError(f"{url} could not be fetched ({error})", path=destination, hint=hint) from error
         if found != expected.lower():
             raise InputError(
                 f"what {url} sent has another checksum than published",
                 path=destination,
                 value=f"{algorithm}:{found}",
             )
-        os.replace(name, destination)
-    except (OSError, http.client.HTTPException) as error:
-        hint = f"Download it elsewhere and put it at {destination}"
-        raise InputError(f"{url} could not be fetched ({error})", path=destination, hint=hint) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
     return destination
 
 
@@ -109,9 +103,7 @@ def unpack(archive: str | Path, destination: str | Path, members: Sequence[str])
     files = []
     for member, data in taken.items():
         file = destination / PurePosixPath(member).name
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=destination)
-        with os.fdopen(handle, "wb") as stream:
+        with atomic_file(file) as stream:
             stream.write(data)
-        os.replace(name, file)
         files.append(file)
     return files

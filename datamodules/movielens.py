@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import polars as pl
 
+from llm4sbr.contracts.cache import cache_root
+
 from .base import SessionDataModule
 from .download import fetch, unpack
-from .prepared import cache_root
 from .recbole_atomic import read_atomic
 from .rules import Columns, ExampleMode, KCore, Protocol, Sessions, SplitBy
 from .tables import parse_delimited, read_bytes, read_events, read_items

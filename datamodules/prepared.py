@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +15,9 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, Examples, Split
+from llm4sbr.contracts.files import atomic_folder, write_text
 
 from .pipeline import Prepared
 
@@ -28,11 +28,6 @@ _FIELDS = ("clicks", "start", "end", "target", "session")
 
 class CacheWarning(UserWarning):
     """The cache of prepared data was damaged or could not be written; the data themselves are right."""
-
-
-def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Where caches live: the argument, else ``$LLM4SBR_CACHE``, else ``~/.cache/llm4sbr``."""
-    return Path(cache_dir or os.environ.get("LLM4SBR_CACHE") or "~/.cache/llm4sbr").expanduser()
 
 
 @contextmanager
@@ -88,20 +83,17 @@ def load_or_build(folder: Path, key: str, build: Callable[[], Prepared]) -> Prep
     prepared = build()
     try:
         save(prepared, entry)
-    except OSError as error:
+    except (InputError, OSError) as error:
         warnings.warn(f"{folder}: the data could not be cached ({error})", CacheWarning, stacklevel=2)
     return prepared
 
 
 def save(prepared: Prepared, entry: Path) -> None:
-    """Write an entry beside its place and rename it there; if another process was first, keep its entry."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
-    try:
-        splits = prepared.splits
-        arrays = {f"{name}.{field}": getattr(splits[name], field) for name in SPLITS for field in _FIELDS}
+    """Write an entry, whole or not at all; if another process was first, keep its entry."""
+    splits, catalogue = prepared.splits, prepared.catalogue
+    arrays = {f"{name}.{field}": getattr(splits[name], field) for name in SPLITS for field in _FIELDS}
+    with atomic_folder(entry) as scratch:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, scratch / _ARRAYS)
-        catalogue = prepared.catalogue
         pl.DataFrame(
             {"item_id": catalogue.item_ids, "title": catalogue.titles},
             schema={"item_id": pl.String, "title": pl.String},
@@ -114,14 +106,7 @@ def save(prepared: Prepared, entry: Path) -> None:
             schema={"split": pl.String, "session_id": pl.String},
         ).write_parquet(scratch / _SESSIONS)
         digests = {name: _digest(scratch / name) for name in (_ARRAYS, _ITEMS, _SESSIONS)}
-        (scratch / _META).write_text(json.dumps({"format": FORMAT, "digests": digests}))
-        try:
-            scratch.rename(entry)
-        except OSError:
-            if not entry.exists():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        write_text(scratch / _META, json.dumps({"format": FORMAT, "digests": digests}))
 
 
 def load(entry: Path) -> Prepared:
@@ -131,7 +116,7 @@ def load(entry: Path) -> Prepared:
         ValueError: A file's content is not what was written.
         OSError: A file is missing.
     """
-    meta = json.loads((entry / _META).read_text())
+    meta = json.loads((entry / _META).read_text("utf-8"))
     for name in (_ARRAYS, _ITEMS, _SESSIONS):
         if _digest(entry / name) != meta["digests"][name]:
             raise ValueError(f"{name} is not what was written")

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.files import atomic_file
 from llm4sbr.training.ranking_module import Recommendations
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ class RecommendationWriter(BasePredictionWriter):
         import polars as pl
 
         rows = pl.DataFrame(self._rows, schema={"row": pl.Int64, **_schema()})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         if trainer.world_size > 1:
             pieces = [
                 self.path.with_stem(f"{self.path.stem}-rank{rank}") for rank in range(trainer.world_size)
@@ -105,6 +105,5 @@ def _schema() -> dict[str, Any]:
 
 
 def _write(rows: pl.DataFrame, path: Path) -> None:
-    partial = path.with_suffix(path.suffix + ".partial")
-    rows.write_parquet(partial)
-    partial.replace(path)
+    with atomic_file(path) as file:
+        rows.write_parquet(file)

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
 from llm4sbr.callbacks.chosen_epoch import counts, is_chosen, validated
+from llm4sbr.contracts.files import write_text
 
 
 class RunSummary(Callback):
@@ -64,8 +65,7 @@ class RunSummary(Callback):
         if not trainer.is_global_zero or not self.chosen:
             return
         if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            (Path(folder) / "summary.json").write_text(json.dumps(self.chosen, indent=1) + "\n")
+            write_text(Path(folder) / "summary.json", json.dumps(self.chosen, indent=1) + "\n")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(self.chosen)

@@ -15,6 +15,7 @@ from llm4sbr.callbacks.view_cache import ViewCache
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.files import write_text
 from llm4sbr.report.evaluation_hooks import Seen
 from llm4sbr.report.figures.snapshot import evenly
 from llm4sbr.report.records import SessionStory
@@ -113,8 +114,7 @@ class SampleSessions(ChosenEpoch):
             return
         stories = list(self.stories.values())
         if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            (Path(folder) / NAME).write_text(json.dumps(stories, indent=1, ensure_ascii=False) + "\n")
+            write_text(Path(folder) / NAME, json.dumps(stories, indent=1, ensure_ascii=False) + "\n")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 rows = [_row(story) for story in stories]

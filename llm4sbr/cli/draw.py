@@ -142,7 +142,7 @@ def against(folders: list[Path], option: str, metric: str) -> dict[str, dict[flo
     for folder in folders:
         config = read_config(folder / "config.yaml")
         try:
-            found = float(json.loads((folder / "summary.json").read_text())[metric])
+            found = float(json.loads((folder / "summary.json").read_text("utf-8"))[metric])
         except (OSError, ValueError, KeyError):
             continue
         rest = copy.deepcopy({key: value for key, value in config.items() if key not in _IDLE})

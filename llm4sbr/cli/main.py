@@ -1,4 +1,4 @@
-"""The command line: ``llm4sbr COMMAND``, as `USAGE` lists them."""
+"""The command line: ``llm4sbr COMMAND``, from the dictionary in `commands`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import atexit
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.cli.commands import COMMANDS, run
 
-TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-USAGE = """usage: llm4sbr COMMAND [options]
+_ROOMS = {
+    "Training and use": ("fit", "validate", "test", "predict", "resume", "rerun", "draw"),
+    "Stage 1": ("views infer", "views estimate", "views report", "views merge", "tune-llm"),
+    "Tour": ("demo",),
+}
 
-Training and use (Lightning CLI; `llm4sbr COMMAND --help` lists every option):
-  fit        train a backbone, bare or wrapped, and keep the best epoch by validation
-  validate   evaluate a checkpoint on the validation split
-  test       evaluate a checkpoint on the test split
-  predict    write recommendations to Parquet
-  rerun      make a run of `fit` again and compare every number: llm4sbr rerun RUN_DIR
-  resume     go on with a run of `fit` that was killed or stopped: llm4sbr resume RUN_DIR
-  draw       pictures of finished runs: llm4sbr draw RUN_DIR [RUN_DIR ...]
-Stage 1:
-  views      infer | estimate | report | merge: each session's intents from an LLM, and how good they are
-  tune-llm   fit a LoRA adapter of a small LLM to the training sessions, for `views` to load
-Tour:
-  demo       real data, a real LLM, a bare and a wrapped SR-GNN, and a page that compares them
 
-Options common to all: --help, --version
-"""
+def usage() -> str:
+    """The help: every command with its line."""
+    lines = ["usage: llm4sbr COMMAND [options]", ""]
+    for room, names in _ROOMS.items():
+        lines += [f"{room}:", *(f"  {name:<13} {COMMANDS[name].summary}" for name in names)]
+    lines += [
+        "",
+        "`llm4sbr COMMAND --help` lists a command's options and shows examples; `llm4sbr --version`.",
+        "Exit status: 1 for bad input, 2 for a wrong word. LLM4SBR_TRACEBACK=1 shows an error's origin.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def console() -> NoReturn:
@@ -47,7 +48,7 @@ def console() -> NoReturn:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    atexit.register(end)  # before anybody else does, for the first comes last
+    atexit.register(end)  # first of all: atexit runs its handlers in reverse order
     try:
         sys.exit(main())
     except SystemExit as ended:
@@ -60,10 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Args:
         arguments: Words after ``llm4sbr``; the process's own by default.
+
+    Raises:
+        SystemExit: A command's parser ends so, with 0 after ``--help`` and 2 for a wrong word.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        print(usage(), end="", file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
     if words[0] == "--version":
         from importlib.metadata import version
@@ -72,28 +76,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _dispatch(words)
-    except ValueError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(
-            cause, InputError
-        ):  # the parser wraps what a class refuses
-            cause = cause.__cause__
-        if cause is None:
+    except KeyboardInterrupt:
+        print("llm4sbr: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `llm4sbr … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        from llm4sbr.runs.complaint import TRACEBACK, complaint
+
+        problem = complaint(error)
+        if problem is None:
             raise
-        # What went wrong and what to do, without forty lines of a stranger's stack.
-        print(f"llm4sbr: error: {cause}", file=sys.stderr)
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        print(f"llm4sbr: error: {problem}", file=sys.stderr)
         return 1
 
 
 def _dispatch(words: list[str]) -> int:
-    if words[0] in TRAINER_COMMANDS:
-        from llm4sbr.runs.trainer_cli import run
-
-        run(words)
+    room = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]  # `views` and its commands
+    if room and words[1:2] and words[1] in ("-h", "--help"):
+        print("\n".join(f"llm4sbr {name:<13} {COMMANDS[name].summary}" for name in room))
         return 0
-    if words[0] in ("resume", "rerun", "draw", "views", "tune-llm", "demo"):
-        from llm4sbr.cli import commands
-
-        return int(getattr(commands, words[0].replace("-", "_"))(words[1:]))
-    print(f"llm4sbr: there is no command {words[0]!r}\n\n{USAGE}", end="", file=sys.stderr)
+    depth = 2 if room else 1
+    name = " ".join(words[:depth])
+    if name in COMMANDS:
+        return run(name, words[depth:])
+    known = [one.split()[1] for one in room] or sorted({one.split()[0] for one in COMMANDS})
+    close = get_close_matches(words[depth - 1], known, 1) if len(words) >= depth else []
+    hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(known)}"
+    print(f"llm4sbr: error: there is no command {name!r}; {hint}", file=sys.stderr)
     return 2

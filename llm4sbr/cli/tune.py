@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from llm4sbr.contracts.registry import DATAMODULES, load_plugins
+from llm4sbr.runs.bootstrap import bootstrap
+from llm4sbr.runs.parser import SuggestingParser
+from llm4sbr.training.checkpoint import checked, save_atomically
 from llm4sbr.tuning.adapter_writer import AdapterWriter
 from llm4sbr.tuning.training_texts import TrainingTextDataModule
 from llm4sbr.tuning.tuner import TitleTuner
@@ -32,25 +33,25 @@ class TuningCLI(LightningCLI):
         parser.set_defaults({"trainer.max_epochs": 1})
 
 
-def tune(words: list[str]) -> TuningCLI:
+def tune(words: list[str], about: dict[str, str] | None = None) -> TuningCLI:
     """Parse and run ``llm4sbr tune-llm``.
 
     Args:
-        words: Its options.
+        words: The command and its options.
+        about: What the help says before and after the options: ``description`` and ``epilog``.
     """
-    load_plugins(DATAMODULES)
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # a step takes seconds
+    bootstrap()
     cli = TuningCLI(
         TitleTuner,
         LightningDataModule,
         subclass_mode_data=True,
         run=False,
-        args=words,
+        args=words[1:],
         trainer_class=Trainer,
         seed_everything_default=0,
         save_config_callback=None,
-        parser_kwargs={"prog": "llm4sbr tune-llm"},
+        parser_kwargs={"prog": "llm4sbr tune-llm", **(about or {})},
+        parser_class=SuggestingParser,
     )
     config, source = cli.config, cli.datamodule
     source.prepare_data()
@@ -69,5 +70,7 @@ def tune(words: list[str]) -> TuningCLI:
     ]
     if cli.trainer.loggers:
         callbacks.append(LearningRateMonitor("step"))
-    cli.trainer.fit(cli.model, texts, ckpt_path=config.ckpt_path, weights_only=True)
+    save_atomically(cli.trainer)
+    with checked(config.ckpt_path, to_train=True):
+        cli.trainer.fit(cli.model, texts, ckpt_path=config.ckpt_path, weights_only=True)
     return cli

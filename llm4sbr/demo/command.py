@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from llm4sbr.callbacks import ViewCache
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import ExampleSource, Split
+from llm4sbr.contracts.files import write_text
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
 from llm4sbr.demo.intents import ask, pick_sample, pick_stories
 from llm4sbr.demo.training import Steps, cpu_threads, train
@@ -152,7 +153,7 @@ def demo(
                 date=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
             )
             results = json.dumps(to_json(report), indent=1, ensure_ascii=False)
-            (root / "results.json").write_text(results + "\n", encoding="utf-8")
+            write_text(root / "results.json", results + "\n")
             page = write_page(report, root / "report.html")
     steps.tell(f"Done in {duration(sum(seconds for _, seconds in steps.timings))}. Open {page}")
     return page

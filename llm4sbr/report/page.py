@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import write_text
 from llm4sbr.report.charts import Line, line_chart
 from llm4sbr.report.records import DemoReport, RunResult
 
@@ -34,24 +34,7 @@ def write_page(report: DemoReport, path: str | Path) -> Path:
     Raises:
         InputError: The file cannot be written.
     """
-    return write_whole(path, render(report))
-
-
-def write_whole(path: str | Path, text: str) -> Path:
-    """Write a text file, whole or not at all; its folder is made.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError("the report cannot be written", path=path, hint=str(error)) from error
-    return path
+    return write_text(path, render(report))
 
 
 def render(report: DemoReport) -> str:

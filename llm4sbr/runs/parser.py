@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import sys
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from llm4sbr.callbacks import ResumePoint, ViewCache
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
-from llm4sbr.training.checkpoint import PARTS
+from llm4sbr.runs.complaint import TRACEBACK, complaint, one_line
+from llm4sbr.training.from_checkpoint import PARTS
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 
+EXAMPLES = "Examples:\n"  # how a text of examples begins
+_CONFIGS = (".yaml", ".yml", ".json")
+_NO_FILE = re.compile(r"((?:File|Path) (?:does not exist|is not a file|is not readable)): '([^']+)'")
+_SHORTER = (
+    (r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ", ""),
+    (r"- Expected a path but \S+ either not accessible or invalid ", ""),
+    (r"- Expected a <class 'NoneType'> ", ""),
+    (r" ?Given value type: .*", ""),
+    (r'Parser key "([^"]*)":( -)?', r"\1:"),
+    (r"(- )?Problem with given class_path '([^']*)':", r"\2:"),
+    (r"<class '([^']*)'>", r"\1"),
+    (r"Expected a ", "Expected "),
+)
 _UNKNOWN = (
     r"Option '([^']+)' is not accepted",
     r"does not accept option '([^']+)'",
@@ -26,16 +46,21 @@ _UNKNOWN = (
 )
 
 
-def suggest(message: str) -> str:
-    """A line that names the options or classes that an error's unknown words look like; empty without one."""
+def suggest(message: str, names: Iterable[str] = ()) -> str:
+    """Name the options or classes that an error's unknown words look like; empty without one.
+
+    Args:
+        message: The error.
+        names: Options that are known beside those of the trainer's commands.
+    """
     unknown = {word.split(".")[-1] for pattern in _UNKNOWN for word in re.findall(pattern, message)}
-    known = sorted(set(_names()))
+    known = sorted({*names, *_names()})
     found = [
         f"{word!r} is not known; did you mean {' or '.join(repr(name) for name in close)}?"
         for word in sorted(unknown)
         if word not in known and (close := get_close_matches(word, known, 2, 0.7))
     ]
-    return "\n".join(found)
+    return "; ".join(found)
 
 
 def _names() -> Iterable[str]:
@@ -46,16 +71,61 @@ def _names() -> Iterable[str]:
         yield from inspect.signature(made).parameters
 
 
+def in_short(message: str) -> str:
+    """One line of the parser's list of everything that it tried.
+
+    >>> in_short("Parser key 'data': Errors: - Expected a <class 'NoneType'> Given value type: dict")
+    "Parser key 'data': Errors:"
+    """
+    text = one_line(message)
+    for pattern, short in _SHORTER:
+        text = re.sub(pattern, short, text)
+    return text.strip(" -")
+
+
+class ExampleFormatter(DefaultHelpFormatter):
+    """Keeps the lines of the examples below the options."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
+
+
 class SuggestingParser(LightningArgumentParser):
     """Ends a complaint about an unknown word with the known one that it looks like.
 
-    The beginning of an option is no option: what is short for one today may be short for two tomorrow.
+    A complaint is one line. The exit status is 2 where a word is wrong and 1 where a file is. The beginning
+    of an option is no option: what is short for one today may be short for two tomorrow.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": ExampleFormatter, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Complain and exit."""
-        close = suggest(message)
-        super().error(f"{message}\n{close}" if close else message, ex)
+        """Complain and exit, or raise where the caller asked for exceptions."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        if os.environ.get(TRACEBACK) and ex is not None:
+            traceback.print_exception(ex)
+        problem = self._bad_file(message, ex)
+        close = suggest(message, [name.lstrip("-") for name in self._option_string_actions])
+        line = problem or ". ".join(part for part in (in_short(message), close) if part)
+        print(f"llm4sbr: error: {line}", file=sys.stderr)
+        sys.exit(1 if problem else 2)
+
+    def _bad_file(self, message: str, ex: Exception | None) -> str | None:
+        """Say what is wrong with a file that an option names; None where the option is what is wrong."""
+        named = _NO_FILE.search(message)
+        if named:
+            return one_line(f"{os.path.relpath(named[2])}: {named[1].lower()}")
+        problem = complaint(ex)
+        words = [part for word in self.args or () for part in (word, word.partition("=")[2])]
+        for word in words:
+            if word.endswith(_CONFIGS) and not os.path.exists(word):
+                return one_line(f"{word}: there is no such file")
+            if problem is None or not os.path.isfile(word):
+                continue
+            try:
+                yaml.safe_load(Path(word).read_bytes())
+            except (yaml.YAMLError, ValueError):  # the parser does not say in which file
+                return f"{one_line(word)}: {problem}"
+        return problem

@@ -15,6 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from llm4sbr.contracts.files import write_text
+
 NAME = "record.json"
 _PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "torchmetrics", "numpy", "polars")
 
@@ -57,13 +59,17 @@ class RecordConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml`` and ``record.json``."""
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # every process must ask
         told = self.already_saved
         super().setup(trainer, pl_module, stage)
-        folder = trainer.log_dir  # every process must ask
-        if stage == "fit" and not told and folder:
-            self.write(record(trainer), Path(folder) / NAME, trainer)
+        if stage == "fit" and not told:
+            self.write(record(trainer), self._folder / NAME, trainer)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the configuration, in the first process."""
+        write_text(self._folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
 
     def write(self, made_with: dict[str, Any], path: Path, trainer: Trainer) -> None:
         """Write the record, in the first process."""
         if trainer.is_global_zero:
-            path.write_text(json.dumps(made_with, indent=1) + "\n")
+            write_text(path, json.dumps(made_with, indent=1) + "\n")

@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import write_text
 from llm4sbr.runs.record import NAME, RecordConfig
 from llm4sbr.runs.saved_run import read_config
 from llm4sbr.runs.trainer_cli import run, say
@@ -61,7 +62,7 @@ def rerun(run_dir: str, max_epochs: int | None = None) -> bool:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "config.yaml"
-            file.write_text(yaml.safe_dump(config))
+            write_text(file, yaml.safe_dump(config))
             run(["fit", "--config", str(file)], save_config=_against(before))
     finally:
         torch.set_num_threads(threads)
@@ -85,7 +86,7 @@ def compare(first: Path, second: Path) -> tuple[int, list[str]]:
 
 
 def _numbers(path: Path) -> Iterator[tuple[tuple[str, str], str]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 if value and "/" in name and not name.startswith(_OF_THE_MOMENT):
@@ -94,7 +95,7 @@ def _numbers(path: Path) -> Iterator[tuple[tuple[str, str], str]]:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             "what the run was made with is not known", path=path, hint="`llm4sbr fit` writes it"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
@@ -17,9 +17,11 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from llm4sbr.callbacks.resume_point import NAME
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import write_text
 from llm4sbr.runs.record import NAME as RECORD
 from llm4sbr.runs.saved_run import read_config
 from llm4sbr.runs.trainer_cli import run, say
+from llm4sbr.training.checkpoint import read_checkpoint
 
 _FOLDERS = ("CSVLogger", "TensorBoardLogger")  # loggers that write into the run's folder
 
@@ -40,8 +42,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
     checkpoint = Path(ckpt_path) if ckpt_path else folder / "checkpoints" / NAME
     step = 0
     if checkpoint.is_file():
-        kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)  # no weight is read
-        step = int(kept["global_step"])
+        step = int(read_checkpoint(checkpoint, to_train=True)["global_step"])
         say(f"Going on after step {step}.")
     elif ckpt_path:
         raise InputError("there is no such checkpoint", path=checkpoint)
@@ -57,7 +58,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
     _log_into(folder, config, step)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "config.yaml"
-        file.write_text(yaml.safe_dump(config))
+        write_text(file, yaml.safe_dump(config))
         words = ["fit", "--config", str(file)]
         run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=None)
 
@@ -65,7 +66,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
 def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:
     """Have the run's loggers go on in its folder, and in Weights & Biases as the same run."""
     record = folder / RECORD
-    tracked = json.loads(record.read_text()).get("wandb") if record.is_file() else None
+    tracked = json.loads(record.read_text("utf-8")).get("wandb") if record.is_file() else None
     trainer = config.get("trainer") or {}
     loggers = trainer.get("logger")
     for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -123,16 +124,15 @@ class _ContinuedWriter(ExperimentWriter):
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             self.metrics_keys = list(reader.fieldnames or [])
             rows = [row for row in reader if row.get("step") and int(row["step"]) < after_step]
-        partial = path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=self.metrics_keys)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, text.getvalue())
 
     def _check_log_dir_exists(self) -> None:
         """It does, and nothing in it is deleted."""

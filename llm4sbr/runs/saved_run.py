@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
+from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.trainer_cli import SBRCLI
+from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.views.quiet import quiet_lightning
 
@@ -68,9 +67,7 @@ def untrained(run: SavedRun, seed: int) -> SavedRun:
 
 
 def _build(folder: Path, config: dict[str, Any], seed: int | Literal[False] = False) -> SBRCLI:
-    load_plugins(BACKBONES)  # classes are named by their class name
-    load_plugins(DATAMODULES)
-    load_plugins(HEADS)
+    bootstrap()
     try:
         with quiet_lightning():
             return _Rebuild(
@@ -133,7 +130,9 @@ def read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError("the run's configuration is not text in UTF-8", path=path) from error
     except OSError as error:
         raise InputError(
             "the run's configuration cannot be read", path=path, hint="`llm4sbr fit` writes it"
@@ -146,17 +145,6 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _load_weights(model: SBRModule, checkpoint: Path) -> None:
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError) as error:
-        raise InputError(
-            "this checkpoint is damaged or holds more than weights; it is not used", path=checkpoint
-        ) from error
-    try:
+    state = read_checkpoint(checkpoint)["state_dict"]
+    with named_mismatch(checkpoint):
         model.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(
-            f"checkpoint and configuration do not belong together: {str(error).splitlines()[-1].strip()}",
-            path=checkpoint,
-            hint="Was the run's folder written twice, or the data changed since?",
-        ) from error

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
+import shlex
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -16,9 +15,11 @@ from torch.optim import Optimizer
 
 from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
+from llm4sbr.contracts.registry import HEADS, load_plugins
+from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.parser import SuggestingParser
 from llm4sbr.runs.record import RecordConfig
+from llm4sbr.training.checkpoint import checked, save_atomically
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.schedules import configure
 
@@ -63,6 +64,17 @@ class SBRCLI(LightningCLI):
             config.ckpt_path = str(self._trained_checkpoint())
             say(f"Checkpoint: {config.ckpt_path}")
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, with checkpoints that are written atomically."""
+        trainer = super().instantiate_trainer(**kwargs)
+        save_atomically(trainer)
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Check the checkpoint before anything else is done."""
+        with checked(self.config[subcommand].get("ckpt_path"), to_train=subcommand == "fit"):
+            super()._run_subcommand(subcommand)
+
     def before_predict(self) -> None:
         """Write what `predict` finds."""
         self.trainer.callbacks.append(RecommendationWriter(self.config.predict.output))  # type: ignore[attr-defined]
@@ -77,8 +89,8 @@ class SBRCLI(LightningCLI):
             )
             say(
                 f"{found} Evaluate it with\n"
-                f"  llm4sbr test --config {folder}/config.yaml "
-                f"--ckpt_path {checkpoint.best_model_path}"
+                f"  llm4sbr test --config {shlex.quote(f'{folder}/config.yaml')} "
+                f"--ckpt_path {shlex.quote(checkpoint.best_model_path)}"
             )
 
     def _trained_checkpoint(self) -> Path:
@@ -89,7 +101,12 @@ class SBRCLI(LightningCLI):
         root = Path(wanted["trainer"].get("default_root_dir") or ".")
         saved = sorted(root.rglob("config.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in saved:
-            run = yaml.safe_load(path.read_text()) or {}
+            try:
+                run = yaml.safe_load(path.read_text("utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError):
+                continue  # another program's
+            if not isinstance(run, dict):
+                continue
             if any(_significant(run.get(part)) != _significant(wanted[part]) for part in _PARTS):
                 continue
             checkpoints = sorted(path.parent.glob("checkpoints/best*.ckpt"), key=lambda p: p.stat().st_mtime)
@@ -129,23 +146,20 @@ def _joins_later(part: Any) -> bool:
     return found is not None and not getattr(found, "in_training", True)
 
 
-def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = RecordConfig) -> SBRCLI:
-    """Load the plug-ins, parse and run one trainer command.
+def run(
+    words: list[str],
+    about: dict[str, str] | None = None,
+    *,
+    save_config: type[SaveConfigCallback] | None = RecordConfig,
+) -> SBRCLI:
+    """Parse and run one trainer command.
 
     Args:
         words: The command and its options.
+        about: What the command's help says before and after the options: ``description`` and ``epilog``.
         save_config: Writes the configuration into the run's folder; None for a run that has it.
     """
-    # Before parsing: classes are named on the command line by their class name.
-    load_plugins(BACKBONES)
-    load_plugins(DATAMODULES)
-    load_plugins(HEADS)
-    torch.set_float32_matmul_precision("high")
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean what we pass
-    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # theirs to mend
-    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_gather")  # likewise
-    warnings.filterwarnings("ignore", message="The dirpath has changed")  # evaluation saves nothing
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches are made in bulk
+    bootstrap()
     return SBRCLI(
         SBRModule,
         LightningDataModule,
@@ -154,8 +168,8 @@ def run(words: list[str], *, save_config: type[SaveConfigCallback] | None = Reco
         args=words,
         trainer_class=Trainer,
         seed_everything_default=0,
-        parser_kwargs={"prog": "llm4sbr"},
+        parser_kwargs={"prog": "llm4sbr", words[0]: about or {}},
         parser_class=SuggestingParser,
         save_config_callback=save_config,
-        save_config_kwargs={"overwrite": True},
+        save_config_kwargs={"save_to_log_dir": False},  # it saves by itself
     )

@@ -1,128 +1,197 @@
-"""Models from a checkpoint alone: the parts that it names, and its weights."""
+"""Checkpoints on disk: checked before use, written atomically, and errors that say what differs."""
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections.abc import Iterable
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, describe
-from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
-from llm4sbr.nn.alignment import Alignment
-from llm4sbr.nn.losses import FullSoftmax
-from llm4sbr.nn.scorers import CosineScores
+from llm4sbr.contracts.files import atomic_file
 
-# What a checkpoint may name beside registered backbones and heads.
-PARTS: tuple[type, ...] = (Alignment, CosineScores, FullSoftmax)
-_NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # how it was trained; a run's config.yaml has it
+_LIGHTNING = "pytorch-lightning_version"  # Trainer writes it into every checkpoint, and needs it to read one
+_OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "epoch", "global_step")
+_ELSEWHERE = ("best", "last", "hpc")  # words that Trainer takes for a checkpoint that it finds itself
+_SHOWN = 3  # names that an error lists
 
 
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError)
+def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of `Trainer` onto the CPU, after checking every byte of it.
 
-
-def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any]:
-    """Read a checkpoint as tensors and plain values; nothing in it runs.
+    Nothing but tensors and plain values is read (``weights_only``), so no code in the file runs.
 
     Args:
         path: The file.
-        map_location: Device of the tensors, as in `torch.load`.
+        to_train: Whether training goes on from it, which needs the optimiser's state, too.
 
     Raises:
-        InputError: It is missing, damaged, or holds more than tensors and plain values.
+        InputError: There is no such file; it is truncated or damaged; it holds other classes than tensors and
+            plain values; or it is no checkpoint of a Trainer.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError("there is no such checkpoint", path=path)
+    _check_archive(path)
     try:
-        found = torch.load(path, map_location=map_location, weights_only=True)
-    except _UNREADABLE as error:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|global:?) (\S+\.\S+)", str(error))
         raise InputError(
-            "this checkpoint is damaged or holds more than weights; it is not used", path=path
+            "this checkpoint holds more than tensors and plain values, so it is not loaded",
+            path=path,
+            value=found[1].strip(".") if found else None,
         ) from error
-    if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
-        raise InputError("this is not a checkpoint of a model: it has no weights", path=path)
-    return found
+    except Exception as error:  # a reader raises nearly anything on a foreign archive
+        raise InputError("this is not a checkpoint: PyTorch cannot read it", path=path) from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError("this is not a checkpoint of a Trainer: it has no state_dict of tensors", path=path)
+    known: dict[str, Any] = content
+    needed = (_LIGHTNING, *(_OF_TRAINING if to_train else ()))
+    missing = [name for name in needed if name not in known]
+    if missing:
+        raise InputError(
+            f"this is not a checkpoint that {'training can go on from' if to_train else 'a Trainer wrote'}: "
+            f"it has no {_list(missing)}",
+            path=path,
+        )
+    return known
 
 
-class LoadedFromCheckpoint(Rebuildable, LightningModule):
-    """A `LightningModule` of `Rebuildable` parts, which a checkpoint alone can make again."""
+def _check_archive(path: Path) -> None:
+    """Check the archive's structure and the CRC sum of every record."""
+    hint = "Take another copy of it, or train again"
+    if path.is_dir():
+        raise InputError("this is a folder; a checkpoint is a file", path=path)
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                raise InputError("this is not a checkpoint: it is not a zip archive of PyTorch", path=path)
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError("there is no such checkpoint", path=path) from error
+    except OSError as error:
+        raise InputError(f"this checkpoint cannot be read: {error.strerror}", path=path) from error
+    except Exception as error:  # zipfile raises nearly anything on a damaged archive
+        raise InputError("this checkpoint is truncated or damaged", path=path, hint=hint) from error
+    if damaged is not None:
+        raise InputError(
+            f"this checkpoint is damaged: the CRC sum of {damaged} is wrong", path=path, hint=hint
+        )
 
-    def described(self) -> dict[str, Any]:
-        """Class and arguments of the model in plain values; optimiser and schedule are left out."""
-        found = describe(self)
-        kept = {name: value for name, value in found["init_args"].items() if name not in _NOT_OF_THE_MODEL}
-        return {**found, "init_args": kept}
 
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | Path,
-        map_location: Any = "cpu",
-        *,
-        classes: Iterable[type] = (),
-        strict: bool = True,
-        weights_only: bool | None = None,
-        **arguments_: Any,
-    ) -> Self:
-        """The model of a checkpoint, with its backbone and its heads.
+@contextmanager
+def named_mismatch(path: str | Path) -> Iterator[None]:
+    """Turn the errors of loading a checkpoint into a model of another shape into one line.
 
-        The checkpoint is read with ``weights_only=True``, and only registered classes (`llm4sbr.backbones`,
-        `llm4sbr.heads`) and those given here are built. Optimiser and schedule are the defaults.
+    Args:
+        path: The checkpoint's file.
 
-        Args:
-            checkpoint_path: A file that a Trainer wrote.
-            map_location: Device of the weights.
-            classes: Further classes that may be built, such as a backbone of one's own.
-            strict: Whether every weight must be there.
-            weights_only: As in Lightning; nothing else is possible here.
-            arguments_: Arguments of the constructor that replace those of the checkpoint; needed for one that
-                has no plain form, such as the module of a `ModuleBackbone`.
+    Raises:
+        InputError: Names of the state, or their shapes, are not those of the model or of its optimiser.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        text = str(error)
+        if text.startswith("Error(s) in loading state_dict"):
+            problem = f"the checkpoint is of another model: {_differences(text)}"
+        elif text.startswith("loaded state dict"):
+            problem = f"the checkpoint is of another optimiser: {text}"
+        else:
+            raise
+        hint = "Give the options that it was trained with: those of config.yaml in the run's folder"
+        raise InputError(problem, path=path, hint=hint) from error
+
+
+def _differences(text: str) -> str:
+    """What ``load_state_dict`` complains about, in a few words.
+
+    >>> _differences('Missing key(s) in state_dict: "a", "b". ')
+    'the model has a and b, the checkpoint has not'
+    >>> _differences("size mismatch for w: copying a param with shape torch.Size([3]) from checkpoint, "
+    ...              "the shape in current model is torch.Size([4]).")
+    'w has the shape [3] in the checkpoint and [4] in the model'
+    """
+    told = []
+    for which, sentence in (
+        ("Missing", "the model has {}, the checkpoint has not"),
+        ("Unexpected", "the checkpoint has {}, the model has not"),
+    ):
+        listed = re.search(rf"{which} key\(s\) in state_dict: (.*)", text)
+        if listed:
+            told.append(sentence.format(_list(re.findall(r'"([^"]+)"', listed[1]))))
+    shapes = re.findall(r"size mismatch for (\S+):.*?Size\((.*?)\).*?Size\((.*?)\)", text)
+    told += [
+        f"{name} has the shape {saved} in the checkpoint and {here} in the model"
+        for name, saved, here in shapes[:_SHOWN]
+    ]
+    if len(shapes) > _SHOWN:
+        told.append(f"so do {len(shapes) - _SHOWN} others")
+    return "; ".join(told) or " ".join(text.split())
+
+
+def _list(names: list[str]) -> str:
+    if len(names) > _SHOWN:
+        names = [*names[: _SHOWN - 1], f"{len(names) - _SHOWN + 1} others"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+@contextmanager
+def checked(path: str | Path | None, *, to_train: bool = False) -> Iterator[None]:
+    """Check a checkpoint, then name its file in errors of loading it inside the block.
+
+    Args:
+        path: The file. None, an address on the net, a folder that several processes wrote, and the words
+            ``best``, ``last`` and ``hpc`` are left to the Trainer.
+        to_train: As of `read_checkpoint`.
+
+    Raises:
+        InputError: As of `read_checkpoint` and `named_mismatch`.
+    """
+    if path is None or path in _ELSEWHERE or "://" in str(path) or str(path).startswith("registry"):
+        yield
+        return
+    if not (Path(path) / ".metadata").is_file():
+        read_checkpoint(path, to_train=to_train)
+    with named_mismatch(path):
+        yield
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a local checkpoint beside its place and renames it.
+
+    Lightning's own writes to the system's folder for temporary files and moves from there; on another file
+    system that is a copy, and a kill in it leaves half a checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
 
         Raises:
-            InputError: The file is damaged, is of another class, names a class that is not registered, lacks
-                an argument, or its weights do not fit.
+            InputError: The file cannot be written.
         """
-        if weights_only is False:
-            raise InputError("a checkpoint is read as tensors and plain values only", value=weights_only)
-        path = Path(checkpoint_path)
-        checkpoint = read_checkpoint(path, map_location)
-        description = checkpoint.get("llm4sbr", {}).get("model")
-        if description is None:
-            raise InputError("this checkpoint does not name its model", path=path)
-        if description["class_path"] not in {class_path(one) for one in _family(cls)}:
-            raise InputError(
-                f"this checkpoint is of {description['class_path']}, not of {cls.__name__}", path=path
-            )
-        given = {name: value for name, value in description["init_args"].items() if name not in arguments_}
-        allowed = [*load_plugins(BACKBONES).values(), *load_plugins(HEADS).values(), *PARTS, *classes]
-        made = arguments({"class_path": description["class_path"], "init_args": given}, allowed)
-        missing = set(given) - set(made)
-        if missing:
-            raise InputError(
-                f"the checkpoint could not keep what these arguments were: {', '.join(sorted(missing))}",
-                path=path,
-                hint=f"Give them: {cls.__name__}.load_from_checkpoint(path, {min(missing)}=…)",
-            )
-        model = cls(**made, **arguments_)
-        try:
-            model.load_state_dict(checkpoint["state_dict"], strict=strict)
-        except RuntimeError as error:
-            raise InputError(
-                f"the weights do not fit the model: {str(error).splitlines()[-1].strip()}", path=path
-            ) from error
-        model.on_load_checkpoint(checkpoint)
-        return model
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = io.BytesIO()  # torch.save hides the error of a full disk
+        torch.save(checkpoint, content)
+        with atomic_file(path) as file:
+            file.write(content.getbuffer())
 
 
-def _family(cls: type) -> set[type]:
-    """A class and all that derive from it."""
-    found = {cls}
-    child: type
-    for child in cls.__subclasses__():
-        found |= _family(child)
-    return found
+def save_atomically(trainer: Trainer) -> None:
+    """Make a Trainer write checkpoints with `AtomicCheckpointIO`, unless the user chose another plug-in."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()

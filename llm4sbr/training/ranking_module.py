@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,10 +10,6 @@ from torch import Tensor
 
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.nn.metrics import SessionRanking
-
-# What is logged under these names is the same in all processes already: `SessionRanking` and `EpochMeans` see
-# to that, and a mean over processes that had other numbers of sessions would be wrong.
-warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('(train|val|test)/")
 
 
 class Recommendations(NamedTuple):

@@ -18,9 +18,9 @@ from llm4sbr.contracts.examples import Examples
 from llm4sbr.nn.heads import ScoreHead
 from llm4sbr.nn.losses import FullSoftmax, RecommendationLoss
 from llm4sbr.nn.scorers import Scorer
-from llm4sbr.training.checkpoint import LoadedFromCheckpoint
 from llm4sbr.training.distributed import IdleParameters
 from llm4sbr.training.epoch_means import EpochMeans
+from llm4sbr.training.from_checkpoint import LoadedFromCheckpoint
 from llm4sbr.training.ranking_module import RankingModule
 from llm4sbr.training.run_state import RunState
 from llm4sbr.training.schedules import configure, fuse_on_cpu

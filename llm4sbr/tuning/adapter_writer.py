@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import atomic_folder
 from llm4sbr.tuning.tuner import TitleTuner
 
 MONITOR = "val/loss"
@@ -68,18 +67,8 @@ class AdapterWriter(Callback):
         self.best = state_dict["best"]
 
     def _save(self, tuner: TitleTuner) -> None:
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".tmp-adapter-", dir=self.out.parent))
-        before = scratch.with_name(f"{scratch.name}-before")
-        try:
+        with atomic_folder(self.out, replace=True) as scratch:
             config = tuner.llm.peft_config["default"]
             config.base_model_name_or_path = tuner.lm.identity.name  # not a path of this machine
             tuner.llm.save_pretrained(scratch, save_embedding_layers=False)  # "auto" would ask a hub
             (scratch / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
-            scratch.chmod(0o755)  # mkdtemp keeps it to its owner
-            if self.out.exists():
-                self.out.rename(before)  # not deleted here: a kill midway would leave half of it
-            scratch.rename(self.out)
-        finally:
-            for rest in (scratch, before):
-                shutil.rmtree(rest, ignore_errors=True)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
-import tempfile
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import atomic_folder, write_text
 from llm4sbr.views.identity import ModelIdentity
 
 # Everything in a model folder that can change what it computes.
@@ -75,13 +74,6 @@ class Weights:
     path: Path
 
 
-def cache_dir() -> Path:
-    """``$LLM4SBR_CACHE``, or ``llm4sbr`` in the user's cache folder."""
-    if own := os.environ.get("LLM4SBR_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm4sbr"
-
-
 def resolve(name: str) -> Weights:
     """Find a model's weights: local path, installed weights package, hub.
 
@@ -119,30 +111,19 @@ def model_folder(weights: Weights) -> Path:
     """A folder that transformers loads quickly; a GGUF file is converted once and kept.
 
     transformers takes about 20 seconds to read a small GGUF file, every time. The conversion is kept under
-    `cache_dir`, keyed by the file's content, and appears there whole or not at all.
+    `cache_root`, keyed by the file's content, and appears there whole or not at all.
 
     Raises:
         InputError: The GGUF file cannot be read.
     """
     if weights.path.suffix != ".gguf":
         return weights.path
-    target = cache_dir() / "converted" / weights.identity.fingerprint
+    target = cache_root() / "converted" / weights.identity.fingerprint
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
-    try:
+    with atomic_folder(target) as scratch:
         _convert(weights.path, scratch)
-        (scratch / "source.json").write_text(
-            json.dumps({"gguf": str(weights.path), **vars(weights.identity)})
-        )
-        try:
-            scratch.rename(target)
-        except OSError:
-            if not target.exists():  # else another process was first, with the same content
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        write_text(scratch / "source.json", json.dumps({"gguf": str(weights.path), **vars(weights.identity)}))
     return target
 
 

@@ -1,6 +1,6 @@
 """The command line, run as a person runs it: fit, test, predict, and what goes wrong."""
 
-import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 import yaml
 from every_backbone import OURS
 
+from llm4sbr.cli.commands import COMMANDS
 from llm4sbr.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -58,10 +59,12 @@ def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):
 
 @pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
 def test_the_command_that_fit_prints_works(ring_shop, capsys, module):
-    words_of_fit = words("fit", ring_shop, "--trainer.max_epochs", "1")
+    """In a folder with a space in its name, too: seen to fail unquoted."""
+    root = ("--trainer.default_root_dir", "my runs", "--trainer.logger.init_args.save_dir", "my runs")
+    words_of_fit = words("fit", ring_shop, "--trainer.max_epochs", "1", *root)
     place = words_of_fit.index("--model.backbone")
     assert main([*words_of_fit[:place], "--model", module, *words_of_fit[place:]]) == 0
-    printed = capsys.readouterr().out.split("llm4sbr test ")[1].split()
+    printed = shlex.split(capsys.readouterr().out.split("llm4sbr test ")[1])
     assert main(["test", *printed[:4]]) == 0
     assert "test/mrr@20" in capsys.readouterr().out
 
@@ -151,13 +154,105 @@ def test_importing_llm4sbr_pulls_in_nothing_heavy():
     assert shown.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["fot"], "did you mean 'fit'?"),
+        (["views", "infre"], "did you mean 'infer'?"),
+        (["views"], "infer, report, merge"),
+        (["draw", "--outt", "x"], "did you mean 'out'?"),
+        (["rerun"], "run_dir"),
+        (["fit", "--data", "SessionDataModule", "--data.bach_size", "3"], "did you mean 'batch_size'?"),
+        (["fit", "--data", "SessionDataModule", "--data.batch_size", "many"], "batch_size: Expected int"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_is_status_2_and_one_line_with_a_suggestion(given, told, capsys):
+    """Seen to fail with the parser's usage and its list of everything that it tried."""
+    try:
+        status = main(given)
+    except SystemExit as ended:
+        status = ended.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert line.startswith("llm4sbr: error: ")
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("missing.yaml", None, "missing.yaml"),
+        ("broken.yaml", b"a: [1", "broken.yaml: this is not YAML"),
+        ("bytes.yaml", b"\xff\xfe\x80", "bytes.yaml: this is not"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--config", "--data"])
+def test_a_bad_configuration_is_status_1_and_one_line(tmp_path, capsys, option, name, content, told):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", option, name])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1
+    assert line.startswith("llm4sbr: error: ")
+    assert told in line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_line_in_the_help_and_examples_in_its_own(name, capsys):
+    assert main(["--help"]) == 0
+    assert f"  {name:<13} {COMMANDS[name].summary}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main([*name.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(f"\n  llm4sbr {name} {example}\n" in shown for example in COMMANDS[name].examples)
+    assert 1 <= len(COMMANDS[name].examples) <= 2
+
+
 class RunsCode:
     def __reduce__(self):
         return (Path.touch, (Path("was-run"),))
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(ring_shop, tmp_path):
+def test_a_bad_checkpoint_is_one_line_for_every_command(ring_shop, tmp_path, capsys):
+    """Seen to fail with a traceback of `torch.load` or `load_state_dict`."""
+    assert main(words("fit", ring_shop, *FAST)) == 0
+    (good,) = tmp_path.glob("runs/*/version_0/checkpoints/best*.ckpt")
     torch.save({"state_dict": RunsCode()}, tmp_path / "evil.ckpt")
-    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
-        main(words("test", ring_shop, "--ckpt_path", str(tmp_path / "evil.ckpt")))
+    flipped = bytearray(good.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (tmp_path / "flipped.ckpt").write_bytes(flipped)
+    (tmp_path / "half.ckpt").write_bytes(good.read_bytes()[:5000])
+    (tmp_path / "text.ckpt").write_text("text")
+    capsys.readouterr()
+    for command in ("fit", "test"):
+        for name in ("evil", "flipped", "half", "text", "none"):
+            assert main(words(command, ring_shop, *FAST, "--ckpt_path", f"{name}.ckpt")) == 1
+            told = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+            assert len(told) == 1, told
+            assert told[0].startswith(f"llm4sbr: error: {name}.ckpt: ")
     assert not Path("was-run").exists()
+    other = ("--model.backbone.init_args.embedding_dim", "24", "--ckpt_path", str(good))
+    assert main(words("test", ring_shop, *FAST, *other)) == 1
+    assert "the checkpoint is of another model: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_traceback_is_shown_on_demand(monkeypatch, capsys):
+    assert main(["resume", "none"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("LLM4SBR_TRACEBACK", "1")
+    assert main(["resume", "none"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_other_programs_configurations_are_passed_over(ring_shop, tmp_path):
+    """Seen to fail with a traceback of the YAML reader."""
+    assert main(words("fit", ring_shop, *FAST)) == 0
+    for number, content in enumerate(
+        (b"- a list", b"model: !Ref Stack", b"title: {{ name }} [1", b"\xff\xfe")
+    ):
+        folder = tmp_path / "runs" / f"notes-{number}"
+        folder.mkdir()
+        (folder / "config.yaml").write_bytes(content)
+    assert main(words("test", ring_shop, *FAST)) == 0

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS
 from llm4sbr.datamodules import Columns, KCore, SessionDataModule, Sessions, SplitBy
-from llm4sbr.datamodules.prepared import CacheWarning, cache_root, save
+from llm4sbr.datamodules.prepared import CacheWarning, save
 
 
 def entries() -> list[Path]:

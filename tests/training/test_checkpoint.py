@@ -1,132 +1,144 @@
-"""A model from its checkpoint alone: its parts, its weights, and nothing that it should not build."""
+"""Checkpoints are checked before use: damaged, foreign and mismatched ones end in one line."""
+
+import pickle
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
-from llm4sbr import InputError, LLM4SBRWrapper, ModuleBackbone, SBRModule
-from llm4sbr.backbones import CORE, SRGNN
-from llm4sbr.backbones.core import TransformerSize
-from llm4sbr.nn.alignment import Alignment
-from llm4sbr.nn.heads import ItemTitles, RepeatExplore, ScoreHead, SequentialRules, TextScores
-from llm4sbr.nn.losses import FullSoftmax
-from llm4sbr.nn.scorers import CosineScores
-from llm4sbr.testing import make_batch, make_examples
-from llm4sbr.training.checkpoint import read_checkpoint
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.training.checkpoint import checked, named_mismatch, read_checkpoint, save_atomically
 
-V, TEXT = 9, 6
-BATCH = make_batch([[1, 2, 3], [4], [5, 5, 6]], [2, 3, 4])
+CONTENT = {
+    "pytorch-lightning_version": "2.5.0", "state_dict": {"w": torch.arange(50.0)}, "optimizer_states": [],
+    "lr_schedulers": [], "loops": {}, "epoch": 1, "global_step": 7,
+}  # fmt: skip
 
 
-def save(model, path):
-    trainer = Trainer(accelerator="cpu", logger=False, barebones=True, max_epochs=0)
-    trainer.strategy.connect(model)
-    model.trainer = trainer
-    trainer.save_checkpoint(path)
-    return path
+class RunsCode:
+    def __reduce__(self):
+        return (Path.touch, (Path("was-run"),))
 
 
-def test_every_part_comes_back(tmp_path):
-    """Seen to fail with the heads left out of the description."""
-    torch.manual_seed(0)
-    model = LLM4SBRWrapper(
-        SRGNN(V, 8, steps=2),
-        text_dim=TEXT,
-        fusion="residual",
-        alignment=Alignment(0.3, uniform=False),
-        interest_of_view=["short_term", "long_term"],
-        heads=[TextScores(3), ItemTitles(2), RepeatExplore(), SequentialRules(0.5)],
-        scorer=CosineScores(9.0),
-        loss=FullSoftmax(0.2),
-        ks=[3],
-        top_k=4,
-    ).eval()
-    titles = torch.randn(V, TEXT)
-    model.read_titles(titles, torch.ones(V, dtype=torch.bool))
-    examples = make_examples([[1, 2, 3, 2], [5, 6]])
-    model.read_training_sessions(examples, fitting=True)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.3)
-    loaded = LLM4SBRWrapper.load_from_checkpoint(save(model, tmp_path / "one.ckpt")).eval()
-    loaded.read_training_sessions(examples, fitting=False)
-    batch = BATCH._replace(views=torch.randn(3, 2, TEXT), view_mask=torch.ones(3, 2, dtype=torch.bool))
-    assert torch.equal(loaded(batch), model(batch))
-    assert loaded.losses(batch) == model.losses(batch)
-    assert (loaded.top_k, loaded.alignment.uniform, loaded.backbone.steps) == (4, False, 2)
+@pytest.fixture
+def whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(CONTENT, tmp_path / "whole.ckpt")
+    return tmp_path / "whole.ckpt"
 
 
-def test_options_of_a_backbone_in_a_group(tmp_path):
-    model = SBRModule(CORE(V, 8, transformer=TransformerSize(num_blocks=1, max_length=7))).eval()
-    loaded = SBRModule.load_from_checkpoint(save(model, tmp_path / "one.ckpt")).eval()
-    assert torch.equal(loaded(BATCH), model(BATCH))
+def test_a_whole_checkpoint_is_read(whole):
+    for to_train in (False, True):
+        assert read_checkpoint(whole, to_train=to_train)["global_step"] == 7
 
 
-class Mine(SRGNN):
-    """A backbone that nobody registered."""
+def test_every_flipped_bit_is_refused_or_harmless(whole):
+    """Seen to fail with `torch.load` alone, which does not check the sums."""
+    sound, draw, refused = whole.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        damaged = bytearray(sound)
+        damaged[draw.randrange(len(sound))] ^= 1 << draw.randrange(8)
+        whole.write_bytes(damaged)
+        try:
+            read = read_checkpoint(whole)
+        except InputError as error:
+            assert str(whole) in str(error)  # noqa: PT017
+            refused += 1
+        else:
+            assert torch.equal(read["state_dict"]["w"], CONTENT["state_dict"]["w"])
+    assert refused > 50
 
 
-class Raise(ScoreHead):
-    """A head that nobody registered."""
-
-    def __init__(self, by):
-        super().__init__()
-        self.by = by
-
-    def forward(self, scores, session, batch):
-        return scores + self.by
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused(whole, share):
+    whole.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    with pytest.raises(InputError, match=r"whole\.ckpt: this (checkpoint is truncated|is not a checkpoint)"):
+        read_checkpoint(whole)
 
 
-def test_a_class_of_ones_own_is_built_only_if_it_is_given(tmp_path):
-    model = SBRModule(Mine(V, 8), heads=[Raise(2.0)]).eval()
-    path = save(model, tmp_path / "one.ckpt")
-    with pytest.raises(InputError, match="not registered"):
-        SBRModule.load_from_checkpoint(path, classes=[Mine])
-    loaded = SBRModule.load_from_checkpoint(path, classes=[Mine, Raise]).eval()
-    assert torch.equal(loaded(BATCH), model(BATCH))
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({**CONTENT, "state_dict": RunsCode()}, "more than tensors and plain values"),
+        ({"w": torch.ones(2)}, "no state_dict"),
+        ([1, 2], "no state_dict"),
+        ({**CONTENT, "state_dict": {"w": "a"}}, "no state_dict"),
+        ({"state_dict": {}}, "no pytorch-lightning_version"),
+    ],
+)
+def test_a_foreign_file_is_refused(whole, content, told):
+    torch.save(content, whole)
+    with pytest.raises(InputError, match=told):
+        read_checkpoint(whole)
+    assert not Path("was-run").exists()
 
 
-class Mean(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.items = torch.nn.Embedding(V + 1, 4, padding_idx=0)
+def test_weights_alone_are_no_point_to_train_on_from(whole):
+    torch.save({name: CONTENT[name] for name in ("pytorch-lightning_version", "state_dict")}, whole)
+    read_checkpoint(whole)
+    with pytest.raises(InputError, match="it has no optimizer_states, lr_schedulers and 3 others"):
+        read_checkpoint(whole, to_train=True)
 
 
-def test_what_has_no_plain_form_must_be_given(tmp_path):
-    def core():
-        return ModuleBackbone(V, Mean(), lambda module, batch: module.items(batch.item_ids).mean(1), "items")
-
-    model = SBRModule(core()).eval()
-    path = save(model, tmp_path / "one.ckpt")
-    with pytest.raises(InputError, match=r"backbone.*backbone=…"):
-        SBRModule.load_from_checkpoint(path)
-    loaded = SBRModule.load_from_checkpoint(path, backbone=core()).eval()
-    assert torch.equal(loaded(BATCH), model(BATCH))
+def test_other_files_are_refused(whole, tmp_path):
+    (tmp_path / "text.ckpt").write_text("weights")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps({"state_dict": {}}))
+    for name, told in (("text", "not a zip"), ("pickle", "not a zip"), ("none", "no such checkpoint")):
+        with pytest.raises(InputError, match=rf"{name}\.ckpt: .*{told}"):
+            read_checkpoint(tmp_path / f"{name}.ckpt")
+    with pytest.raises(InputError, match="a folder"):
+        read_checkpoint(tmp_path)
 
 
-def test_what_is_not_a_checkpoint_of_the_class_is_refused(tmp_path):
-    path = save(SBRModule(SRGNN(V, 8)), tmp_path / "one.ckpt")
-    with pytest.raises(InputError, match="not of LLM4SBRWrapper"):
-        LLM4SBRWrapper.load_from_checkpoint(path)
-    with pytest.raises(InputError, match="no such checkpoint"):
-        SBRModule.load_from_checkpoint(tmp_path / "two.ckpt")
-    with pytest.raises(InputError, match="do not fit"):
-        SBRModule.load_from_checkpoint(path, backbone=SRGNN(V, 4))
-    checkpoint = torch.load(path, weights_only=True)
-    del checkpoint["llm4sbr"]["model"]
-    torch.save(checkpoint, path)
-    with pytest.raises(InputError, match="does not name its model"):
-        SBRModule.load_from_checkpoint(path)
-    for junk in (b"", b"PK\x03\x04junk", b"\x80\x04cos\nsystem\n."):
-        path.write_bytes(junk)
-        with pytest.raises(InputError, match="damaged"):
-            read_checkpoint(path)
-    torch.save([1, 2], path)
-    with pytest.raises(InputError, match="no weights"):
-        read_checkpoint(path)
+W, BIAS = torch.ones(2, 3), torch.ones(2)
 
 
-def test_heads_that_need_a_text_side_say_so_in_a_bare_model():
-    for head in (ItemTitles(2), TextScores(2)):
-        with pytest.raises(InputError, match="LLM4SBRWrapper"):
-            SBRModule(SRGNN(V, 8), heads=[head])(BATCH)
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"weight": torch.ones(2, 4), "bias": BIAS}, r"weight has the shape \[2, 4\] in the checkpoint and"),
+        ({"weight": W}, "the model has bias, the checkpoint has not"),
+        ({"weight": W, "bias": BIAS, "more": BIAS}, "the checkpoint has more, the model has not"),
+    ],
+)
+def test_a_mismatch_says_what_differs_in_one_line(state, told):
+    with pytest.raises(InputError, match=rf"a\.ckpt: .*{told}") as caught, named_mismatch("a.ckpt"):
+        nn.Linear(3, 2).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="something else"), checked(None):
+        raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize("word", ["best", "last", "s3://bucket/a.ckpt"])
+def test_what_the_trainer_finds_itself_is_left_to_it(word):
+    with checked(word):
+        pass
+
+
+def test_a_trainer_saves_atomically(tmp_path):
+    """Seen to fail with Lightning's own, whose move from the folder for temporary files is a copy."""
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    save_atomically(trainer)
+    assert type(trainer.strategy.checkpoint_io) is not TorchCheckpointIO
+    trainer.strategy.connect(LightningModule())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    before = (tmp_path / "a.ckpt").read_bytes()
+    read_checkpoint(tmp_path / "a.ckpt")
+    code = (
+        "import os, pathlib, signal, sys; from llm4sbr.training.checkpoint import AtomicCheckpointIO\n"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "AtomicCheckpointIO().save_checkpoint({'state_dict': {}}, sys.argv[1])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.ckpt")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "a.ckpt").read_bytes() == before

@@ -88,7 +88,7 @@ def test_the_adapter_is_written_whole_or_not_at_all(tuner, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(model.llm, "save_pretrained", half)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="adapter: this cannot be written: No space"):
         save(model, folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from llm4sbr.contracts.files import atomic_file, write_text
 from llm4sbr.report.figures.pictures import by_length, gates_figure, length_figure, mean_cosine, spaces_figure
 from llm4sbr.report.figures.snapshot import Look, Spaces
 
@@ -65,10 +66,10 @@ def save(
     folder: Path, figures: Mapping[str, Figure], numbers: Mapping[str, Any], format: Format = "png"
 ) -> list[Path]:
     """Write the pictures and ``pictures.json``, and return the paths of the pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.{format}")
-        figure.savefig(paths[-1])
-    (folder / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n")
+        with atomic_file(paths[-1]) as file:
+            figure.savefig(file, format=format)
+    write_text(folder / NUMBERS, json.dumps(numbers, indent=1) + "\n")
     return paths

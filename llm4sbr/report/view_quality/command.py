@@ -18,7 +18,7 @@ from lightning.pytorch import LightningDataModule
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, Examples, ExampleSource, Split
-from llm4sbr.report.page import write_whole
+from llm4sbr.contracts.files import write_text
 from llm4sbr.report.view_quality.answers import AnswerFacts, count_answers
 from llm4sbr.report.view_quality.json import to_json
 from llm4sbr.report.view_quality.measure import measure
@@ -96,9 +96,9 @@ def views_report(
     report = replace(report, made=made)
     print(to_text(report))
     if json is not None:
-        write_whole(json, to_json(report))
+        write_text(json, to_json(report))
     if html is not None:
-        write_whole(html, render(report))
+        write_text(html, render(report))
     return report
 
 

@@ -7,17 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import write_text
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def write_keys(path: str | Path, keys: Iterable[bytes]) -> None:
     """Write session keys, in order; the folder is made where it is missing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".tmp-{path.name}")
-    scratch.write_text("".join(f"{key.hex()}\n" for key in keys))
-    scratch.replace(path)  # whole or not at all: half a file would be half the sessions, and no error
+    # Atomically: half a file would be half the sessions, and no error.
+    write_text(path, "".join(f"{key.hex()}\n" for key in keys))
 
 
 def read_keys(path: str | Path) -> list[bytes]:
@@ -27,7 +25,7 @@ def read_keys(path: str | Path) -> list[bytes]:
         InputError: The file cannot be read, or a line is not a session key.
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the file of session keys cannot be read", path=path) from error
     for row, line in enumerate(lines, start=1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from llm4sbr.contracts.files import atomic_file
 from llm4sbr.views.store.database import StoreError, named_errors
 
 
@@ -21,21 +21,8 @@ def write_table(path: Path, titles: Tensor, mask: Tensor) -> str:
         - titles: ``(V, d_t)`` float32, mask: ``(V,)`` bool, True where the item has a title
     """
     content = save({"titles": titles.float().contiguous().cpu(), "mask": mask.bool().contiguous().cpu()})
-    scratch = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with named_errors(path):
-        try:
-            with scratch.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself survives a power cut
-        finally:
-            os.close(folder)
+    with named_errors(path), atomic_file(path) as file:
+        file.write(content)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,0 +1,176 @@
+"""Atomic writes: a file or folder appears under its name complete, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from llm4sbr.contracts.errors import InputError
+
+_SCRATCH = ".tmp-"
+_RUST_OS_ERROR = re.compile(r"([^:]+) \(os error \d+\)")  # of polars and safetensors, in errors of their own
+_NOWHERE = "this is a link that leads nowhere, so it is not replaced"
+
+
+@contextmanager
+def atomic_file(target: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary sibling of `target` for writing and rename it to `target` when the block ends.
+
+    The sibling is flushed to disk before the rename, so after a kill, a full disk or a power cut `target`
+    holds either its earlier content or the new content. The folder is made. The file has the permissions that
+    the umask gives. A link to a regular file stays a link, and the file behind it is replaced. If the block
+    raises, the sibling is removed and `target` stays as it is.
+
+    Args:
+        target: File to write.
+
+    Yields:
+        The binary stream to write to.
+
+    Raises:
+        InputError: `target` is a folder, a device, a pipe, a socket or a broken link, or the file system
+            refuses the write.
+    """
+    target = Path(target)
+    with _named(target):
+        real = _regular(target)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        scratch = _sibling(real)
+        # Not tempfile.mkstemp: it gives every file the mode 0600.
+        handle = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(real)
+            _sync_folder(real.parent)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_text(target: str | Path, text: str) -> Path:
+    r"""Write a text file in UTF-8, atomically.
+
+    Args:
+        target: File to write; see `atomic_file`.
+        text: Content. Line ends are written as they are. A lone surrogate, which UTF-8 has no bytes for, is
+            written as ``\udc80``, which JSON reads back.
+
+    Returns:
+        `target` as a path.
+    """
+    with atomic_file(target) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+    return Path(target)
+
+
+@contextmanager
+def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Make a temporary sibling folder of `target` and rename it to `target` when the block ends.
+
+    Every file in it is flushed to disk before the rename. If the block raises, the sibling is removed and
+    `target` stays as it is.
+
+    Args:
+        target: Folder to make.
+        replace: Whether the new folder takes the place of one that exists by then; otherwise that one stays.
+            A rename can't replace a folder that holds files: the earlier folder is moved aside first, and a
+            kill between the two renames leaves it under the temporary name.
+
+    Yields:
+        The temporary folder to fill.
+
+    Raises:
+        InputError: `target` exists and is no folder, or the file system refuses the write.
+    """
+    target = Path(target)
+    with _named(target):
+        if target.is_symlink() and not target.exists():
+            raise InputError(_NOWHERE, path=target)
+        real = target.resolve()
+        if real.exists() and not real.is_dir():
+            raise InputError("this is not a folder, so it is not replaced", path=target)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        scratch = _sibling(real)
+        before = scratch.with_name(f"{scratch.name}-before")
+        scratch.mkdir()
+        try:
+            yield scratch
+            _sync_tree(scratch)
+            if replace and real.exists():
+                real.rename(before)
+            try:
+                scratch.rename(real)
+            except OSError:
+                if not real.exists():  # otherwise another process was first
+                    raise
+            _sync_folder(real.parent)
+        finally:
+            if before.exists() and not real.exists():
+                before.rename(real)
+            for rest in (scratch, before):
+                shutil.rmtree(rest, ignore_errors=True)
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Name the target in the operating system's errors; an error about another file stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        about = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else target
+        if about.name.startswith(_SCRATCH):
+            about = target
+        if about != target and about not in target.absolute().parents and about not in target.parents:
+            raise
+        reason = error.strerror or str(error)
+        raise InputError(f"this cannot be written: {reason}", path=about) from error
+    except Exception as error:
+        refused = _RUST_OS_ERROR.search(str(error))
+        if refused is None:
+            raise
+        raise InputError(f"this cannot be written: {refused[1].strip()}", path=target) from error
+
+
+def _regular(target: Path) -> Path:
+    """The regular file behind `target`, or the place of one that is not there yet."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        if target.is_symlink():
+            raise InputError(_NOWHERE, path=target) from None
+        return target
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise InputError(f"this is {kind}, and only a regular file is replaced", path=target)
+    return target.resolve()
+
+
+def _sibling(target: Path) -> Path:
+    """A free name beside `target`, with its ending; short enough for a file system's limit of 255 bytes."""
+    return target.with_name(f"{_SCRATCH}{secrets.token_hex(8)}-{target.name[-32:]}")
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename survives a power cut."""
+    with suppress(OSError):  # not every platform and file system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,51 @@
+"""One line for the person at the terminal, from whatever error a bad input ended in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from llm4sbr.contracts.errors import InputError
+
+TRACEBACK = "LLM4SBR_TRACEBACK"  # environment variable: set, an error comes with its traceback
+
+
+def complaint(error: BaseException | None) -> str | None:
+    """Say in one line what is wrong with the input, and which file it is in.
+
+    Args:
+        error: What was raised; the errors that it came from are searched, too, since a parser and a data
+            loader wrap what a class refuses.
+
+    Returns:
+        The line, or None where no bad input is the cause: then the traceback is what helps.
+    """
+    for one in _causes(error):
+        if isinstance(one, InputError | MisconfigurationException):
+            return one_line(str(one))
+        if isinstance(one, yaml.YAMLError):
+            return one_line(f"this is not YAML: {one}".replace(' in "<unicode string>",', ""))
+        if isinstance(one, UnicodeDecodeError):
+            return one_line(f"this is not text in UTF-8: {one}")
+        if isinstance(one, OSError) and one.strerror is not None:
+            named = one.filename2 or one.filename
+            where = f"{os.fsdecode(named)}: " if isinstance(named, str | bytes) else ""
+            return one_line(f"{where}{one.strerror}")
+    return None
+
+
+def one_line(text: str) -> str:
+    """A text without line ends and other control characters, which could rewrite a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, or what it was raised in the handling of."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

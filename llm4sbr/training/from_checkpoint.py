@@ -1,0 +1,96 @@
+"""Models from a checkpoint alone: the parts that it names, and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from lightning.pytorch import LightningModule
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, describe
+from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
+from llm4sbr.nn.alignment import Alignment
+from llm4sbr.nn.losses import FullSoftmax
+from llm4sbr.nn.scorers import CosineScores
+from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
+
+# What a checkpoint may name beside registered backbones and heads.
+PARTS: tuple[type, ...] = (Alignment, CosineScores, FullSoftmax)
+_NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # how it was trained; a run's config.yaml has it
+
+
+class LoadedFromCheckpoint(Rebuildable, LightningModule):
+    """A `LightningModule` of `Rebuildable` parts, which a checkpoint alone can make again."""
+
+    def described(self) -> dict[str, Any]:
+        """Class and arguments of the model in plain values; optimiser and schedule are left out."""
+        found = describe(self)
+        kept = {name: value for name, value in found["init_args"].items() if name not in _NOT_OF_THE_MODEL}
+        return {**found, "init_args": kept}
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        *,
+        classes: Iterable[type] = (),
+        strict: bool = True,
+        weights_only: bool | None = None,
+        **arguments_: Any,
+    ) -> Self:
+        """The model of a checkpoint, with its backbone and its heads.
+
+        The checkpoint is read with ``weights_only=True``, and only registered classes (`llm4sbr.backbones`,
+        `llm4sbr.heads`) and those given here are built. Optimiser and schedule are the defaults.
+
+        Args:
+            checkpoint_path: A file that a Trainer wrote.
+            map_location: Device of the weights.
+            classes: Further classes that may be built, such as a backbone of one's own.
+            strict: Whether every weight must be there.
+            weights_only: As in Lightning; nothing else is possible here.
+            arguments_: Arguments of the constructor that replace those of the checkpoint; needed for one that
+                has no plain form, such as the module of a `ModuleBackbone`.
+
+        Raises:
+            InputError: The file is damaged, is of another class, names a class that is not registered, lacks
+                an argument, or its weights do not fit.
+        """
+        if weights_only is False:
+            raise InputError("a checkpoint is read as tensors and plain values only", value=weights_only)
+        path = Path(checkpoint_path)
+        checkpoint = read_checkpoint(path)
+        description = checkpoint.get("llm4sbr", {}).get("model")
+        if description is None:
+            raise InputError("this checkpoint does not name its model", path=path)
+        if description["class_path"] not in {class_path(one) for one in _family(cls)}:
+            raise InputError(
+                f"this checkpoint is of {description['class_path']}, not of {cls.__name__}", path=path
+            )
+        given = {name: value for name, value in description["init_args"].items() if name not in arguments_}
+        allowed = [*load_plugins(BACKBONES).values(), *load_plugins(HEADS).values(), *PARTS, *classes]
+        made = arguments({"class_path": description["class_path"], "init_args": given}, allowed)
+        missing = set(given) - set(made)
+        if missing:
+            raise InputError(
+                f"the checkpoint could not keep what these arguments were: {', '.join(sorted(missing))}",
+                path=path,
+                hint=f"Give them: {cls.__name__}.load_from_checkpoint(path, {min(missing)}=…)",
+            )
+        model = cls(**made, **arguments_)
+        with named_mismatch(path):
+            model.load_state_dict(checkpoint["state_dict"], strict=strict)
+        model.on_load_checkpoint(checkpoint)
+        return model.to(map_location)
+
+
+def _family(cls: type) -> set[type]:
+    """A class and all that derive from it."""
+    found = {cls}
+    child: type
+    for child in cls.__subclasses__():
+        found |= _family(child)
+    return found

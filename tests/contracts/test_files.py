@@ -1,0 +1,271 @@
+"""Atomic writes: whole or not at all, and nothing but regular files replaced."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import atomic_file, atomic_folder, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def run(code: str, *words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_a_text_file_is_written_in_a_folder_that_is_made(tmp_path):
+    path = write_text(tmp_path / "deep" / "er" / "a.txt", "Rosé – 桜\r\n")
+    assert path.read_bytes() == "Rosé – 桜\r\n".encode()
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_the_text_is_utf_8_in_any_locale(tmp_path):
+    """Seen to fail with `Path.write_text`: C gives ASCII."""
+    code = "import sys; from llm4sbr.contracts.files import write_text; write_text(sys.argv[1], '\\u685c')"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    found = run(code, tmp_path / "a.txt", env=environment)
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "a.txt").read_bytes() == "桜".encode()
+
+
+def test_a_block_that_raises_leaves_the_file_as_it_was(tmp_path):
+    path = write_text(tmp_path / "a.txt", "before")
+
+    def broken() -> None:
+        with atomic_file(path) as file:
+            file.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        broken()
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("moment", ["os.fsync", "pathlib.Path.replace"])
+def test_a_kill_before_the_rename_leaves_the_file_as_it_was(tmp_path, moment):
+    """Seen to fail with a write in place."""
+    path = write_text(tmp_path / "a.txt", "before")
+    code = (
+        "import os, pathlib, signal, sys; from llm4sbr.contracts.files import write_text\n"
+        f"{moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_text(sys.argv[1], 'after')"
+    )
+    assert run(code, path).returncode == -signal.SIGKILL
+    assert path.read_text() == "before"
+    assert [name.startswith(".tmp-") for name in names(tmp_path)] == [True, False]
+    write_text(path, "again")  # what a kill left is in nobody's way
+    assert path.read_text() == "again"
+
+
+def test_what_is_renamed_is_on_disk(tmp_path, monkeypatch):
+    """Seen to fail without the flush, and with the flush after the rename."""
+    done = []
+    sync, replace = os.fsync, Path.replace
+    size = lambda handle: os.fstat(handle).st_size  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(("sync", size(handle))) or sync(handle))
+    monkeypatch.setattr(Path, "replace", lambda *paths: done.append(("rename", 0)) or replace(*paths))
+    write_text(tmp_path / "a.txt", "x" * 10_000)
+    assert done[:2] == [("sync", 10_000), ("rename", 0)]
+    assert done[2][0] == "sync"  # the folder
+
+
+WRITERS = {
+    "text": "write_text(path, 'x' * 100_000)",
+    "table": (
+        "with atomic_file(path) as file: "
+        "pl.DataFrame({'a': np.random.default_rng(0).random(50_000)}).write_parquet(file)"
+    ),
+    "folder of tensors": (
+        "with atomic_folder(path, replace=True) as folder: "
+        "save_file({'a': np.random.default_rng(0).random(50_000)}, folder / 'a')"
+    ),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path, writer):
+    """A limit on the size of files makes a write fail as a full disk does.
+
+    Seen to fail with the libraries' own errors, which name no file.
+    """
+    path = tmp_path / "a"
+    inside = path / "a" if "folder" in writer else path
+    write_text(inside, "before")
+    code = (
+        "import resource, signal, sys; import numpy as np; import polars as pl\n"
+        "from pathlib import Path; from safetensors.numpy import save_file\n"
+        "from llm4sbr.contracts.files import atomic_file, atomic_folder, write_text\n"
+        "path = Path(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n" + WRITERS[writer]
+    )
+    found = run(code, path)
+    assert f"InputError: {path}: this cannot be written: File too large" in found.stderr
+    assert inside.read_text() == "before"
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match=r"a\.txt: this cannot be written: Permission denied"):
+        write_text(tmp_path / "a.txt", "x")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    write_text(tmp_path / "a", "x")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_text(tmp_path / "a" / "b.txt", "x")
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    def copy() -> None:
+        with atomic_file(tmp_path / "a.txt") as file:
+            file.write((tmp_path / "elsewhere" / "b.txt").read_bytes())
+
+    with pytest.raises(FileNotFoundError, match=r"b\.txt"):
+        copy()
+    assert names(tmp_path) == []
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    os.chdir(path.parent)  # a socket's path has 108 bytes
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(path.name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Path.mkdir,
+        make_pipe,
+        make_socket,
+        lambda path: path.symlink_to("/dev/null"),
+        lambda path: path.symlink_to(path.parent),
+        lambda path: path.symlink_to("gone"),
+        lambda path: path.symlink_to(path.name),  # itself
+    ],
+    ids=["folder", "pipe", "socket", "device", "link to a folder", "broken link", "loop"],
+)
+def test_only_a_regular_file_is_replaced(tmp_path, monkeypatch, make):
+    """Seen to fail with a plain rename, which puts a file in the place of all but the folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(InputError, match=str(path)):
+        write_text(path, "x")
+    assert path.lstat() == before
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_device_is_not_replaced():
+    with pytest.raises(InputError, match="/dev/null: this is a device"):
+        write_text("/dev/null", "x")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path):
+    real = write_text(tmp_path / "real" / "a.txt", "before")
+    link = tmp_path / "link.txt"
+    link.symlink_to(real)
+    write_text(link, "after")
+    assert link.is_symlink()
+    assert real.read_text() == "after"
+    assert names(tmp_path) == ["link.txt", "real"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_are_those_of_the_umask(tmp_path, mask, mode):
+    """Seen to fail with `tempfile`, whose files are their owner's alone."""
+    before = os.umask(mask)
+    try:
+        path = write_text(tmp_path / "a.txt", "x")
+        with atomic_folder(tmp_path / "b") as folder:
+            write_text(folder / "c.txt", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == mode | (mode & 0o444) >> 2
+
+
+def test_a_long_name_has_room_for_its_sibling(tmp_path):
+    assert write_text(tmp_path / ("桜" * 80 + ".txt"), "x").read_text() == "x"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "deep" / "a"
+    with atomic_folder(target) as folder:
+        (folder / "one").write_text("1")
+        assert not target.exists()
+    assert (target / "one").read_text() == "1"
+
+    def broken() -> None:
+        with atomic_folder(target, replace=True) as folder:
+            (folder / "one").write_text("2")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        broken()
+    assert (target / "one").read_text() == "1"
+    assert names(target.parent) == ["a"]
+
+
+@pytest.mark.parametrize(("replace", "kept"), [(False, "first"), (True, "second")])
+def test_of_two_folders_one_stays(tmp_path, replace, kept):
+    for content in ("first", "second"):
+        with atomic_folder(tmp_path / "a", replace=replace) as folder:
+            (folder / "one").write_text(content)
+    assert (tmp_path / "a" / "one").read_text() == kept
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_failed_exchange_brings_the_folder_back(tmp_path, monkeypatch):
+    """Seen to fail without the way back: the earlier folder was deleted."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one").write_text("before")
+    rename = Path.rename
+
+    def stopped(path: Path, target: Path) -> Path:
+        if not path.name.endswith("-a-before") and Path(target).name == "a":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+
+    def exchange() -> None:
+        with atomic_folder(tmp_path / "a", replace=True) as folder:
+            (folder / "one").write_text("after")
+
+    with pytest.raises(KeyboardInterrupt):
+        exchange()
+    assert (tmp_path / "a" / "one").read_text() == "before"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    path = write_text(tmp_path / "a", "x")
+    with pytest.raises(InputError, match="not a folder"), atomic_folder(path, replace=True):
+        pass
+    assert path.read_text() == "x"
+
+
+def test_a_lone_surrogate_in_json_comes_back(tmp_path):
+    """Seen to fail with strict UTF-8, by an error."""
+    path = write_text(tmp_path / "a.json", json.dumps("Ros\udc80", ensure_ascii=False))
+    assert json.loads(path.read_text("utf-8")) == "Ros\udc80"
