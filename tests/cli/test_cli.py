@@ -87,7 +87,7 @@ def test_evaluation_without_a_trained_checkpoint_is_refused(ring_shop, capsys):
     assert "no trained checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("other", [("--model.init_args.tau", "0.5"), ("--views.store", "views/beauty")])
+@pytest.mark.parametrize("other", [("--model.alignment.tau", "0.5"), ("--views.store", "views/beauty")])
 def test_evaluation_does_not_take_another_runs_checkpoint(ring_shop, capsys, other):
     assert main(words("fit", ring_shop, *FAST)) == 0
     assert main(words("test", ring_shop, *FAST, *other)) == 1
@@ -159,10 +159,10 @@ def test_importing_llm4sbr_pulls_in_nothing_heavy():
     [
         (["fot"], "did you mean 'fit'?"),
         (["views", "infre"], "did you mean 'infer'?"),
-        (["views"], "infer, report, merge"),
+        (["views"], "infer, estimate, report, merge"),
         (["draw", "--outt", "x"], "did you mean 'out'?"),
         (["rerun"], "run_dir"),
-        (["fit", "--data", "SessionDataModule", "--data.bach_size", "3"], "did you mean 'batch_size'?"),
+        (["fit", "--data", "SessionDataModule", "--data.bach_size", "3"], "did you mean 'batch_size'"),
         (["fit", "--data", "SessionDataModule", "--data.batch_size", "many"], "batch_size: Expected int"),
     ],
 )  # fmt: skip
