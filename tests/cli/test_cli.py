@@ -55,6 +55,10 @@ def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):
     assert len(row["item_ids"]) == len(row["titles"]) == 12
     assert row["titles"][0].startswith("Bead ")
     assert row["scores"] == sorted(row["scores"], reverse=True)
+    assert main(words("predict", ring_shop, *FAST, "--output", "out/next.jsonl")) == 0
+    assert pl.read_ndjson("out/next.jsonl", schema=table.schema).equals(table)
+    assert main(words("predict", ring_shop, *FAST, "--output", "out/next.csv")) == 1  # seen to hold Parquet
+    assert not Path("out/next.csv").exists()
 
 
 @pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
