@@ -5,15 +5,17 @@ if __name__ != "llm4sbr.datamodules":  # a second copy of every class would fail
 
 from .amazon_beauty import AmazonBeauty
 from .author_pickles import AuthorPickles
-from .base import SessionDataModule
+from .base import ExampleDataModule
 from .movielens import MovieLens1M, MovieLens100K
 from .recbole_atomic import RecBoleAtomic
 from .rules import Columns, KCore, Sessions, SplitBy
+from .session_module import SessionDataModule
 
 __all__ = [
     "AmazonBeauty",
     "AuthorPickles",
     "Columns",
+    "ExampleDataModule",
     "KCore",
     "MovieLens1M",
     "MovieLens100K",

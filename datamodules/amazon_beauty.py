@@ -14,10 +14,10 @@ import polars as pl
 from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.errors import InputError
 
-from .base import SessionDataModule
 from .download import fetch
 from .pipeline import Recipe
 from .rules import Columns, KCore, Protocol, Sessions, SplitBy
+from .session_module import SessionDataModule
 from .tables import read_bytes, read_events, read_items
 
 URL = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,10 @@ import polars as pl
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, IntArray
 
-from .base import SessionDataModule
+from .base import ExampleDataModule
 from .dataset import expand
-from .pipeline import Prepared, make_catalogue
-from .rules import Columns, SplitBy
+from .pipeline import Prepared, Recipe, make_catalogue
+from .rules import Columns, KCore, Sessions, SplitBy
 from .splits import cut_at_random
 from .tables import read_bytes, read_items
 
@@ -87,7 +87,7 @@ def group(prefixes: Sequences, targets: Sequence[int]) -> tuple[Sequences, list[
     return sessions, session_of
 
 
-class AuthorPickles(SessionDataModule):
+class AuthorPickles(ExampleDataModule):
     """``train.txt`` and ``test.txt`` as SR-GNN's and LLM4SBR's authors publish them.
 
     Validation is cut from training by whole sessions, as far as they can be told from the examples.
@@ -99,14 +99,9 @@ class AuthorPickles(SessionDataModule):
         items: Table of titles (``item_id`` is the integer); null for data without titles.
         columns: What the columns of `items` are called.
         val_ratio: Share of the training sessions cut for validation.
-        missing_titles: As of `SessionDataModule`, like all that follow.
-        max_length: Longest prefix.
-        batch_size: Training examples a batch.
-        eval_batch_size: Examples a batch otherwise.
-        num_workers: Processes that make batches.
-        session_graph: Build the session graph of each batch.
-        seed: Of the validation cut.
-        cache_dir: Where prepared data are kept.
+        missing_titles: Clicked items without a row in `items`: an error, or empty titles and one warning.
+        seed: Seed of the validation cut.
+        **kwargs: As of `ExampleDataModule`.
     """
 
     def __init__(
@@ -119,35 +114,32 @@ class AuthorPickles(SessionDataModule):
         columns: Columns = Columns(),  # noqa: B008 (frozen)
         val_ratio: float = 0.1,
         missing_titles: Literal["error", "empty"] = "empty",
-        max_length: int = 50,
-        batch_size: int = 100,
-        eval_batch_size: int = 500,
-        num_workers: int = 0,
-        session_graph: bool = True,
         seed: int = 0,
-        cache_dir: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            data_dir,
-            events=train,
-            items=items,
-            columns=columns,
-            split=SplitBy(by="column", val_ratio=val_ratio),
-            missing_titles=missing_titles,
-            max_length=max_length,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            session_graph=session_graph,
-            seed=seed,
-            cache_dir=cache_dir,
-        )
-        self.test = test
+        super().__init__(**kwargs)
+        self.data_dir, self.train, self.test, self.items = data_dir, train, test, items
+        self.columns, self.seed = columns, seed
+        self.split = SplitBy(by="column", val_ratio=val_ratio)
+        self.missing_titles: Literal["error", "empty"] = missing_titles
 
     def source_files(self) -> list[Path]:
         """Both pickles, and the titles where there are any."""
-        folder = Path(self.data_dir or ".")
-        return [folder / name for name in (self.events, self.test, self.items) if name is not None]
+        folder = Path(self.data_dir)
+        return [folder / name for name in (self.train, self.test, self.items) if name is not None]
+
+    def choices(self) -> dict[str, Any]:
+        """The recipe that the authors followed, and the columns."""
+        recipe = Recipe(
+            Sessions(by="column"),
+            KCore(over="all"),
+            self.split,
+            self.missing_titles,
+            "prefixes",
+            "prefixes",
+            self.seed,
+        )
+        return {**asdict(recipe), "columns": asdict(self.columns)}
 
     def build(self) -> Prepared:
         """Read the pickles, cut validation, number the items by their integers."""

@@ -1,12 +1,12 @@
-"""The data module that every preset is a few lines over."""
+"""The data module that every other is built on: prepared examples, served as batches."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import polars as pl
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -19,31 +19,19 @@ from llm4sbr.contracts.examples import SPLITS, Examples, Split
 
 from .dataset import SessionDataset, keep_latest
 from .loader import ExampleLoader
-from .pipeline import Prepared, Recipe, build
+from .pipeline import Prepared
 from .prepared import cache_key, load_or_build, one_at_a_time
-from .rules import Columns, ExampleMode, KCore, Sessions, SplitBy
 from .sampler import ExampleSampler
-from .tables import read_events, read_items
 
 
-class SessionDataModule(LightningDataModule):
-    """Clicks and titles from tables of one's own, as batches of session examples.
+class ExampleDataModule(LightningDataModule):
+    """Prepares examples once, keeps them in the cache and serves them as batches.
 
-    What is prepared is cached, keyed by the content of the files and every choice, and is prepared on demand:
-    `num_items`, `catalogue` and `examples` work on a data module that no Trainer has seen. A preset overrides
-    `fetch`, `source_files` and `load_tables`, or only the defaults.
+    The cache entry is keyed by the content of the files and every choice that shapes the examples. Data are
+    prepared on demand: `num_items`, `catalogue` and `examples` work before any Trainer has seen the module. A
+    subclass says what it reads (`source_files`), by which choices (`choices`), and how (`build`).
 
     Args:
-        data_dir: Folder of `events` and `items`; by default the current one.
-        events: Table of clicks: CSV, TSV or Parquet, also gzipped.
-        items: Table of titles; null for data without titles.
-        columns: What the columns are called.
-        sessions: How clicks become sessions.
-        kcore: Which rare items and short sessions are dropped.
-        split: How sessions are divided.
-        missing_titles: Clicked items without a row in `items`: an error, or empty titles and one warning.
-        examples_per_session: Every prefix predicts the next click, or only the last click is a target.
-        eval_examples: The same for validation and test; by default as for training.
         max_length: Longest prefix; the latest clicks are kept.
         batch_size: Training examples a batch.
         eval_batch_size: Examples a batch otherwise.
@@ -51,10 +39,7 @@ class SessionDataModule(LightningDataModule):
         session_graph: Build the session graph of each batch.
         bucket: Training batches that are sorted by length together, so that a batch holds sessions of like
             length and little padding (`ExampleSampler`); 0 shuffles freely. 50 is a good number.
-        seed: Of random cuts. Shuffling follows Lightning's global seed.
         cache_dir: Where prepared and fetched data are kept; by default in `cache_root`.
-        predict_events: Table of the sessions to recommend for, with `events`' columns; by default the test
-            sessions, whole.
 
     Raises:
         InputError: Of a choice out of range; and when prepared, of data that can't be used.
@@ -62,26 +47,14 @@ class SessionDataModule(LightningDataModule):
 
     def __init__(
         self,
-        data_dir: str | None = None,
-        events: str = "events.csv",
-        items: str | None = "items.csv",
         *,
-        columns: Columns = Columns(),  # noqa: B008 (frozen)
-        sessions: Sessions = Sessions(by="column"),  # noqa: B008
-        kcore: KCore = KCore(over="all"),  # noqa: B008
-        split: SplitBy = SplitBy(by="temporal"),  # noqa: B008
-        missing_titles: Literal["error", "empty"] = "empty",
-        examples_per_session: ExampleMode = "prefixes",
-        eval_examples: ExampleMode | None = None,
         max_length: int = 50,
         batch_size: int = 100,
         eval_batch_size: int = 500,
         num_workers: int = 0,
         session_graph: bool = True,
         bucket: int = 0,
-        seed: int = 0,
         cache_dir: str | None = None,
-        predict_events: str | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -93,54 +66,33 @@ class SessionDataModule(LightningDataModule):
                 raise InputError(f"{name} is at least 1", value=value)
         if bucket < 0:
             raise InputError("bucket is a number of batches, or 0", value=bucket)
-        self.data_dir, self.cache_dir = data_dir, cache_dir
-        self.events, self.items, self.predict_events = events, items, predict_events
-        self.columns, self.sessions, self.kcore, self.split = columns, sessions, kcore, split
-        self.missing_titles: Literal["error", "empty"] = missing_titles
-        self.examples_per_session: ExampleMode = examples_per_session
-        self.eval_examples: ExampleMode = eval_examples or examples_per_session
-        self.max_length, self.session_graph, self.seed = max_length, session_graph, seed
-        self.bucket = bucket
+        self.max_length, self.session_graph, self.bucket = max_length, session_graph, bucket
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.cache_dir = cache_dir
         self._prepared: Prepared | None = None
         self._key_of_prepared: str | None = None
         self._order_seed: int | None = None
 
-    # What a preset overrides.
+    # What a subclass overrides.
 
     def fetch(self) -> None:
         """Make sure that the raw files are there."""
 
-    def source_files(self) -> list[Path]:
+    def source_files(self) -> Sequence[Path]:
         """The raw files, whose content is part of the cache key."""
-        folder = Path(self.data_dir or ".")
-        return [folder / name for name in (self.events, self.items) if name is not None]
+        raise NotImplementedError
 
-    def recipe(self) -> Recipe:
-        """Every choice that shapes the examples."""
-        return Recipe(
-            self.sessions,
-            self.kcore,
-            self.split,
-            self.missing_titles,
-            self.examples_per_session,
-            self.eval_examples,
-            self.seed,
-        )
+    def new_files(self) -> Sequence[Path]:
+        """Files beside the raw ones, whose content is part of the key, too."""
+        return ()
 
-    def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-        """Clicks (``key, item_id, timestamp``, maybe ``split``) and titles (``item_id, title``)."""
-        files = self.source_files()
-        split = self.recipe().split.by == "column"
-        events = read_events(files[0], self.columns, key=self._key, split=split)
-        return events, read_items(files[1], self.columns) if len(files) > 1 else None
+    def choices(self) -> dict[str, Any]:
+        """Every choice that shapes the examples, as plain values; part of the key."""
+        raise NotImplementedError
 
     def build(self) -> Prepared:
         """Make the examples of every split from the raw files."""
-        events, items = self.load_tables()
-        new = self.predict_events
-        predict = read_events(new, self.columns, key=self._key) if new else None
-        return build(events, items, self.recipe(), predict=predict, path=self.source_files()[0])
+        raise NotImplementedError
 
     # What everyone uses.
 
@@ -251,10 +203,6 @@ class SessionDataModule(LightningDataModule):
         assert self.trainer is not None
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
-    @property
-    def _key(self) -> str:
-        return self.columns.session if self.sessions.by == "column" else self.columns.user
-
     def _ready(self) -> Prepared:
         if self._prepared is None:
             # Processes that were started together come here together: one fetches and prepares, all read.
@@ -264,11 +212,11 @@ class SessionDataModule(LightningDataModule):
 
     def _fetch_and_prepare(self) -> Prepared:
         self.fetch()
-        files = [*self.source_files(), *([Path(self.predict_events)] if self.predict_events else [])]
+        sources = self.source_files()
+        files = [*sources, *self.new_files()]
         for file in files:
             if not file.is_file():
                 raise InputError("there is no such file", path=file, hint="Check data_dir and the file names")
-        made_by = {"class": type(self).__name__, **asdict(self.recipe()), "columns": asdict(self.columns)}
-        self._key_of_prepared = cache_key({**made_by, "files": len(self.source_files())}, files)
-        folder = cache_root(self.cache_dir) / "prepared"
-        return load_or_build(folder, self._key_of_prepared, self.build)
+        made_by = {"class": type(self).__name__, **self.choices(), "files": len(sources)}
+        self._key_of_prepared = cache_key(made_by, files)
+        return load_or_build(cache_root(self.cache_dir) / "prepared", self._key_of_prepared, self.build)

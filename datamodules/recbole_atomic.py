@@ -9,8 +9,8 @@ import polars as pl
 
 from llm4sbr.contracts.errors import InputError
 
-from .base import SessionDataModule
 from .rules import Columns, KCore, Sessions, SplitBy
+from .session_module import SessionDataModule
 from .tables import parse_delimited, read_bytes, read_events, read_items
 
 

@@ -21,18 +21,24 @@ if TYPE_CHECKING:
 
 
 class RecommendationWriter(BasePredictionWriter):
-    """Writes one row per session to Parquet: ``session_id``; and, best first, ``item_ids, titles, scores``.
+    """Writes one row per session: ``session_id``; and, best first, ``item_ids, titles, scores``.
 
     The rows are in the order of the sessions, however many processes there are. Processes on machines that
     share no folder each leave a file of their own, named ``NAME-rankR.parquet``.
 
     Args:
-        path: File to write; its folder is made. An existing file is replaced once the new one is complete.
+        path: File to write, ``.parquet``, or ``.jsonl`` for JSON lines; its folder is made. An existing file is
+            replaced once the new one is complete.
+
+    Raises:
+        InputError: The name has another ending.
     """
 
     def __init__(self, path: str = "recommendations.parquet") -> None:
         super().__init__(write_interval="batch")
         self.path = Path(path)
+        if self.path.suffix not in (".parquet", ".jsonl"):
+            raise InputError("recommendations are written as .parquet or .jsonl", path=path)
         self._rows: list[dict[str, Any]] = []
         self._known: tuple[Examples, Catalogue] | None = None
 
@@ -90,7 +96,7 @@ class RecommendationWriter(BasePredictionWriter):
                 rank_zero_warn(f"{self.path} is not made: there is no {missing[0]} on this machine.")
                 return
             # A process that ran out of sessions recommended for one twice, to keep step with the others.
-            rows = pl.concat([pl.read_parquet(piece) for piece in pieces]).unique("row").sort("row")
+            rows = pl.concat([_read(piece, rows.schema) for piece in pieces]).unique("row").sort("row")
             for piece in pieces:
                 piece.unlink()
         _write(rows.drop("row"), self.path)
@@ -106,4 +112,10 @@ def _schema() -> dict[str, Any]:
 
 def _write(rows: pl.DataFrame, path: Path) -> None:
     with atomic_file(path) as file:
-        rows.write_parquet(file)
+        (rows.write_ndjson if path.suffix == ".jsonl" else rows.write_parquet)(file)
+
+
+def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.read_ndjson(path, schema=schema) if path.suffix == ".jsonl" else pl.read_parquet(path)

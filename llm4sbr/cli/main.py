@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from llm4sbr.runs.complaint import TRACEBACK, complaint
 
-        problem = complaint(error)
+        problem = complaint(error, words)
         if problem is None:
             raise
         if os.environ.get(TRACEBACK):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -13,12 +14,13 @@ from llm4sbr.contracts.errors import InputError
 TRACEBACK = "LLM4SBR_TRACEBACK"  # environment variable: set, an error comes with its traceback
 
 
-def complaint(error: BaseException | None) -> str | None:
+def complaint(error: BaseException | None, words: Sequence[str] = ()) -> str | None:
     """Say in one line what is wrong with the input, and which file it is in.
 
     Args:
         error: What was raised; the errors that it came from are searched, too, since a parser and a data
             loader wrap what a class refuses.
+        words: The command line; an error about YAML does not name the file, so it is looked for among them.
 
     Returns:
         The line, or None where no bad input is the cause: then the traceback is what helps.
@@ -27,9 +29,11 @@ def complaint(error: BaseException | None) -> str | None:
         if isinstance(one, InputError | MisconfigurationException):
             return one_line(str(one))
         if isinstance(one, yaml.YAMLError):
-            return one_line(f"this is not YAML: {one}".replace(' in "<unicode string>",', ""))
+            return _blamed(words) + one_line(
+                f"this is not YAML: {one}".replace(' in "<unicode string>",', "")
+            )
         if isinstance(one, UnicodeDecodeError):
-            return one_line(f"this is not text in UTF-8: {one}")
+            return _blamed(words) + one_line(f"this is not text in UTF-8: {one}")
         if isinstance(one, OSError) and one.strerror is not None:
             named = one.filename2 or one.filename
             where = f"{os.fsdecode(named)}: " if isinstance(named, str | bytes) else ""
@@ -49,3 +53,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _blamed(words: Sequence[str]) -> str:
+    """The first file of a command line that cannot be read as YAML, with a colon; empty without one."""
+    for word in (part for one in words for part in (one, one.partition("=")[2])):
+        if os.path.isfile(word):
+            try:
+                yaml.safe_load(Path(word).read_text("utf-8"))
+            except (OSError, ValueError, yaml.YAMLError):
+                return f"{one_line(word)}: "
+    return ""

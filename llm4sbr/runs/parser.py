@@ -9,10 +9,8 @@ import sys
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -21,7 +19,6 @@ from llm4sbr.callbacks import ResumePoint, ViewCache
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
 from llm4sbr.runs.complaint import TRACEBACK, complaint, one_line
 from llm4sbr.training.from_checkpoint import PARTS
-from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 
 EXAMPLES = "Examples:\n"  # how a text of examples begins
@@ -66,9 +63,10 @@ def suggest(message: str, names: Iterable[str] = ()) -> str:
 def _names() -> Iterable[str]:
     plugins = {**load_plugins(BACKBONES), **load_plugins(DATAMODULES), **load_plugins(HEADS)}
     yield from plugins
-    models = (LLM4SBRWrapper, SBRModule, *PARTS)
-    for made in (*models, Trainer, ViewCache, ResumePoint, *plugins.values()):
-        yield from inspect.signature(made).parameters
+    for made in (LLM4SBRWrapper, *PARTS, Trainer, ViewCache, ResumePoint, *plugins.values()):
+        for part in made.__mro__:  # a child hands ``**kwargs`` to its parent
+            if "__init__" in vars(part):
+                yield from inspect.signature(vars(part)["__init__"]).parameters
 
 
 def in_short(message: str) -> str:
@@ -117,15 +115,8 @@ class SuggestingParser(LightningArgumentParser):
         named = _NO_FILE.search(message)
         if named:
             return one_line(f"{os.path.relpath(named[2])}: {named[1].lower()}")
-        problem = complaint(ex)
         words = [part for word in self.args or () for part in (word, word.partition("=")[2])]
         for word in words:
             if word.endswith(_CONFIGS) and not os.path.exists(word):
                 return one_line(f"{word}: there is no such file")
-            if problem is None or not os.path.isfile(word):
-                continue
-            try:
-                yaml.safe_load(Path(word).read_bytes())
-            except (yaml.YAMLError, ValueError):  # the parser does not say in which file
-                return f"{one_line(word)}: {problem}"
-        return problem
+        return complaint(ex, self.args or ())

@@ -55,6 +55,10 @@ def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):
     assert len(row["item_ids"]) == len(row["titles"]) == 12
     assert row["titles"][0].startswith("Bead ")
     assert row["scores"] == sorted(row["scores"], reverse=True)
+    assert main(words("predict", ring_shop, *FAST, "--output", "out/next.jsonl")) == 0
+    assert pl.read_ndjson("out/next.jsonl", schema=table.schema).equals(table)
+    assert main(words("predict", ring_shop, *FAST, "--output", "out/next.csv")) == 1  # seen to hold Parquet
+    assert not Path("out/next.csv").exists()
 
 
 @pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
@@ -154,6 +158,14 @@ def test_importing_llm4sbr_pulls_in_nothing_heavy():
     assert shown.stdout.strip() == "[]"
 
 
+def status_of(given):
+    """Exit status of the command line, whether its parser or its function ends it."""
+    try:
+        return main(given)
+    except SystemExit as ended:
+        return ended.code
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -168,10 +180,7 @@ def test_importing_llm4sbr_pulls_in_nothing_heavy():
 )  # fmt: skip
 def test_a_wrong_word_is_status_2_and_one_line_with_a_suggestion(given, told, capsys):
     """Seen to fail with the parser's usage and its list of everything that it tried."""
-    try:
-        status = main(given)
-    except SystemExit as ended:
-        status = ended.code
+    status = status_of(given)
     (line,) = capsys.readouterr().err.splitlines()
     assert status == 2
     assert line.startswith("llm4sbr: error: ")
@@ -190,10 +199,9 @@ def test_a_wrong_word_is_status_2_and_one_line_with_a_suggestion(given, told, ca
 def test_a_bad_configuration_is_status_1_and_one_line(tmp_path, capsys, option, name, content, told):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(SystemExit) as ended:
-        main(["fit", option, name])
+    status = status_of(["fit", option, name])
     (line,) = capsys.readouterr().err.splitlines()
-    assert ended.value.code == 1
+    assert status == 1
     assert line.startswith("llm4sbr: error: ")
     assert told in line
 

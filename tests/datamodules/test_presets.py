@@ -16,6 +16,7 @@ from llm4sbr.datamodules import (
     AmazonBeauty,
     AuthorPickles,
     Columns,
+    ExampleDataModule,
     MovieLens1M,
     MovieLens100K,
     RecBoleAtomic,
@@ -182,11 +183,11 @@ def test_beauty_with_positions_for_times_cannot_be_split_by_time(write: Write) -
     assert AmazonBeauty(str(folder), split=SplitBy("ratio")).num_items == 2
 
 
-def parse(*arguments: str) -> SessionDataModule:
+def parse(*arguments: str) -> ExampleDataModule:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(SessionDataModule, "data", fail_untyped=False)
+    parser.add_subclass_arguments(ExampleDataModule, "data", fail_untyped=False)
     data = parser.instantiate_classes(parser.parse_args(list(arguments))).data
-    assert isinstance(data, SessionDataModule)
+    assert isinstance(data, ExampleDataModule)
     return data
 
 

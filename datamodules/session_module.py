@@ -1,0 +1,108 @@
+"""Clicks and titles from tables: the data module that every preset is a few lines over."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from .base import ExampleDataModule
+from .pipeline import Prepared, Recipe, build
+from .rules import Columns, ExampleMode, KCore, Sessions, SplitBy
+from .tables import read_events, read_items
+
+
+class SessionDataModule(ExampleDataModule):
+    """Clicks and titles from tables of one's own, as batches of session examples.
+
+    A preset overrides `fetch`, `source_files` and `load_tables`, or only the defaults.
+
+    Args:
+        data_dir: Folder of `events` and `items`; by default the current one.
+        events: Table of clicks: CSV, TSV or Parquet, also gzipped.
+        items: Table of titles; null for data without titles.
+        columns: What the columns are called.
+        sessions: How clicks become sessions.
+        kcore: Which rare items and short sessions are dropped.
+        split: How sessions are divided.
+        missing_titles: Clicked items without a row in `items`: an error, or empty titles and one warning.
+        examples_per_session: Every prefix predicts the next click, or only the last click is a target.
+        eval_examples: The same for validation and test; by default as for training.
+        seed: Seed of random cuts. Shuffling follows Lightning's global seed.
+        predict_events: Table of the sessions to recommend for, with `events`' columns; by default the test
+            sessions, whole.
+        **kwargs: As of `ExampleDataModule`.
+
+    Raises:
+        InputError: Of a choice out of range; and when prepared, of data that can't be used.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        events: str = "events.csv",
+        items: str | None = "items.csv",
+        *,
+        columns: Columns = Columns(),  # noqa: B008 (frozen)
+        sessions: Sessions = Sessions(by="column"),  # noqa: B008
+        kcore: KCore = KCore(over="all"),  # noqa: B008
+        split: SplitBy = SplitBy(by="temporal"),  # noqa: B008
+        missing_titles: Literal["error", "empty"] = "empty",
+        examples_per_session: ExampleMode = "prefixes",
+        eval_examples: ExampleMode | None = None,
+        seed: int = 0,
+        predict_events: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.data_dir, self.events, self.items = data_dir, events, items
+        self.predict_events, self.seed = predict_events, seed
+        self.columns, self.sessions, self.kcore, self.split = columns, sessions, kcore, split
+        self.missing_titles: Literal["error", "empty"] = missing_titles
+        self.examples_per_session: ExampleMode = examples_per_session
+        self.eval_examples: ExampleMode = eval_examples or examples_per_session
+
+    def source_files(self) -> list[Path]:
+        """The raw files, whose content is part of the cache key."""
+        folder = Path(self.data_dir or ".")
+        return [folder / name for name in (self.events, self.items) if name is not None]
+
+    def new_files(self) -> list[Path]:
+        """The table of the sessions to recommend for."""
+        return [Path(self.predict_events)] if self.predict_events else []
+
+    def choices(self) -> dict[str, Any]:
+        """The recipe and the columns."""
+        return {**asdict(self.recipe()), "columns": asdict(self.columns)}
+
+    def recipe(self) -> Recipe:
+        """Every choice that shapes the examples."""
+        return Recipe(
+            self.sessions,
+            self.kcore,
+            self.split,
+            self.missing_titles,
+            self.examples_per_session,
+            self.eval_examples,
+            self.seed,
+        )
+
+    def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        """Clicks (``key, item_id, timestamp``, maybe ``split``) and titles (``item_id, title``)."""
+        files = self.source_files()
+        split = self.recipe().split.by == "column"
+        events = read_events(files[0], self.columns, key=self._key, split=split)
+        return events, read_items(files[1], self.columns) if len(files) > 1 else None
+
+    def build(self) -> Prepared:
+        """Make the examples of every split from the raw files."""
+        events, items = self.load_tables()
+        new = self.predict_events
+        predict = read_events(new, self.columns, key=self._key) if new else None
+        return build(events, items, self.recipe(), predict=predict, path=self.source_files()[0])
+
+    @property
+    def _key(self) -> str:
+        return self.columns.session if self.sessions.by == "column" else self.columns.user
