@@ -88,7 +88,7 @@ def show(rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def kept(results: Path) -> None:
+def kept(results: Path = Path(__file__).resolve().parents[1] / "results") -> None:
     """Print every kept row that has a target, and whether it is met.
 
     Example::

@@ -23,13 +23,14 @@ class Study:
 
     Args:
         path: The file; ``.parquet`` may be left out. It need not exist.
+        runs: Folder of what studies need while they run.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, runs: Path | str = "runs") -> None:
         path = Path(path)
         self.path = path if path.suffix == ".parquet" else path.with_name(f"{path.name}.parquet")
         self.name = self.path.stem
-        self.work = Path("runs", self.name)
+        self.work = Path(runs, self.name)
 
     def exists(self) -> bool:
         """Whether anything is kept."""

@@ -1,4 +1,4 @@
-"""Two sets of views, held against each other by the script, as a person runs it."""
+"""Two sets of views, compared as a person compares them."""
 
 import json
 
@@ -28,10 +28,10 @@ def test_a_view_that_knows_the_next_item_is_ahead_of_one_that_does_not(stubs, tm
             summary = infer_views(
                 data, store, engine=engine, encoder=stubs.StubEncoder(), r=1, progress=False
             )
-            specs.append(f"{name}={summary.spec}")
+            specs.append(f"{name}: '{summary.spec}'")
     out = tmp_path / "out.json"
     words = ["--data", str(tmp_path / "data.yaml"), "--store", str(tmp_path / "store"), "--draws", "100"]
-    run(tmp_path, "compare_views.py", *words, "--specs", *specs, "--json", str(out))
+    run(tmp_path, "views", *words, "--specs", f"{{{', '.join(specs)}}}", "--json", str(out))
     told = {row["what"]: row["value"] for row in json.loads(out.read_text())["rows"]}
     assert told["short_term, knows: mrr@20"] == 100
     assert told["short_term, repeats: mrr@20"] < 60

@@ -9,27 +9,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from scripts import fails, load, run
+from experiments.study import kinds
+from experiments.study.results import Study
+from scripts import fails, run
 from shops import write_shop
+from studies import fit
 
 from llm4sbr.contracts.examples import Examples
 
 
-@pytest.fixture(scope="module")
-def where():
-    return load("where")
-
-
-def write_results(folder, ranks_of):
-    """Results as protocol.py leaves them: test ranks by backbone, variant and seed."""
-    packing = load("ranks")
+def write_results(path, ranks_of):
+    """Results as the search leaves them: test ranks by backbone, variant and seed."""
+    gains = {f"test/{name}@{k}": 0.5 for name in ("recall", "mrr", "ndcg") for k in (5, 20)}
+    fits = []
     for (backbone, variant, seed), found in ranks_of.items():
         session = np.repeat(np.arange(len(found) // 2), 2)  # three clicks make two examples
-        gains = {f"test/{name}@{k}": 0.5 for name in ("recall", "mrr", "ndcg") for k in (5, 20)}
-        result = {"backbone": backbone, "variant": variant, "seed": seed, "test": gains}
-        result |= packing.pack(np.array(found, dtype=float), session)
-        folder.mkdir(exist_ok=True)
-        (folder / f"{backbone}-{variant}-{seed}.json").write_text(json.dumps(result))
+        fits.append(
+            fit(seed, backbone=backbone, variant=variant, test=gains, ranks=np.array(found), session=session)
+        )
+    Study(path, runs=path.parent / "runs").extend(fits)
 
 
 def by_hand(folder):
@@ -47,9 +45,9 @@ def by_hand(folder):
     return np.array([times[after] for _, after in steps]), np.array([step in known for step in steps])
 
 
-def test_kinds_are_those_of_a_count_by_hand(where, tmp_path):
+def test_kinds_are_those_of_a_count_by_hand(tmp_path):
     """Seen to fail with test sessions counted in, with first clicks left out, and with seeds not paired."""
-    assert doctest.testmod(where).failed == 0
+    assert doctest.testmod(kinds).failed == 0
     items = np.random.default_rng(1).integers(0, 20, (35, 3))
     write_shop(
         tmp_path,
@@ -64,19 +62,18 @@ def test_kinds_are_those_of_a_count_by_hand(where, tmp_path):
     draws = np.random.default_rng(0)
     ranks = {
         (backbone, variant, seed): draws.integers(1, 40, len(times)).tolist()
-        for backbone in ("srgnn", "stamp")
+        for backbone in ("SRGNN", "STAMP")
         for variant in ("bare", "titles")
         for seed in (0, 1)
     }
-    ranks["srgnn", "bare", 2] = [1.0] * len(times)  # nothing to pair it with
+    ranks["SRGNN", "bare", 2] = [1.0] * len(times)  # nothing to pair it with
     ranks["pop", "bare", 0] = [20.0] * len(times)
     write_results(tmp_path / "results", ranks)
-    told = run(
-        tmp_path, "where.py", "results", "--data", "data.yaml", "--beside", "pop", "--json", "where.json"
-    )
-    kept = json.loads((tmp_path / "where.json").read_text())["details"]
+    words = ["groups", "--studies", "[results]", "--data", "data.yaml"]
+    told = run(tmp_path, *words, "--beside", "[pop]", "--json", "groups.json")
+    kept = json.loads((tmp_path / "groups.json").read_text())["details"]
     rows = {(row["by"], row["group"]): row for row in kept if row["metric"] == "recall@20"}
-    assert rows["all", ""]["backbones"] == ["srgnn", "stamp"]
+    assert rows["all", ""]["backbones"] == ["SRGNN", "STAMP"]
     bins = {"0": times == 0, "1–5": (times > 0) & (times <= 5), "6–20": (times > 5) & (times <= 20)}
     expected = {("clicks of the next item in training", name): found for name, found in bins.items()}
     expected["the step to it, in training", "seen"] = known
@@ -87,7 +84,7 @@ def test_kinds_are_those_of_a_count_by_hand(where, tmp_path):
         if not found.any():
             continue
         for column, variant in (("baseline", "bare"), ("wrapped", "titles")):
-            pooled = [np.array(ranks[b, variant, s])[found] <= 20 for b in ("srgnn", "stamp") for s in (0, 1)]
+            pooled = [np.array(ranks[b, variant, s])[found] <= 20 for b in ("SRGNN", "STAMP") for s in (0, 1)]
             assert rows[name][column] == pytest.approx(100 * np.mean(pooled), abs=0.006)
         low, high = rows[name]["interval"]
         assert low <= rows[name]["difference"] <= high
@@ -95,21 +92,20 @@ def test_kinds_are_those_of_a_count_by_hand(where, tmp_path):
     assert told.count("\n| the step to it, in training |") == 2
 
 
-def test_titles_are_ranked_by_their_nearness_to_the_last_clicks(where):
+def test_titles_are_ranked_by_their_nearness_to_the_last_clicks():
     """Item 1's neighbours are 1, 2, 4, 3 in this order."""
     titles = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.5], [-1.0, 0.0], [0.0, 3.0]])
     clicks = np.array([4, 1, 1, 1, 1])
     examples = Examples(
         clicks, np.zeros(4, int), np.array([2, 3, 4, 5]), np.array([1, 2, 4, 3]), np.zeros(4, int), ("s",)
     )
-    assert where.title_rank(examples, titles).tolist() == [1, 2, 3, 4]
+    assert kinds.title_rank(examples, titles).tolist() == [1, 2, 3, 4]
 
 
 def test_results_of_other_data_are_refused(tmp_path):
     write_shop(tmp_path, sessions=30)
-    write_results(tmp_path / "results", {("srgnn", one, 0): [1.0, 2.0] for one in ("bare", "titles")})
-    assert "tested on 2 examples" in fails(tmp_path, "where.py", "results", "--data", "data.yaml")
-    write_results(tmp_path / "alone", {("srgnn", "bare", 0): [1.0] * 12})
-    assert "no backbone has both bare and titles" in fails(
-        tmp_path, "where.py", "alone", "--data", "data.yaml"
-    )
+    write_results(tmp_path / "results", {("SRGNN", one, 0): [1.0, 2.0] for one in ("bare", "titles")})
+    words = ["groups", "--data", "data.yaml", "--studies"]
+    assert "tested on 2 examples" in fails(tmp_path, *words, "[results]")
+    write_results(tmp_path / "alone", {("SRGNN", "bare", 0): [1.0] * 12})
+    assert "no backbone has both bare and titles" in fails(tmp_path, *words, "[alone]")
