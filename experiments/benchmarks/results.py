@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "transformers", "sentence-transformers")
 
 
@@ -88,7 +89,7 @@ def show(rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def kept(results: Path = Path(__file__).resolve().parents[1] / "results") -> None:
+def kept(results: Path = RESULTS) -> None:
     """Print every kept row that has a target, and whether it is met.
 
     Example::

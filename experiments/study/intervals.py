@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from llm4sbr.report.view_quality.statistics import intervals
-
 DRAWS = 2000  # of a bootstrap
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,17 +31,14 @@ def interval(
         seeds: Draw the seeds, too: the interval then covers other trainings as well as other sessions. Of
             few seeds it says little, but not nothing.
     """
-    each = np.atleast_2d(difference)  # (S, E)
-    if not seeds:
-        low, high = intervals(each.mean(0)[:, None], session, DRAWS)[:, 0]
-        return float(low), float(high)
     generator, dice = np.random.default_rng(0), np.random.default_rng(1)
+    each = np.atleast_2d(difference)  # (S, E)
     total = np.stack([np.bincount(session, one) for one in each], axis=1)  # (n, S)
     count = np.bincount(session)  # (n,)
     means = []
     for _ in range(DRAWS):
-        drawn = np.bincount(generator.integers(0, len(count), len(count)), minlength=len(count))
-        of_seeds = (drawn @ total) / max(drawn @ count, 1)  # (S,)
-        means.append(of_seeds[dice.integers(0, len(each), len(each))].mean())
+        times = np.bincount(generator.integers(0, len(count), len(count)), minlength=len(count))  # (n,)
+        of_seeds = (times @ total) / max(times @ count, 1)  # (S,)
+        means.append(of_seeds[dice.integers(0, len(each), len(each))].mean() if seeds else of_seeds.mean())
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import yaml
-from experiments.study.settings import words as as_words
 from scripts import EXPERIMENTS, run
 from shops import write_shop
 from studies import kept
 
+from experiments.study.settings import words as as_words
 from llm4sbr.cli.main import main
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from experiments.study.results import Study
 from scripts import run
 from shops import write_shop
 from studies import fit, kept
+
+from experiments.study.results import Study
 
 
 def test_settings_are_chosen_on_validation_and_the_table_reads_the_result(tmp_path):

@@ -5,8 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from experiments.__main__ import BENCHMARKS
 from scripts import EXPERIMENTS, run
+
+from experiments.__main__ import BENCHMARKS
 
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
 TINY = {

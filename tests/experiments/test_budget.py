@@ -5,11 +5,11 @@ import random
 from pathlib import Path
 
 import pytest
-from experiments.study.results import Study
 from scripts import EXPERIMENTS, fails, run
 from shops import write_shop
 from studies import kept
 
+from experiments.study.results import Study
 from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.views.inference.pipeline import infer_views

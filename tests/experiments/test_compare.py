@@ -5,12 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from experiments.study import intervals, lifts, names
-from experiments.study.intervals import interval
-from experiments.study.results import Study
 from scripts import fails, run
 from shops import write_shop
 from studies import kept
+
+from experiments.study import intervals, lifts, names
+from experiments.study.intervals import interval
+from experiments.study.results import Study
 
 
 def test_compare_resumes_and_the_table_reads_its_results(tmp_path, monkeypatch):
@@ -88,7 +89,7 @@ def test_an_interval_with_seeds_drawn_has_what_trainings_differ_by():
 
 
 def test_every_registered_backbone_has_a_name_in_tables():
-    """No list here knows them: a sixteenth is one registration. Seen to fail with a docstring without a name."""
+    """A sixteenth is one registration: no list here knows them. Seen to fail with a docstring without one."""
     assert doctest.testmod(names).failed == 0
     titles = {name: names.title(name) for name in names.backbones()}
     assert len(set(titles.values())) == len(titles) >= 15

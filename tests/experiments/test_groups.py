@@ -9,12 +9,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from experiments.study import kinds
-from experiments.study.results import Study
 from scripts import fails, run
 from shops import write_shop
 from studies import fit
 
+from experiments.study import kinds
+from experiments.study.results import Study
 from llm4sbr.contracts.examples import Examples
 
 

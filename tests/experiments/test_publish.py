@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from experiments.study import markdown, publish, summary
 from scripts import EXPERIMENTS, fails, run
+
+from experiments.study import markdown, publish, summary
 
 
 def lift(relative, *interval):

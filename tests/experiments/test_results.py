@@ -5,12 +5,12 @@ import doctest
 import numpy as np
 import polars as pl
 import pytest
-from experiments.study import rows
-from experiments.study.results import Study
-from experiments.study.rows import Key, key_of
 from scripts import EXPERIMENTS, FORKED
 from studies import add_fits, fit
 
+from experiments.study import rows
+from experiments.study.results import Study
+from experiments.study.rows import Key, key_of
 from llm4sbr.contracts.errors import InputError
 
 
@@ -69,12 +69,12 @@ def test_a_search_space_stays_with_the_fits():
 
 def test_processes_that_add_at_the_same_time_lose_nothing(tmp_path):
     """Seen to fail without the lock."""
-    writers = [FORKED.Process(target=add_fits, args=(tmp_path, range(n, 45, 3))) for n in range(3)]
+    writers = [FORKED.Process(target=add_fits, args=(tmp_path, range(n, 18, 3))) for n in range(3)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
-    assert sorted(run["seed"] for run in Study("study").runs()) == list(range(45))
+    assert sorted(run["seed"] for run in Study("study").runs()) == list(range(18))
 
 
 @pytest.mark.parametrize(

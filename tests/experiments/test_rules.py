@@ -4,11 +4,12 @@ import json
 import shutil
 
 import pytest
-from experiments.study.intervals import gains
-from experiments.study.lifts import model
 from scripts import run
 from shops import write_shop
 from studies import kept
+
+from experiments.study.intervals import gains
+from experiments.study.lifts import model
 
 
 def test_validation_chooses_the_weight_and_the_test_is_that_models(tmp_path):

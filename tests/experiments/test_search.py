@@ -6,13 +6,13 @@ import os
 import time
 
 import pytest
-from experiments.study import settings, space
-from experiments.study.results import Study
-from experiments.study.settings import compared
 from scripts import fails, run, start
 from shops import write_shop
 from studies import kept
 
+from experiments.study import settings, space
+from experiments.study.results import Study
+from experiments.study.settings import compared
 from llm4sbr.contracts.errors import InputError
 
 CPU = ["--settings", "{trainer.accelerator: cpu}"]

@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-sys.path.append(str(EXPERIMENTS.parent))
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["llm4sbr.datamodules", "experiments.study.ledger", "experiments.study.groups"])
 

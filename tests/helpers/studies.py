@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import scripts  # noqa: F401  puts the experiments on the path
 from experiments.study.results import Study
 from experiments.study.rows import key_of
 
