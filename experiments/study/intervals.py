@@ -38,7 +38,7 @@ def interval(
     means = []
     for _ in range(DRAWS):
         times = np.bincount(generator.integers(0, len(count), len(count)), minlength=len(count))  # (n,)
-        of_seeds = (times @ total) / max(times @ count, 1)  # (S,)
+        of_seeds = (times @ total) / max(int(times @ count), 1)  # (S,)
         means.append(of_seeds[dice.integers(0, len(each), len(each))].mean() if seeds else of_seeds.mean())
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)

@@ -75,7 +75,7 @@ def title_rank(examples: Examples, titles: torch.Tensor) -> npt.NDArray[np.int64
     last = torch.from_numpy(examples.clicks[examples.end - 1].astype(np.int64))
     target = torch.from_numpy(examples.target.astype(np.int64))
     found = []
-    for own, wanted in zip(last.split(512), target.split(512), strict=True):
+    for own, wanted in zip(torch.split(last, 512), torch.split(target, 512), strict=True):
         scores = unit[own] @ unit[1:].T
         found.append((scores > scores.gather(1, wanted.unsqueeze(1) - 1)).sum(1) + 1)
     return np.asarray(torch.cat(found).numpy())

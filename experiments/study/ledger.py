@@ -77,9 +77,9 @@ class Ledger:
             waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if not waiting or waiting[0].number >= self._trials:
                 return None
-            trial = study.ask()
-            lock = self._claimed(trial.number)
-            return None if lock is None else self._taken(trial, lock)
+            asked = study.ask()
+            free = self._claimed(asked.number)
+            return None if free is None else self._taken(asked, free)
 
     def tell(self, taken: Taken, value: float) -> None:
         """What a trial reached by validation; its result is kept already."""
@@ -130,8 +130,10 @@ class Ledger:
         for number in range(len(study.get_trials(deepcopy=False)), self._trials):
             settings = draw(self._space, number, wrapped=self._wrapped)
             if number in kept:
-                given = {"params": settings, "distributions": self._values, "value": kept[number]}
-                study.add_trial(optuna.trial.create_trial(**given))
+                done = optuna.trial.create_trial(
+                    params=settings, distributions=dict(self._values), value=kept[number]
+                )
+                study.add_trial(done)
             else:
                 study.enqueue_trial(settings)
 

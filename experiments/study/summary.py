@@ -60,8 +60,9 @@ def summary(
             f"{row['recall_lost_by_the_choice']:+.1%}",
         ]
         print("| " + " | ".join([row["data"], row["backbone"], row["variant"], *cells]) + " |")
-    for path in studies if picture else ():
-        draw(Study(path), picture)
+    if picture:
+        for path in studies:
+            draw(Study(path), picture)
     if json:
         save(json, result(json.stem, flat(rows, averages), details=rows, overfitting=lost))
 
