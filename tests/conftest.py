@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share; what they are made of lies in `helpers`."""
 
 import os
+import sys
 
 # Before torch: what is tested is small, and two threads on a busy machine spend their time waiting.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 import tiny_llm as tiny_llm_module
 import views_stubs
+
+# `experiments` is not installed. Last on the path: the installed llm4sbr is tested, not the checkout.
+sys.path.append(str(Path(__file__).parents[1]))
 
 
 @pytest.fixture(scope="session")

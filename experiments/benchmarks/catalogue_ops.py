@@ -1,15 +1,7 @@
-r"""What `llm4sbr.nn.functional` takes over torch's own, alone and in a training step of SR-GNN.
-
-    python experiments/benchmarks/catalogue_ops.py --json experiments/results/catalogue_ops.json
-
-Forward and backward over a batch of scores and a table of items, in turn in one process; medians. The
-training step is `SBRModule` with scaled cosines and label smoothing on random sessions; torch's own stand in
-for ours in every second step.
-"""
+"""What `llm4sbr.nn.functional` takes over torch's own, alone and in a training step of SR-GNN."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -17,11 +9,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from results import keep, row
 from torch import Tensor
 
 import llm4sbr.nn.losses
 import llm4sbr.training.sbr_module
+from experiments.benchmarks.results import keep, row
 from llm4sbr import SBRModule
 from llm4sbr.backbones import SRGNN
 from llm4sbr.nn.functional import smoothed_cross_entropy, unit_rows
@@ -80,39 +72,49 @@ def steps(num_items: int, batch_size: int, dim: int) -> tuple[Callable[[], None]
     return step, with_torchs
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--num_items", type=int, default=12101)
-    parser.add_argument("--batch_size", type=int, default=100)
-    parser.add_argument("--dim", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    scores = torch.randn(args.batch_size, args.num_items, requires_grad=True)
-    column = torch.randint(0, args.num_items, (args.batch_size,))
-    items = torch.randn(args.num_items, args.dim, requires_grad=True)
+def catalogue_ops(
+    num_items: int = 12101,
+    batch_size: int = 100,
+    dim: int = 100,
+    repeats: int = 50,
+    threads: int = 1,
+    json: Path | None = None,
+) -> None:
+    """Measure what our own operations over the catalogue take over torch's.
+
+    Forward and backward over a batch of scores and a table of items, in turn in one process; medians. The
+    training step is `SBRModule` with scaled cosines and label smoothing on random sessions; torch's own
+    stand in for ours in every second step.
+
+    Example::
+
+        python -m experiments benchmarks catalogue_ops --json experiments/results/catalogue_ops.json
+
+    Args:
+        num_items: Items of the catalogue.
+        batch_size: Sessions of a batch.
+        dim: Size of the vectors.
+        repeats: Times that are counted.
+        threads: Threads of torch.
+        json: File for the rows.
+    """
+    torch.set_num_threads(threads)
+    scores = torch.randn(batch_size, num_items, requires_grad=True)
+    column = torch.randint(0, num_items, (batch_size,))
+    items = torch.randn(num_items, dim, requires_grad=True)
     losses = (
         passes(lambda x: smoothed_cross_entropy(x, column, SMOOTHING), scores),
         passes(lambda x: F.cross_entropy(x, column, label_smoothing=SMOOTHING), scores),
     )
-    rows_ = (passes(unit_rows, items), passes(lambda x: F.normalize(x, dim=-1), items))
-    step = steps(args.num_items, args.batch_size, args.dim)
-    size = f"B {args.batch_size}, V {args.num_items}, d {args.dim}"
+    unit = (passes(unit_rows, items), passes(lambda x: F.normalize(x, dim=-1), items))
+    size = f"B {batch_size}, V {num_items}, d {dim}"
     measured = {
         "cross-entropy with smoothing over torch's": losses,
-        "rows brought to length 1 over torch's": rows_,
-        "a training step of SR-GNN over one with torch's": step,
+        "rows brought to length 1 over torch's": unit,
+        "a training step of SR-GNN over one with torch's": steps(num_items, batch_size, dim),
     }
     found = [
-        row(what, ratio(*pair, args.repeats), "ratio of medians", 1.0, "lower", size)
+        row(what, ratio(*pair, repeats), "ratio of medians", 1.0, "lower", size)
         for what, pair in measured.items()
     ]
-    keep("catalogue_ops", found, args.json)
-
-
-if __name__ == "__main__":
-    main()
+    keep("catalogue_ops", found, json)

@@ -1,7 +1,4 @@
-"""The one form of all benchmarks' results, and a table of every row that was kept.
-
-python experiments/benchmarks/results.py [experiments/results]
-"""
+"""The one form of all benchmarks' results, and a table of every row that was kept."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "transformers", "sentence-transformers")
 
 
@@ -43,23 +41,41 @@ def keep(name: str, rows: Iterable[dict[str, Any]], path: Path | None, device: s
     rows = list(rows)
     show([(name, one) for one in rows])
     if path is not None:
-        write(name, rows, path, device)
+        save(path, result(name, rows, device))
 
 
-def write(name: str, rows: Iterable[dict[str, Any]], path: Path, device: str = "cpu", **further: Any) -> None:
-    """Write rows in the form that all our results share; `further` goes beside them."""
-    result = {
+def result(name: str, rows: Iterable[dict[str, Any]], device: str = "cpu", **further: Any) -> dict[str, Any]:
+    """Rows in the form that all our results share; `further` goes beside them."""
+    return {
         "benchmark": name,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "date": date.today().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": machine(),
         "device": device,
         "versions": {package: version(package) for package in PACKAGES},
         "rows": list(rows),
         **further,
     }
+
+
+def machine() -> str:
+    """The processor, and how many threads compute on it."""
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def command_line() -> str:
+    """The command that runs, as a person writes it."""
+    path = Path(sys.argv[0])
+    words = ["-m", path.parent.name] if path.name == "__main__.py" else [sys.argv[0]]
+    return shlex.join(["python", *words, *sys.argv[1:]])
+
+
+def save(path: Path, found: Any) -> None:
+    """Write JSON; a killed run leaves no half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(found, indent=1) + "\n")
+    part.replace(path)
 
 
 def show(rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
@@ -73,12 +89,16 @@ def show(rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1] / "results")
-    kept = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    rows = [(one["benchmark"], part) for one in kept if "rows" in one for part in one["rows"]]
+def kept(results: Path = RESULTS) -> None:
+    """Print every kept row that has a target, and whether it is met.
+
+    Example::
+
+        python -m experiments benchmarks kept
+
+    Args:
+        results: Folder of JSONs in the form of all results.
+    """
+    found = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    rows = [(one["benchmark"], part) for one in found if "rows" in one for part in one["rows"]]
     show((name, part) for name, part in rows if part.get("target") is not None)
-
-
-if __name__ == "__main__":
-    main()

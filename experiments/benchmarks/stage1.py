@@ -1,24 +1,15 @@
-r"""Stage 1 against one prompt at a time: time, tokens computed, equal answers; and what the catalogue costs.
-
-    python experiments/benchmarks/stage1.py --data_dir ../shared/data/beauty \
-        --json experiments/results/stage1.json
-
-Prompts are those of every prefix of whole validation sessions, both views. Everything is run in turn, in one
-process, as often as --repeats says; a figure is the median. Where an answer differs from the one-by-one
-answer, the two best logits are looked at where the answers part: closer than --tie is a tie within rounding.
-"""
+"""Stage 1 against one prompt at a time: time, tokens computed, equal answers, what the catalogue costs."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from results import keep, row
 
+from experiments.benchmarks.results import keep, row
 from llm4sbr.datamodules import AmazonBeauty
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
@@ -59,41 +50,62 @@ def gap(engine: TransformersEngine, prompt: str, alone: list[int], other: str) -
 
 
 def timed(function: Any, *arguments: Any) -> tuple[float, Any]:
+    """Seconds of a call, and what it returned."""
     began = time.perf_counter()
     result = function(*arguments)
     return time.perf_counter() - began, result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data_dir", required=True, help="folder of the Beauty data")
-    parser.add_argument("--sessions", type=int, default=8, help="whole validation sessions")
-    parser.add_argument("--prefixes", type=int, help="at most so many prefixes of each")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", default="SmolLM2-135M")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--templates", default="default")
-    parser.add_argument("--max_new_tokens", type=int, default=24)
-    parser.add_argument("--max_title_chars", type=int, default=100)
-    parser.add_argument("--tie", type=float, default=1e-3, help="in logits")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+def stage1(
+    data_dir: str,
+    sessions: int = 8,
+    prefixes: int | None = None,
+    repeats: int = 3,
+    model: str = "SmolLM2-135M",
+    dtype: str = "float32",
+    templates: str = "default",
+    max_new_tokens: int = 24,
+    max_title_chars: int = 100,
+    tie: float = 1e-3,
+    json: Path | None = None,
+) -> None:
+    """Measure stage 1 against one prompt at a time, and what holding answers to the catalogue costs.
 
-    data = AmazonBeauty(args.data_dir)
+    Prompts are those of every prefix of whole validation sessions, both views. Everything is run in turn, in
+    one process; a figure is the median. Where an answer differs from the one-by-one answer, the two best
+    logits are compared where the answers part.
+
+    Example::
+
+        python -m experiments benchmarks stage1 --data_dir ../shared/data/beauty
+            --json experiments/results/stage1.json
+
+    Args:
+        data_dir: Folder of the Beauty data.
+        sessions: Whole validation sessions.
+        prefixes: At most this many prefixes of each.
+        repeats: Times that are counted.
+        model: A local path, an installed weights package, or a name of the hub.
+        dtype: Of the weights.
+        templates: Name of the prompts' templates.
+        max_new_tokens: Of an answer.
+        max_title_chars: Of a title in a prompt.
+        tie: Logits closer than this are a tie within rounding.
+        json: File for the rows.
+    """
+    data = AmazonBeauty(data_dir)
     data.prepare_data()
     examples, catalogue = data.examples("validate"), data.catalogue
-    step = max(1, int(examples.session.max()) // args.sessions)
-    chosen = sorted(set(examples.session.tolist()))[::step][: args.sessions]
-    prefixes = []
+    step = max(1, int(examples.session.max()) // sessions)
+    chosen = sorted(set(examples.session.tolist()))[::step][:sessions]
+    asked = []
     for session in chosen:
-        rows = [at for at in range(len(examples)) if examples.session[at] == session][: args.prefixes]
-        prefixes += [examples.prefix(at) for at in rows]
-    asked = PromptOptions(args.templates, max_title_chars=args.max_title_chars)
-    prompts = [build_prompt(view, prefix, catalogue, asked) for prefix in prefixes for view in asked.views]
-    titles = asked.titles(catalogue)
-    options = {"model": args.model, "dtype": args.dtype, "max_new_tokens": args.max_new_tokens}
+        rows = [at for at in range(len(examples)) if examples.session[at] == session][:prefixes]
+        asked += [examples.prefix(at) for at in rows]
+    shown = PromptOptions(templates, max_title_chars=max_title_chars)
+    prompts = [build_prompt(view, prefix, catalogue, shown) for prefix in asked for view in shown.views]
+    titles = shown.titles(catalogue)
+    options = {"model": model, "dtype": dtype, "max_new_tokens": max_new_tokens}
     free = TransformersEngine(**options)
     held = TransformersEngine(**options, choices=titles)
     beams = TransformersEngine(**options, choices=titles, num_answers=5)
@@ -104,7 +116,7 @@ def main() -> None:
     together(beams, prompts[:2])
 
     seconds: dict[str, list[float]] = {"alone": [], "free": [], "held": [], "beams": []}
-    for _ in range(args.repeats):
+    for _ in range(repeats):
         spent, alone = timed(one_by_one, free, prompts)
         seconds["alone"].append(spent)
         for name, engine in (("free", free), ("held", held), ("beams", beams)):
@@ -120,7 +132,7 @@ def main() -> None:
         for ids in alone
     ]
     different = [at for at, text in enumerate(texts) if text.strip() != shared[at].text]
-    ties = [at for at in different if gap(free, prompts[at], alone[at], shared[at].text) <= args.tie]
+    ties = [at for at in different if gap(free, prompts[at], alone[at], shared[at].text) <= tie]
     total = sum(answer.prompt_tokens for answer in shared)
     computed = sum(answer.computed_tokens for answer in shared)
     known = {normal_title(title) for title in titles}
@@ -128,7 +140,7 @@ def main() -> None:
     speed = [a / b for a, b in zip(seconds["alone"], seconds["free"], strict=True)]
     cost = [a / b for a, b in zip(seconds["held"], seconds["free"], strict=True)]
     wide = [a / b for a, b in zip(seconds["beams"], seconds["free"], strict=True)]
-    note = f"{len(prompts)} prompts of {len(chosen)} sessions, {args.repeats} repeats, {args.dtype}"
+    note = f"{len(prompts)} prompts of {len(chosen)} sessions, {repeats} repeats, {dtype}"
     keep(
         "stage1",
         [
@@ -141,7 +153,7 @@ def main() -> None:
                 "answers",
                 0,
                 "lower",
-                f"two best logits closer than {args.tie}",
+                f"two best logits closer than {tie}",
             ),
             row("off-catalogue answers, held to the catalogue", off, "answers", 0, "lower", note),
             row("time held to the catalogue over free", statistics.median(cost), "ratio", 1.2, "lower", note),
@@ -155,10 +167,6 @@ def main() -> None:
                 note="this machine only; only ratios compare",
             ),
         ],
-        args.json,
+        json,
         str(free.lm.model.device),
     )
-
-
-if __name__ == "__main__":
-    main()

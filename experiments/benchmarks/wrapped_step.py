@@ -1,16 +1,7 @@
-"""How many operations wrapping adds to a training step, and what its losses take at once or view by view.
-
-    python experiments/benchmarks/wrapped_step.py --json experiments/results/wrapped_step.json
-
-On a GPU a step of these models is bound by how many operations it has, and stopped by every one whose result
-the host must know. Both are counted, forward and backward, for a bare model, for the wrapped one, and for the
-wrapped one with the losses taken view by view through torch's own operations, as they were at first. The
-losses' times are medians, in turn in one process.
-"""
+"""How many operations wrapping adds to a training step, and what its losses take at once or view by view."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import time
@@ -21,11 +12,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from results import keep, row
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import llm4sbr.training.wrapper
+from experiments.benchmarks.results import keep, row
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.nn.alignment import alignment_and_uniformity
 from llm4sbr.testing import make_batch
@@ -104,28 +95,44 @@ def milliseconds(
     return {name: statistics.median(found[1:]) for name, found in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--backbones", nargs="+", default=["STAMP", "SRGNN", "NARM"])
-    parser.add_argument("--sizes", nargs="+", type=int, default=[100, 200, 1000], help="sessions in a batch")
-    parser.add_argument("--dim", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+def wrapped_step(
+    names: list[str] | None = None,
+    sizes: list[int] | None = None,
+    dim: int = 100,
+    repeats: int = 30,
+    device: str = "cpu",
+    json: Path | None = None,
+) -> None:
+    """Count the operations that wrapping adds to a training step, and time its losses.
+
+    On a GPU a step of these models is bound by how many operations it has, and stopped by every one whose
+    result the host must know. Both are counted, forward and backward, for a bare model, for the wrapped one,
+    and for the wrapped one with the losses taken view by view through torch's own operations, as they were at
+    first. The losses' times are medians, in turn in one process.
+
+    Example::
+
+        python -m experiments benchmarks wrapped_step --json experiments/results/wrapped_step.json
+
+    Args:
+        names: Classes of `llm4sbr.backbones`; STAMP, SRGNN and NARM by default.
+        sizes: Sessions of a batch; 100, 200 and 1000 by default.
+        dim: Size of the vectors.
+        repeats: Times that are counted.
+        device: Device of the losses.
+        json: File for the rows.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
     sessions = [[1 + (n * place) % 50 for place in range(1, 2 + n % 9)] for n in range(100)]
     batch = make_batch(sessions, [1 + n % 50 for n in range(100)])
     seen = batch._replace(views=torch.randn(100, 2, 384), view_mask=torch.ones(100, 2, dtype=torch.bool))
     found = []
-    for name in args.backbones:
+    for name in names or ("STAMP", "SRGNN", "NARM"):
         backbone = getattr(backbones, name)
-        wrapped = LLM4SBRWrapper(backbone(50, args.dim))
+        wrapped = LLM4SBRWrapper(backbone(50, dim))
         each = {
-            "bare": counted(SBRModule(backbone(50, args.dim)), batch),
+            "bare": counted(SBRModule(backbone(50, dim)), batch),
             "wrapped": counted(wrapped, seen),
             "wrapped, losses view by view": counted(wrapped, seen, one_by_one),
         }
@@ -133,15 +140,11 @@ def main() -> None:
             found.append(row(f"{name} {what}: operations", operations.seen.total(), "a step"))
             found.append(row(f"{name} {what}: waits for their result", operations.waits, "a step"))
     works: dict[str, Losses] = {"at once": alignment_and_uniformity, "view by view": one_by_one}
-    for size in args.sizes:
-        taken = milliseconds(works, size, args.dim, args.repeats, args.device)
+    for size in sizes or (100, 200, 1000):
+        taken = milliseconds(works, size, dim, repeats, device)
         note = ", ".join(f"{name} {value:.2f} ms" for name, value in taken.items())
         share = taken["at once"] / taken["view by view"]
         found.append(
             row(f"losses of {size} sessions, at once over view by view", share, "time", 1, "lower", note)
         )
-    keep("wrapped_step", found, args.json, args.device)
-
-
-if __name__ == "__main__":
-    main()
+    keep("wrapped_step", found, json, device)

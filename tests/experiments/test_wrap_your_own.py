@@ -4,7 +4,7 @@ import re
 from importlib.util import find_spec
 
 import pytest
-from scripts import EXPERIMENTS, run
+from scripts import EXPERIMENTS, run_script
 
 SCRIPT = EXPERIMENTS / "wrap_your_own.py"
 CHANCE = 20 / 1349  # of Recall@20
@@ -18,7 +18,7 @@ def _cache(tmp_path, monkeypatch):
 
 
 def recall(folder, *words):
-    told = run(folder, SCRIPT.name, "--epochs", "1", "--share", "0.15", *words)
+    told = run_script(folder, SCRIPT.name, "--epochs", "1", "--share", "0.15", *words)
     found = re.search(r"test/recall@20\D+([0-9.]+)", told)
     assert found, told
     return float(found.group(1))

@@ -1,44 +1,46 @@
-"""Runs a script of `experiments/` as a person does: in a process of its own, from a folder of its own.
+"""Runs `python -m experiments` as a person does: in a process of its own, from a folder of its own.
 
 The processes are forked from one that has imported what they all need, which would be most of their time.
+The project's root comes last on the path: the installed llm4sbr is tested, and not the checkout.
 """
 
-import importlib.util
 import multiprocessing
 import os
 import runpy
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["lightning.pytorch", "llm4sbr.runs.trainer_cli", "llm4sbr.datamodules"])
+FORKED.set_forkserver_preload(["llm4sbr.datamodules", "experiments.study.ledger", "experiments.study.groups"])
 
 
 def _in_the_process(
-    cwd: Path, script: Path, words: tuple[str, ...], said: str, environment: dict[str, str]
+    cwd: Path, script: Path | None, words: tuple[str, ...], said: str, environment: dict[str, str]
 ) -> None:
     os.environ.clear()
-    os.environ.update(environment)  # the caller's, and not that of the first who started a script
+    os.environ.update(environment)  # the caller's, and not that of the first who started a command
     for stream in (1, 2):
         with open(f"{said}/{stream}", "wb") as told:
             os.dup2(told.fileno(), stream)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.chdir(cwd)
-    sys.argv = [str(script), *words]
-    sys.path.insert(0, str(script.parent))
+    sys.path.append(str(EXPERIMENTS.parent))
+    sys.argv = [str(script or EXPERIMENTS / "__main__.py"), *words]
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        if script is None:
+            runpy.run_module("experiments", run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(script), run_name="__main__")
     finally:
         sys.stdout.flush()
 
 
 class Started:
-    """A script that runs."""
+    """A command that runs."""
 
-    def __init__(self, cwd: Path, script: Path, *words: str) -> None:
+    def __init__(self, cwd: Path, script: Path | None, *words: str) -> None:
         self._said = tempfile.TemporaryDirectory()
         given = (cwd, script, words, self._said.name, dict(os.environ))
         self.process = FORKED.Process(target=_in_the_process, args=given)
@@ -54,34 +56,29 @@ class Started:
         return self.process.exitcode, said, complained
 
 
-def start(cwd: Path, script: str | Path, *words: str) -> Started:
-    """The script, begun."""
-    return Started(cwd, EXPERIMENTS / script, *words)
+def start(cwd: Path, *words: str) -> Started:
+    """`python -m experiments` with these words, begun."""
+    return Started(cwd, None, *words)
 
 
-def run(cwd: Path, script: str | Path, *words: str) -> str:
-    """What the script prints; it must succeed."""
-    status, said, complained = start(cwd, script, *words).wait()
+def run(cwd: Path, *words: str) -> str:
+    """What the command prints; it must succeed."""
+    return _succeeded(start(cwd, *words))
+
+
+def run_script(cwd: Path, script: str, *words: str) -> str:
+    """What a script of `experiments/` prints; it must succeed."""
+    return _succeeded(Started(cwd, EXPERIMENTS / script, *words))
+
+
+def _succeeded(started: Started) -> str:
+    status, said, complained = started.wait()
     assert status == 0, complained
     return said
 
 
-def fails(cwd: Path, script: str | Path, *words: str) -> str:
-    """What the script complains of; it must fail."""
-    status, _, complained = start(cwd, script, *words).wait()
+def fails(cwd: Path, *words: str) -> str:
+    """What the command complains of; it must fail."""
+    status, _, complained = start(cwd, *words).wait()
     assert status == 1, complained
     return complained
-
-
-def load(name: str) -> ModuleType:
-    """A script as a module; it finds those beside it, as when Python runs it."""
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(EXPERIMENTS))

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from scripts import load
 
+from experiments.study.intervals import interval
 from llm4sbr import Catalogue
 from llm4sbr.report.view_quality.answers import count_answers, repeats_a_title
 from llm4sbr.report.view_quality.statistics import (
@@ -77,16 +77,15 @@ def test_what_chance_earns_is_the_mean_over_all_ranks():
         assert chance(np.array([0.0, 3.0, 150.0]), metric) == pytest.approx(expected)
 
 
-def test_intervals_agree_with_the_projects_table_and_widen_with_clusters():
+def test_intervals_agree_with_the_experiments_and_widen_with_clusters():
     """Seen to fail with examples drawn instead of sessions."""
-    table = load("table")
     draw = np.random.default_rng(2)
     session = np.repeat(np.arange(80), draw.integers(1, 9, 80))
     clustered = (draw.random(80) < 0.3).astype(float)[session]
     loose = draw.permutation(clustered)
     found = intervals(np.stack([clustered, loose, clustered - loose, loose - clustered], 1), session)
-    assert found[:, 0] == pytest.approx(table.interval(clustered, session), abs=0.012)
-    assert found[:, 2] == pytest.approx(table.interval(clustered - loose, session), abs=0.012)
+    assert found[:, 0] == pytest.approx(interval(clustered, session), abs=0.012)
+    assert found[:, 2] == pytest.approx(interval(clustered - loose, session), abs=0.012)
     assert found[:, 2] == pytest.approx(-found[::-1, 3])  # one draw of sessions serves every column
     width = found[1] - found[0]
     assert width[0] > 1.4 * width[1]

@@ -1,0 +1,1 @@
+"""Speed and memory against the targets: one benchmark a module, one form of results for all."""

@@ -1,0 +1,79 @@
+"""Write the tables of README.md and experiments/README.md from the kept JSONs.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``; what is between is replaced, so no figure
+of these tables is typed by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from experiments.study import published, published_beside
+from experiments.study.markdown import BESIDE, DATA
+
+HERE = Path(__file__).resolve().parents[1]
+FILES = (HERE.parent / "README.md", HERE / "README.md")
+BLOCK = re.compile(r"(<!-- table (?P<name>[\w -]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
+    "protocol beauty": partial(published.protocol, data="beauty"),
+    "protocol ml-100k": partial(published.protocol, data="ml-100k"),
+    "lifts": partial(published.lifts, name="lifts"),
+    "seeds": partial(published.lifts, name="lifts", key="interval_with_seeds"),
+    "average": partial(published.average, name="lifts"),
+    "groups": published.groups,
+    "cost": published.cost,
+    "repeats": published_beside.repeats,
+    **{
+        f"{suffix[1:]} {data}": partial(published_beside.beside, data=data, suffix=suffix)
+        for suffix in BESIDE
+        for data in DATA
+    },
+}
+
+
+def renewed(text: str, results: Path) -> str:
+    """A document with its tables as the results have them.
+
+    Raises:
+        ValueError: A table that nothing makes, or one without its end.
+    """
+
+    def renew(found: re.Match[str]) -> str:
+        if found["name"] not in TABLES:
+            raise ValueError(f"no table is called {found['name']!r}; there are {sorted(TABLES)}")
+        return found[1] + "\n".join(TABLES[found["name"]](results)) + "\n" + found[4]
+
+    if text.count("<!-- table ") != len(BLOCK.findall(text)):
+        raise ValueError("a table's '<!-- end -->' is missing")
+    return BLOCK.sub(renew, text)
+
+
+def publish(check: bool = False, files: list[Path] | None = None, results: Path = HERE / "results") -> int:
+    """Write the tables of both READMEs from the kept JSONs.
+
+    Example::
+
+        python -m experiments publish --check
+
+    Args:
+        check: Write nothing; exit with status 1 where a table is not what the results say. CI runs it.
+        files: Documents; README.md and experiments/README.md by default.
+        results: Folder of the JSONs.
+    """
+    old = 0
+    for path in files or FILES:
+        before = path.read_text()
+        after = renewed(before, results)
+        if after == before:
+            continue
+        old += 1
+        if check:
+            print(f"{path}: tables are not what the results say", file=sys.stderr)
+        else:
+            path.write_text(after)
+            print(f"{path}: renewed")
+    return 1 if check and old else 0
