@@ -49,7 +49,7 @@ class ExampleDataModule(LightningDataModule):
         self,
         *,
         max_length: int = 50,
-        batch_size: int = 100,
+        batch_size: int = 200,
         eval_batch_size: int = 500,
         num_workers: int = 0,
         session_graph: bool = True,

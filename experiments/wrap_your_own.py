@@ -28,9 +28,10 @@ def main(epochs: int = 3, share: float = 1.0, titles: bool = False) -> None:
     data = MovieLens100K(max_length=20)
     module = YourModel(data.num_items)
     backbone = ModuleBackbone(data.num_items, module, lambda m, b: m(b.item_ids, b.lengths), "items")
-    model = LLM4SBRWrapper(backbone, text_dim=384, lr=0.005, lr_step=0)
+    model = LLM4SBRWrapper(backbone, text_dim=384)
     if titles:  # views from titles alone; views from an LLM come from the ViewCache callback
         table = TitleTable(SentenceEncoder().encode(data.catalogue.titles), ones(data.num_items).bool())
+        model.read_titles(table.titles[1:], table.mask[1:])
         model.view_table = TitleViews(table, ("long_term", "short_term"))
     trainer = Trainer(max_epochs=epochs, limit_train_batches=share, logger=False, enable_checkpointing=False)
     trainer.fit(model, datamodule=data)

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import llm4sbr.nn.losses
-import llm4sbr.training.sbr_module
+import llm4sbr.nn.scorers
 from experiments.benchmarks.results import keep, row
 from llm4sbr import SBRModule
 from llm4sbr.backbones import SRGNN
 from llm4sbr.nn.functional import smoothed_cross_entropy, unit_rows
+from llm4sbr.nn.losses import FullSoftmax
+from llm4sbr.nn.scorers import CosineScores
 from llm4sbr.testing import make_batch
 
 SMOOTHING = 0.1
@@ -47,7 +49,7 @@ def passes(work: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
 def steps(num_items: int, batch_size: int, dim: int) -> tuple[Callable[[], None], Callable[[], None]]:
     """A training step with our operations, and one with torch's."""
     torch.manual_seed(0)
-    model = SBRModule(SRGNN(num_items, dim), score_scale=16.0, label_smoothing=SMOOTHING)
+    model = SBRModule(SRGNN(num_items, dim), heads=[], scorer=CosineScores(16.0), loss=FullSoftmax(SMOOTHING))
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     lengths = torch.randint(1, 16, (batch_size,)).tolist()
     sessions = [torch.randint(1, num_items + 1, (length,)).tolist() for length in lengths]
@@ -59,14 +61,14 @@ def steps(num_items: int, batch_size: int, dim: int) -> tuple[Callable[[], None]
         optimizer.step()
 
     def with_torchs() -> None:
-        llm4sbr.training.sbr_module.unit_rows = lambda x: F.normalize(x, dim=-1)  # type: ignore[assignment]
+        llm4sbr.nn.scorers.unit_rows = lambda x: F.normalize(x, dim=-1)  # type: ignore[assignment]
         llm4sbr.nn.losses.smoothed_cross_entropy = lambda scores, column, smoothing: F.cross_entropy(
             scores, column, label_smoothing=smoothing
         )
         try:
             step()
         finally:
-            llm4sbr.training.sbr_module.unit_rows = unit_rows
+            llm4sbr.nn.scorers.unit_rows = unit_rows
             llm4sbr.nn.losses.smoothed_cross_entropy = smoothed_cross_entropy
 
     return step, with_torchs

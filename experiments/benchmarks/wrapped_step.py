@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import llm4sbr.training.wrapper
+import llm4sbr.nn.alignment
 from experiments.benchmarks.results import keep, row
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.nn.alignment import alignment_and_uniformity
@@ -69,12 +69,12 @@ def one_by_one(z: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def counted(model: SBRModule, batch: Any, losses: Losses = alignment_and_uniformity) -> Operations:
     """Operations of a forward and a backward pass."""
-    llm4sbr.training.wrapper.alignment_and_uniformity = losses  # type: ignore[attr-defined]
+    llm4sbr.nn.alignment.alignment_and_uniformity = losses  # type: ignore[attr-defined]
     try:
         with Operations() as operations:
             model.losses(batch)["loss"].backward()
     finally:
-        llm4sbr.training.wrapper.alignment_and_uniformity = alignment_and_uniformity  # type: ignore[attr-defined]
+        llm4sbr.nn.alignment.alignment_and_uniformity = alignment_and_uniformity  # type: ignore[attr-defined]
     return operations
 
 
@@ -130,9 +130,9 @@ def wrapped_step(
     found = []
     for name in names or ("STAMP", "SRGNN", "NARM"):
         backbone = getattr(backbones, name)
-        wrapped = LLM4SBRWrapper(backbone(50, dim))
+        wrapped = LLM4SBRWrapper(backbone(50, dim), heads=[])
         each = {
-            "bare": counted(SBRModule(backbone(50, dim)), batch),
+            "bare": counted(SBRModule(backbone(50, dim), heads=[]), batch),
             "wrapped": counted(wrapped, seen),
             "wrapped, losses view by view": counted(wrapped, seen, one_by_one),
         }

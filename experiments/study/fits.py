@@ -22,7 +22,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from experiments.benchmarks.results import machine
 from experiments.study.results import Study
 from experiments.study.rows import Key, Run
-from experiments.study.settings import Settings, words
+from experiments.study.settings import Settings, plain_words, words
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.metrics import target_ranks
@@ -89,10 +89,10 @@ def fit_words(shared: Shared, key: Key, settings: Settings, views: Settings | No
     if shared.data_dir:
         found += ["--data.data_dir", shared.data_dir]
     if views:
-        found += words({"views_store": shared.store, **views})
+        found += plain_words({"views_store": shared.store, **views})
     if not sys.stdout.isatty():
         found += ["--trainer.enable_progress_bar", "false"]
-    return found + words(settings)
+    return found + words(settings, wrapped=views is not None)
 
 
 def fit_once(

@@ -60,15 +60,17 @@ def rules(study: Path, out: Path, weights: list[float] | None = None) -> None:
 def one(result: Run, weights: list[float], target: Study) -> None:
     """Choose the weight of one fit's model, test it, keep the trials and the test."""
     run, key = load_run(result["log_dir"]), key_of(result)
-    if run.model.rules is not None:
+    if any(isinstance(head, SequentialRules) for head in run.model.heads):
         raise InputError("this model has sequential rules already", value=str(key))
     run.data.prepare_data()
-    head = SequentialRules(run.model.backbone.num_items, weight=1.0)
+    head = SequentialRules()
+    head.attach(run.model.backbone)
     head.read_training_sessions(run.data.examples("train"))  # type: ignore[attr-defined]
     found = validated(run, head, weights)
     best = max(range(len(weights)), key=lambda n: found[n][CHOSEN_BY])
     head.weight = weights[best]
-    run.model.rules = head if head.weight else None
+    if head.weight:
+        run.model.heads.append(head)
     same = {
         name: value for name, value in result.items() if name not in ("test", "history", "ranks", "session")
     }

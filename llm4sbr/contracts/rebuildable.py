@@ -17,8 +17,9 @@ _LOST = "not_kept"  # key under which a description names what it could not keep
 class Rebuildable:
     """Remembers the arguments that it was constructed with, so that a checkpoint can name them.
 
-    A base class. Arguments that are plain values, lists and dictionaries of them, or `Rebuildable`
-    themselves are kept; of others a description keeps the type's name only.
+    A base class. Defaults are kept, too: those of another version may differ. Arguments that are plain values,
+    lists and dictionaries of them, or `Rebuildable` themselves are kept; of others a description keeps the
+    type's name only.
     """
 
     _made_with: dict[str, Any]
@@ -43,6 +44,21 @@ def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
             found.update(value)
         else:
             found[name] = value
+    return {**_defaults(cls), **found}
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """Defaults of a constructor, and of its parents' as far as it hands ``**kwargs`` to them."""
+    found: dict[str, Any] = {}
+    for part in cls.__mro__:
+        if "__init__" not in vars(part):
+            continue
+        parameters = inspect.signature(vars(part)["__init__"]).parameters.values()
+        for one in parameters:
+            if one.default is not inspect.Parameter.empty:
+                found.setdefault(one.name, one.default)
+        if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in parameters):
+            break
     return found
 
 
@@ -51,8 +67,12 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def describe(made: Rebuildable) -> dict[str, Any]:
+def describe(made: Rebuildable, chosen: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The class of an object and the arguments it was made with, as plain values.
+
+    Args:
+        made: The object.
+        chosen: What its constructor chose in the place of arguments, by their names.
 
     Returns:
         ``{"class_path": …, "init_args": {…}}``. An argument that has no plain form stands as
@@ -60,7 +80,7 @@ def describe(made: Rebuildable) -> dict[str, Any]:
     """
     return {
         "class_path": class_path(type(made)),
-        "init_args": {name: _plain(value) for name, value in made._made_with.items()},
+        "init_args": {name: _plain(value) for name, value in {**made._made_with, **(chosen or {})}.items()},
     }
 
 
@@ -74,6 +94,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _plain(part) for key, part in value.items()}
     return {_LOST: class_path(type(value))}
+
+
+def settings(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a description in the form in which a logger shows them: parts by their class names.
+
+    >>> part = {"class_path": "a.Part", "init_args": {"size": 3}}
+    >>> settings({"class_path": "a.Whole", "init_args": {"x": 1, "parts": [part], "one": part}})
+    {'x': 1, 'parts': {'Part': {'size': 3}}, 'one': {'name': 'Part', 'size': 3}}
+    """
+    return {name: _shown(value) for name, value in description["init_args"].items()}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Mapping) and set(value) == {"class_path", "init_args"}:
+        return {"name": value["class_path"].rpartition(".")[2], **settings(value)}
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        shown = [dict(_shown(part)) for part in value]
+        return {part.pop("name", str(place)): part for place, part in enumerate(shown)}
+    return value
 
 
 def arguments(description: Mapping[str, Any], classes: Iterable[type]) -> dict[str, Any]:

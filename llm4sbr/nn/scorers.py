@@ -29,6 +29,21 @@ class Scorer(Rebuildable, nn.Module):
         raise NotImplementedError
 
 
+class OwnScores(Scorer):
+    """The backbone's own scores: a product with its item embeddings, or what it has in its place.
+
+    A name for what other scorers replace; the model asks the backbone (`SessionBackbone.score`).
+
+    Shapes:
+        - session: ``(B, d)``, items: ``(V, d)``
+        - output: ``(B, V)``
+    """
+
+    def forward(self, session: Tensor, items: Tensor) -> Tensor:
+        """The product, as `SessionBackbone.score` has it by default."""
+        return session @ items.T
+
+
 class CosineScores(Scorer):
     r"""Scaled cosines, ``s_v = γ cos(h, e_v)`` (NISER, arXiv:1909.04276, Eq. 4).
 

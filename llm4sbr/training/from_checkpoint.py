@@ -13,11 +13,11 @@ from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, de
 from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.losses import FullSoftmax
-from llm4sbr.nn.scorers import CosineScores
+from llm4sbr.nn.scorers import CosineScores, OwnScores
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 
 # What a checkpoint may name beside registered backbones and heads.
-PARTS: tuple[type, ...] = (Alignment, CosineScores, FullSoftmax)
+PARTS: tuple[type, ...] = (Alignment, CosineScores, FullSoftmax, OwnScores)
 _NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # how it was trained; a run's config.yaml has it
 
 
@@ -26,9 +26,13 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
 
     def described(self) -> dict[str, Any]:
         """Class and arguments of the model in plain values; optimiser and schedule are left out."""
-        found = describe(self)
+        found = describe(self, self.parts())
         kept = {name: value for name, value in found["init_args"].items() if name not in _NOT_OF_THE_MODEL}
         return {**found, "init_args": kept}
+
+    def parts(self) -> dict[str, Any]:
+        """The parts that the constructor chose where it was given none, by its arguments' names."""
+        return {}
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

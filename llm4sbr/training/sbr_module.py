@@ -15,33 +15,37 @@ from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
-from llm4sbr.nn.heads import ScoreHead
+from llm4sbr.contracts.rebuildable import settings
+from llm4sbr.nn.heads import RepeatExplore, ScoreHead
 from llm4sbr.nn.losses import FullSoftmax, RecommendationLoss
-from llm4sbr.nn.scorers import Scorer
+from llm4sbr.nn.scorers import CosineScores, OwnScores, Scorer
 from llm4sbr.training.distributed import IdleParameters
 from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.from_checkpoint import LoadedFromCheckpoint
 from llm4sbr.training.ranking_module import RankingModule
 from llm4sbr.training.run_state import RunState
-from llm4sbr.training.schedules import configure, fuse_on_cpu
+from llm4sbr.training.schedules import CosineToEnd, configure, fuse_on_cpu
 
 
 class SBRModule(LoadedFromCheckpoint, RankingModule):
     """A bare session-based recommender under Lightning.
+
+    The defaults are those that validation chose for bare and wrapped models together, on Beauty and
+    MovieLens 100K (``experiments/README.md``); ``experiments/recipes/paper.yaml`` has the paper's settings.
 
     Logs ``train/loss``, the learning rate of an epoch's last step as ``train/lr``, and ``val/`` and ``test/``
     Recall, MRR and NDCG at every K as ``val/recall@20``.
 
     Args:
         backbone: The model.
-        heads: What joins the scores, in this order (`llm4sbr.nn.heads.ScoreHead`).
-        scorer: How session and items meet, in place of the backbone's product of both
-            (`llm4sbr.nn.scorers.Scorer`); only for backbones without scores of their own.
-        loss: What is minimised for the next item; by default `FullSoftmax`.
+        heads: What joins the scores, in this order (`llm4sbr.nn.heads.ScoreHead`); by default
+            `RepeatExplore`.
+        scorer: How session and items meet (`llm4sbr.nn.scorers`); by default `CosineScores`, or `OwnScores`
+            for a backbone with scores of its own.
+        loss: What is minimised for the next item; by default `FullSoftmax` with smoothing 0.1.
         session_dropout: Dropout on the session vector before it meets the items, in training.
-        optimizer: Makes the optimiser from the parameters; by default Adam as in the paper.
-        lr_scheduler: Makes the schedule from the optimiser; by default the rate falls to a tenth every 3
-            epochs, as in the paper. None keeps the rate. See `CosineToEnd`.
+        optimizer: Makes the optimiser from the parameters; by default Adam, with a rate for batches of 200.
+        lr_scheduler: Makes the schedule from the optimiser; by default `CosineToEnd`. None keeps the rate.
         ks: Cut-offs of the metrics.
         top_k: Items that a prediction lists (fewer if the catalogue is smaller).
 
@@ -53,14 +57,12 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         self,
         backbone: SessionBackbone,
         *,
-        heads: Sequence[ScoreHead] = (),
+        heads: Sequence[ScoreHead] | None = None,
         scorer: Scorer | None = None,
         loss: RecommendationLoss | None = None,
-        session_dropout: float = 0.0,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3, weight_decay=1e-5),
-        lr_scheduler: LRSchedulerCallable | None = lambda o: torch.optim.lr_scheduler.StepLR(
-            o, step_size=3, gamma=0.1
-        ),
+        session_dropout: float = 0.3,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=6e-3, weight_decay=1e-5),
+        lr_scheduler: LRSchedulerCallable | None = CosineToEnd,
         ks: Sequence[int] = (5, 10, 20),
         top_k: int = 20,
     ) -> None:
@@ -68,18 +70,11 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         check_backbone(backbone)
         if not 0 <= session_dropout < 1:
             raise InputError("session_dropout is a probability in [0, 1)", value=session_dropout)
-        if scorer is not None and type(backbone).score is not SessionBackbone.score:
-            raise InputError(
-                f"{type(backbone).__name__} has scores of its own, so no scorer can replace them",
-                value=type(scorer).__name__,
-                hint="Leave the scorer out; the backbone's own options set its scale",
-            )
-        self.save_hyperparameters(self.described())
-        self.heads = nn.ModuleList(heads)
-        for head in heads:
+        self.heads = nn.ModuleList(self.default_heads() if heads is None else heads)
+        for head in self.score_heads():
             head.attach(backbone)
-        self.backbone, self.scorer = backbone, scorer
-        self.loss = FullSoftmax() if loss is None else loss
+        self.backbone, self.scorer = backbone, choose_scorer(backbone, scorer)
+        self.loss = FullSoftmax(0.1) if loss is None else loss
         self.dropout = nn.Dropout(session_dropout)
         self.make_optimizer, self.make_schedule = optimizer, lr_scheduler
         self.epoch_means, self.run_state = EpochMeans(), RunState()
@@ -87,6 +82,21 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         self._idle = IdleParameters()
         self._rate = 0.0
         self._counts: Tensor | None = None  # (W,) examples of each of several processes in this step
+        self.keep_settings()
+
+    def default_heads(self) -> list[ScoreHead]:
+        """The heads of a model that is given none: those that help bare and wrapped models alike."""
+        return [RepeatExplore()]
+
+    def parts(self) -> dict[str, Any]:
+        """The parts that the constructor chose where it was given none, by its arguments' names."""
+        return {"heads": self.score_heads(), "scorer": self.scorer, "loss": self.loss}
+
+    def keep_settings(self) -> None:
+        """Keep the settings for loggers; a child that has parts of its own calls it again."""
+        self.save_hyperparameters(
+            {**settings(self.described()), "optimizer": optimizer_settings(self.make_optimizer)}
+        )
 
     def setup(self, stage: str) -> None:
         """Show the training sessions to the backbone and to the heads."""
@@ -123,7 +133,7 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Scores over the catalogue, ``(B, V)``, before the heads: the backbone's, or the scorer's."""
         session = self.dropout(session)
-        if self.scorer is None:
+        if isinstance(self.scorer, OwnScores):
             return self.backbone.score(session, interests)
         scores: Tensor = self.scorer(session, self.backbone.scored_items(interests))
         return scores
@@ -222,6 +232,31 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         optimizer = self.make_optimizer(self.parameters())
         fuse_on_cpu(optimizer, self.parameters(), None if self._trainer is None else self._trainer.precision)
         return configure(self, optimizer, self.make_schedule and self.make_schedule(optimizer))
+
+
+def choose_scorer(backbone: SessionBackbone, scorer: Scorer | None) -> Scorer:
+    """The scorer of a model; without one, cosines unless the backbone has scores of its own.
+
+    Raises:
+        InputError: The backbone has scores of its own, which a scorer would replace.
+    """
+    own = type(backbone).score is not SessionBackbone.score
+    if scorer is None:
+        return OwnScores() if own else CosineScores(16.0)
+    if own and not isinstance(scorer, OwnScores):
+        raise InputError(
+            f"{type(backbone).__name__} has scores of its own, so no scorer can replace them",
+            value=type(scorer).__name__,
+            hint="Leave the scorer out; the backbone's own options set its scale",
+        )
+    return scorer
+
+
+def optimizer_settings(make: OptimizerCallable) -> dict[str, Any]:
+    """Name and numbers of an optimiser, for a logger."""
+    made = make([nn.Parameter(torch.zeros(1))])
+    numbers = {name: value for name, value in made.defaults.items() if isinstance(value, int | float)}
+    return {"name": type(made).__name__, **numbers}
 
 
 def check_backbone(backbone: object) -> None:

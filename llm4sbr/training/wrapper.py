@@ -13,6 +13,7 @@ from llm4sbr.contracts.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.fusion import FUSIONS
+from llm4sbr.nn.heads import ItemTitles, ScoreHead
 from llm4sbr.nn.heads.item_titles import item_tables_once
 from llm4sbr.training.distributed import gather_rows
 from llm4sbr.training.sbr_module import SBRModule
@@ -64,7 +65,8 @@ class LLM4SBRWrapper(SBRModule):
         interest_of_view: For each view the interest it reads. A third view is a third entry.
         separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
         view_dropout: Probability with which a known view is hidden from fusion and heads in training.
-        training: Arguments of `SBRModule`: heads, scorer, loss, optimiser, …
+        training: Arguments of `SBRModule`: heads, scorer, loss, optimiser, … The default heads are
+            `ItemTitles` and `RepeatExplore`.
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``
@@ -102,6 +104,16 @@ class LLM4SBRWrapper(SBRModule):
         for head in self.score_heads():
             head.attach_text(backbone, text_dim, len(self.interest_of_view))
         self.view_table: ViewTable | None = None  # set by the view cache callback
+        self.keep_settings()
+
+    def default_heads(self) -> list[ScoreHead]:
+        """Titles in the items beside the heads of a bare model."""
+        return [ItemTitles(), *super().default_heads()]
+
+    def parts(self) -> dict[str, Any]:
+        """The parts that the constructor chose where it was given none, by its arguments' names."""
+        alignment = {"alignment": self.alignment} if hasattr(self, "alignment") else {}
+        return {**super().parts(), **alignment}
 
     def enhance(self, batch: SessionBatch) -> Enhanced:
         """Interests, views, gates and the fused vector of every session."""

@@ -79,7 +79,7 @@ def test_the_variations_kept_here_are_words_of_the_command_line(tmp_path, monkey
         words = ["fit", "--config", str(EXPERIMENTS / "base.yaml"), "--data", "data.yaml", "--print_config"]
         words += [*model, "--model.backbone", "SRGNN"]
         for changed in named.values():
-            words += as_words(changed)  # the last word wins, each is parsed
+            words += as_words(changed, wrapped=not model)  # the last word wins, each is parsed
         with pytest.raises(SystemExit) as ended:
             main(words)
         told = capsys.readouterr()
@@ -98,11 +98,11 @@ def test_the_search_space_kept_here_is_words_of_the_command_line(tmp_path, monke
     words = ["fit", "--config", str(EXPERIMENTS / "base.yaml"), "--data", "data.yaml", "--print_config"]
     words += ["--model.backbone", "SRGNN"]
     for start in space["starts"]:
-        words += as_words(start)
+        words += as_words(start, wrapped=True)
     for part in ("common", "wrapped"):
         for name, values in space[part].items():
             for value in values:
-                words += as_words({name: value})
+                words += as_words({name: value}, wrapped=True)
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 0, capsys.readouterr().err

@@ -36,7 +36,7 @@ def test_a_start_sets_nothing_that_is_not_searched():
 
 def test_a_misspelt_setting_is_refused():
     with pytest.raises(InputError, match="no such setting"):
-        settings.words({"item_title": 100})
+        settings.words({"item_title": 100}, wrapped=True)
 
 
 def test_the_search_runs_in_pieces_and_tests_what_validation_chose(tmp_path, monkeypatch):
