@@ -27,8 +27,8 @@ class RecommendationWriter(BasePredictionWriter):
     share no folder each leave a file of their own, named ``NAME-rankR.parquet``.
 
     Args:
-        path: File to write, ``.parquet``, or ``.jsonl`` for JSON lines; its folder is made. An existing file
-            is replaced once the new one is complete.
+        path: File to write, ``.parquet``, or ``.jsonl`` for JSON lines; its folder is made. A file there is
+            replaced once the new one is complete.
 
     Raises:
         InputError: The name has another ending.
