@@ -63,7 +63,7 @@ def test_wrapped_step(tmp_path):
 
 
 def test_one_command_prints_every_row_that_has_a_target_and_whether_it_is_met(tmp_path):
-    """Seen to fail with rows without a target shown, and with `met` left out."""
+    """Rows without a target are left out."""
     rows = [
         {
             "what": "speed",

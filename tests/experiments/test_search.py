@@ -98,7 +98,7 @@ def test_the_search_runs_in_pieces_and_tests_what_validation_chose(tmp_path, mon
 
 
 def test_another_best_trial_is_not_mixed_with_what_was_tested(tmp_path, monkeypatch):
-    """And the earlier of two equals is the best. Seen to fail with the check left out."""
+    """And the earlier of two equals is the best. Seen to fail with the later one."""
     monkeypatch.chdir(tmp_path)
     write_shop(tmp_path, sessions=30)
     (tmp_path / "space.yaml").write_text("common: {lr: [0.05, 0.01]}")
@@ -128,7 +128,7 @@ def test_one_trial_leaves_nothing_to_choose(tmp_path):
 
 
 def test_processes_share_the_fits_and_a_killed_one_leaves_its_own_to_the_rest(tmp_path):
-    """Seen to fail without the claim: fits are then run twice. And with trials that stay with the dead."""
+    """Trials of a dead process are run again, and no fit twice."""
     write_shop(tmp_path, sessions=30)
     (tmp_path / "space.yaml").write_text("common: {lr: [0.01, 0.05]}")
     words = [
