@@ -17,9 +17,9 @@ _LOST = "not_kept"  # key under which a description names what it could not keep
 class Rebuildable:
     """Remembers the arguments that it was constructed with, so that a checkpoint can name them.
 
-    A base class. Defaults are kept, too: those of another version may differ. Arguments that are plain values,
-    lists and dictionaries of them, or `Rebuildable` themselves are kept; of others a description keeps the
-    type's name only.
+    A base class. Defaults are kept, too: those of another version may differ. Arguments that are plain
+    values, lists and dictionaries of them, or `Rebuildable` themselves are kept; of others a description
+    keeps the type's name only.
     """
 
     _made_with: dict[str, Any]
