@@ -72,10 +72,6 @@ class Study:
         """The fits that were tested."""
         return [run for run in self.runs() if "test" in run]
 
-    def find(self, key: Key) -> Run:
-        """One fit."""
-        return next(run for run in self.runs() if key_of(run) == key)
-
     def add(self, run: Run) -> None:
         """Keep a fit.
 
