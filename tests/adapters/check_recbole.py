@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.adapters.recbole import RecBoleBackbone
 from llm4sbr.adapters.recbole_models import Settings, build
 from llm4sbr.testing import assert_backbone, make_batch
@@ -140,7 +141,7 @@ def test_it_trains(name, wrapped, table):
     batch = make_batch([[1, 2], [3], [4, 5, 6], [7, 8, 7], [2, 1]], target=[3, 4, 7, 8, 9])
     if wrapped:
         batch = batch._replace(views=torch.randn(5, 2, 8))
-    module = LLM4SBRWrapper(backbone, text_dim=8) if wrapped else SBRModule(backbone)
+    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
     before = recommendation_loss(module, batch)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     module.train()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 from torch import nn
 from torch.nn.functional import normalize
 
 import llm4sbr.adapters.recbole
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.adapters import ModuleBackbone
 from llm4sbr.adapters.recbole import RecBoleBackbone, right_padded
 from llm4sbr.backbones.readout import last_click
@@ -122,7 +123,7 @@ def test_a_pair_is_read_out_by_the_module():
 def test_either_view_reaches_an_average_fusion():
     """Seen to fail with the long-term interest alone as the read-out."""
     torch.manual_seed(0)
-    model = LLM4SBRWrapper(gru_backbone(9), text_dim=4, fusion="average").eval()
+    model = plain_wrapped(gru_backbone(9), text_dim=4, fusion="average").eval()
     views = torch.randn(1, 2, 4, requires_grad=True)
     model(make_batch([[3, 4]])._replace(views=views)).square().sum().backward()
     assert (views.grad.abs().sum(-1) > 0).all()
@@ -134,7 +135,7 @@ def test_it_learns_bare_and_wrapped(make, wrapped):
     torch.manual_seed(0)
     batch = make_batch(SESSIONS, target=[3, 1, 4, 2])._replace(views=torch.randn(4, 2, 8))
     backbone = make(9)
-    module = LLM4SBRWrapper(backbone, text_dim=8) if wrapped else SBRModule(backbone)
+    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
     overfit(module, batch)
     assert (module.eval()(batch).argmax(1) + 1).tolist() == [3, 1, 4, 2]
 
@@ -294,7 +295,7 @@ def test_the_latest_clicks_are_padded_on_the_right_to_the_models_width():
 def test_core_normalises_what_the_wrapper_fuses_and_drops_candidates_in_training():
     torch.manual_seed(0)
     net = CORE()
-    model = LLM4SBRWrapper(RecBoleBackbone(9, net), text_dim=4)
+    model = plain_wrapped(RecBoleBackbone(9, net), text_dim=4)
     batch = make_batch([[3, 4]])._replace(views=torch.randn(1, 2, 4))
     scores = model.eval()(batch)
     fused, items = model.enhance(batch).session[0], net.item_embedding.weight[1:]

@@ -4,9 +4,10 @@ import pytest
 import torch
 from every_backbone import OURS
 from lightning import Trainer
+from plain import plain_bare, plain_wrapped
 from shops import write_shop
 
-from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
+from llm4sbr import backbones
 from llm4sbr.datamodules import SessionDataModule
 from llm4sbr.datamodules.rules import SplitBy
 from llm4sbr.testing import assert_backbone
@@ -32,7 +33,7 @@ def test_it_trains_and_its_checkpoint_says_the_same(name, wrapped, tmp_path):
     )
     data.prepare_data()
     torch.manual_seed(0)
-    model = (LLM4SBRWrapper if wrapped else SBRModule)(OURS[name](data.num_items, 16))
+    model = (plain_wrapped if wrapped else plain_bare)(OURS[name](data.num_items, 16))
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,

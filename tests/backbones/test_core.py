@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones.core import CORE, TransformerSize
 from llm4sbr.testing import assert_backbone, make_batch
 
@@ -120,7 +121,7 @@ def test_weights_end_with_the_session():
 
 def test_the_wrappers_fused_vector_is_scored_by_its_cosine():
     torch.manual_seed(0)
-    wrapper = LLM4SBRWrapper(CORE(9, 6, temperature=0.5), text_dim=8).eval()
+    wrapper = plain_wrapped(CORE(9, 6, temperature=0.5), text_dim=8).eval()
     batch = make_batch([[1, 2, 3], [4]])._replace(views=torch.randn(2, 2, 8))
     fused = wrapper.enhance(batch).session
     expected = torch.cosine_similarity(
@@ -208,7 +209,7 @@ def test_learns_five_sessions(wrapped, encoder):
     if wrapped:
         batch = batch._replace(views=torch.randn(5, 2, 8))
     backbone = CORE(9, 16, encoder=encoder)
-    module = LLM4SBRWrapper(backbone, text_dim=8) if wrapped else SBRModule(backbone)
+    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     first = module.losses(batch)["loss"].item()
     for _ in range(80):

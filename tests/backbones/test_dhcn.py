@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from lightning import Trainer
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones import dhcn
 from llm4sbr.backbones.dhcn import DHCN
 from llm4sbr.datamodules import SessionDataModule
@@ -160,7 +161,7 @@ def test_the_auxiliary_loss_belongs_to_training():
     batch = make_batch(SESSIONS)
     assert built().encode(batch).auxiliary_loss is None
     assert built(beta=0.0).train().encode(batch).auxiliary_loss is None
-    losses = SBRModule(built()).train().losses(batch)
+    losses = plain_bare(built()).train().losses(batch)
     assert torch.allclose(losses["loss"], losses["rec_loss"] + losses["auxiliary"])
     assert losses["auxiliary"] > 0
 
@@ -182,7 +183,7 @@ def test_only_training_sessions_enter_the_hypergraph(tmp_path):
     )
     (tmp_path / "items.csv").write_text("item_id,title\nw,W\nx,X\ny,Y\nz,Z\n")
     data = SessionDataModule(str(tmp_path), split=SplitBy(by="column"), cache_dir=str(tmp_path / "cache"))
-    model = SBRModule(DHCN(data.num_items, 4))
+    model = plain_bare(DHCN(data.num_items, 4))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)
     trainer.fit(model, datamodule=data)
@@ -232,12 +233,12 @@ def test_without_training_sessions_it_says_so():
 def test_a_checkpoint_brings_its_hypergraph():
     model, batch = built(), make_batch(SESSIONS)
     stream = io.BytesIO()
-    torch.save(SBRModule(model).state_dict(), stream)
+    torch.save(plain_bare(model).state_dict(), stream)
     smaller = DHCN(10, 6)
     smaller.read_training_sessions(make_examples([[4, 5]]))
     for other in (DHCN(10, 6), smaller, copy.deepcopy(smaller)):
         stream.seek(0)
-        module = SBRModule(other).eval()
+        module = plain_bare(other).eval()
         module.load_state_dict(torch.load(stream, weights_only=True))
         assert torch.equal(module(batch), model(batch))
 
@@ -245,7 +246,7 @@ def test_a_checkpoint_brings_its_hypergraph():
 # It trains.
 
 
-@pytest.mark.parametrize("wrap", [SBRModule, lambda model: LLM4SBRWrapper(model, text_dim=8)])
+@pytest.mark.parametrize("wrap", [plain_bare, lambda model: plain_wrapped(model, text_dim=8)])
 def test_it_learns_five_sessions(wrap):
     torch.manual_seed(0)
     sessions, targets = [[1, 2], [2, 3, 2], [4], [5, 6, 7], [8, 8, 1]], [3, 4, 5, 8, 9]
@@ -286,7 +287,7 @@ def test_doctests():
     assert doctest.testmod(dhcn).failed == 0
 
 
-@pytest.mark.parametrize("kind", [SBRModule, LLM4SBRWrapper])
+@pytest.mark.parametrize("kind", [plain_bare, plain_wrapped])
 def test_its_scores_may_be_cosines_of_items_that_are_convolved_once(kind, monkeypatch):
     """Seen to fail with the convolution computed again for the scores."""
     torch.manual_seed(0)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones.dhcn import DHCN
 from llm4sbr.backbones.gcegnn import GCEGNN
 from llm4sbr.backbones.position_attention import find_clicks
@@ -191,7 +192,7 @@ def test_only_training_sessions_enter_the_graph(tmp_path):
     )
     (tmp_path / "items.csv").write_text("item_id,title\nw,W\nx,X\ny,Y\nz,Z\n")
     data = SessionDataModule(str(tmp_path), split=SplitBy(by="column"), cache_dir=str(tmp_path / "cache"))
-    model = SBRModule(GCEGNN(data.num_items, 4))
+    model = plain_bare(GCEGNN(data.num_items, 4))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)
     trainer.fit(model, datamodule=data)
@@ -261,11 +262,11 @@ def test_a_session_begins_as_the_sum_of_its_clicks_and_not_as_its_opposite(kind)
 def test_a_checkpoint_brings_its_graph():
     model, batch = built(num_neighbours=3), make_batch(SESSIONS)
     stream = io.BytesIO()
-    torch.save(SBRModule(model).state_dict(), stream)
+    torch.save(plain_bare(model).state_dict(), stream)
     stream.seek(0)
     for other in (GCEGNN(10, 6, num_neighbours=3), copy.deepcopy(built(num_neighbours=2)), built()):
         stream.seek(0)
-        module = SBRModule(other).eval()
+        module = plain_bare(other).eval()
         module.load_state_dict(torch.load(stream, weights_only=True))
         assert torch.equal(module(batch), model(batch))
     unread = GCEGNN(10, 6).state_dict()
@@ -280,7 +281,7 @@ def test_a_checkpoint_brings_its_graph():
 # It trains.
 
 
-@pytest.mark.parametrize("wrap", [SBRModule, lambda model: LLM4SBRWrapper(model, text_dim=8)])
+@pytest.mark.parametrize("wrap", [plain_bare, lambda model: plain_wrapped(model, text_dim=8)])
 def test_it_learns_five_sessions(wrap):
     torch.manual_seed(0)
     sessions, targets = [[1, 2], [2, 3, 2], [4], [5, 6, 7], [8, 8, 1]], [3, 4, 5, 8, 9]

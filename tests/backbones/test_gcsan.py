@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones.gcsan import GCSAN
 from llm4sbr.testing import assert_backbone, make_batch
 
@@ -98,7 +99,7 @@ def test_padding_row_is_zero():
     assert GCSAN(9, 6).embedding.weight[0].eq(0).all()
 
 
-@pytest.mark.parametrize("wrap", [SBRModule, lambda backbone: LLM4SBRWrapper(backbone, text_dim=8)])
+@pytest.mark.parametrize("wrap", [plain_bare, lambda backbone: plain_wrapped(backbone, text_dim=8)])
 def test_it_learns_five_sessions(wrap):
     torch.manual_seed(0)
     batch = make_batch([[1, 2], [3], [4, 5, 4], [6, 7, 8, 9], [10, 2]], target=[3, 4, 6, 10, 1])

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones import lessr_graph
 from llm4sbr.backbones.lessr import LESSR
 from llm4sbr.backbones.lessr_graph import EdgeOrderConv, FeatureNorm, build_lessr_graph
@@ -219,7 +220,7 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(conv(features, graph), conv(features, graph))
 
 
-@pytest.mark.parametrize("wrap", [SBRModule, lambda backbone: LLM4SBRWrapper(backbone, text_dim=8)])
+@pytest.mark.parametrize("wrap", [plain_bare, lambda backbone: plain_wrapped(backbone, text_dim=8)])
 def test_it_learns_five_sessions(wrap):
     torch.manual_seed(0)
     batch = make_batch([[1, 2], [3], [4, 5, 4], [6, 7, 8, 9], [10, 2]], target=[3, 4, 6, 10, 1])

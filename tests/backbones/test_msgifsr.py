@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones.msgifsr import MSGIFSR
 from llm4sbr.backbones.msgifsr_graph import build_intent_graph
 from llm4sbr.nn.losses import catalogue_cross_entropy
@@ -280,7 +281,7 @@ def test_learns_five_sessions(wrapped):
     if wrapped:
         batch = batch._replace(views=torch.randn(5, 2, 8))
     backbone = MSGIFSR(9, 16)
-    module = LLM4SBRWrapper(backbone, text_dim=8) if wrapped else SBRModule(backbone)
+    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     first = module.losses(batch)["loss"].item()
     for _ in range(80):

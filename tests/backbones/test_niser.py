@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones.niser import NISERPlus
 from llm4sbr.testing import assert_backbone, make_batch
 
@@ -81,7 +82,7 @@ def test_lengths_of_items_and_sessions_change_no_score():
 
 def test_the_wrappers_fused_vector_is_normalised_too():
     torch.manual_seed(0)
-    wrapper = LLM4SBRWrapper(NISERPlus(9, 6, scale=10.0), text_dim=8).eval()
+    wrapper = plain_wrapped(NISERPlus(9, 6, scale=10.0), text_dim=8).eval()
     batch = make_batch([[1, 2, 3], [4]])._replace(views=torch.randn(2, 2, 8))
     fused = wrapper.enhance(batch).session
     expected = 10 * unit(fused) @ unit(wrapper.backbone.embedding.weight[1:]).T
@@ -113,7 +114,7 @@ def test_learns_five_sessions(wrapped):
     if wrapped:
         batch = batch._replace(views=torch.randn(5, 2, 8))
     backbone = NISERPlus(9, 16)
-    module = LLM4SBRWrapper(backbone, text_dim=8) if wrapped else SBRModule(backbone)
+    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     first = module.losses(batch)["loss"].item()
     for _ in range(40):

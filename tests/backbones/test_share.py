@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones.share import SHARE, build_window_hypergraph
 from llm4sbr.testing import assert_backbone, make_batch
 
@@ -150,7 +151,7 @@ def test_learns_five_sessions(wrapped):
     if wrapped:
         batch = batch._replace(views=torch.randn(5, 2, 8))
     backbone = SHARE(9, 16)
-    module = LLM4SBRWrapper(backbone, text_dim=8) if wrapped else SBRModule(backbone)
+    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     first = module.losses(batch)["loss"].item()
     for _ in range(150):

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones.stamp import STAMP
 from llm4sbr.testing import assert_backbone, make_batch
 
@@ -68,7 +68,7 @@ def test_learns_five_sessions(wrapped):
     if wrapped:
         batch = batch._replace(views=torch.randn(5, 2, 8))
     backbone = STAMP(9, 16)
-    module = LLM4SBRWrapper(backbone, text_dim=8) if wrapped else SBRModule(backbone)
+    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     first = module.losses(batch)["loss"].item()
     for _ in range(60):

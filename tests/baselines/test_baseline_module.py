@@ -4,8 +4,9 @@ import polars as pl
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from plain import plain_bare
 
-from llm4sbr import InputError, SBRModule, SessionRanking
+from llm4sbr import InputError, SessionRanking
 from llm4sbr.backbones import SRGNN
 from llm4sbr.baselines import BaselineModule, ItemKNN, Popularity, SessionKNN
 from llm4sbr.callbacks import RecommendationWriter
@@ -67,7 +68,7 @@ def test_trainer_measures_what_the_metric_says(model, shop, tmp_path):
 def test_the_names_are_those_of_the_neural_models(shop, tmp_path):
     run = trainer(tmp_path)
     (ours,) = run.test(BaselineModule(SessionKNN()), shop, verbose=False)
-    (theirs,) = run.test(SBRModule(SRGNN(shop.num_items, 4)), shop, verbose=False)
+    (theirs,) = run.test(plain_bare(SRGNN(shop.num_items, 4)), shop, verbose=False)
     assert list(ours) == list(theirs)
 
 

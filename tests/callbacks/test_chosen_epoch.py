@@ -11,9 +11,9 @@ from letters import Letters
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from plain import plain_bare, plain_wrapped
 from shops import PARTS, write_shop
 
-from llm4sbr import LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import SASRec
 from llm4sbr.callbacks import Pictures, SampleSessions, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
@@ -52,7 +52,7 @@ def fit(folder, views, root, *more, wrapped=True, ckpt_path=None, lr=0.05, epoch
     backbone = SASRec(shop.num_items, 8)
     rate = partial(torch.optim.Adam, lr=lr, weight_decay=1e-5)
     options = {"optimizer": rate, "lr_scheduler": None, "session_dropout": 0.3}
-    model = LLM4SBRWrapper(backbone, text_dim=8, **options) if wrapped else SBRModule(backbone, **options)
+    model = plain_wrapped(backbone, text_dim=8, **options) if wrapped else plain_bare(backbone, **options)
     best = ModelCheckpoint(root / "best", monitor="val/mrr@20", mode="max")
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", logger=CSVLogger(root, "run", ""), default_root_dir=root,
@@ -125,7 +125,7 @@ def test_pictures_are_of_the_chosen_epoch(run):
 def test_the_space_before_training_is_that_of_the_first_weights(run, folder, views):
     model, shop, _, pictures, _, _ = run
     seed_everything(2, verbose=False)
-    first = LLM4SBRWrapper(SASRec(shop.num_items, 8), text_dim=8).eval()
+    first = plain_wrapped(SASRec(shop.num_items, 8), text_dim=8).eval()
     first.view_table = model.view_table
     rows = [index - shop.examples("validate").first_index for index in pictures._indices]
     with torch.no_grad():

@@ -4,8 +4,9 @@ import pytest
 import torch
 from letters import Letters
 from lightning.pytorch import Trainer
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError
 from llm4sbr.backbones import SRGNN
 from llm4sbr.callbacks import ViewCache
 from llm4sbr.callbacks.view_cache import HostViews
@@ -37,7 +38,7 @@ def fit(shop, model, cache, tmp_path):
 
 
 def test_titles_reach_the_wrapper_and_stay_out_of_its_checkpoint(shop, titles_store, tmp_path):
-    model = LLM4SBRWrapper(SRGNN(shop.num_items, 8), text_dim=8)
+    model = plain_wrapped(SRGNN(shop.num_items, 8), text_dim=8)
     trainer = fit(shop, model, ViewCache(str(titles_store)), tmp_path)
     batch = next(iter(shop.test_dataloader()))
     enhanced = model.enhance(batch)
@@ -49,19 +50,19 @@ def test_titles_reach_the_wrapper_and_stay_out_of_its_checkpoint(shop, titles_st
 
 def test_a_bare_model_does_not_pay_for_views(shop, titles_store, tmp_path):
     cache = ViewCache(str(titles_store))
-    fit(shop, SBRModule(SRGNN(shop.num_items, 8)), cache, tmp_path)
+    fit(shop, plain_bare(SRGNN(shop.num_items, 8)), cache, tmp_path)
     assert cache.table is None
 
 
 def test_without_a_store_it_says_so_and_is_idle(shop, tmp_path):
-    model = LLM4SBRWrapper(SRGNN(shop.num_items, 8), text_dim=8)
+    model = plain_wrapped(SRGNN(shop.num_items, 8), text_dim=8)
     with pytest.warns(UserWarning, match="no views"):
         fit(shop, model, ViewCache(), tmp_path)
     assert model.view_table is None
 
 
 def test_views_held_on_the_host_are_the_same(shop, titles_store, tmp_path):
-    model = LLM4SBRWrapper(SRGNN(shop.num_items, 8), text_dim=8)
+    model = plain_wrapped(SRGNN(shop.num_items, 8), text_dim=8)
     cache = ViewCache(str(titles_store))
     fit(shop, model, cache, tmp_path)
     batch = next(iter(shop.test_dataloader()))
@@ -74,7 +75,7 @@ def test_views_held_on_the_host_are_the_same(shop, titles_store, tmp_path):
     [({"text_dim": 5}, "8 dimensions"), ({"text_dim": 8, "interest_of_view": ["long_term"]}, "reads 1")],
 )
 def test_a_model_that_does_not_fit_the_store_is_refused(shop, titles_store, tmp_path, settings, problem):
-    model = LLM4SBRWrapper(SRGNN(shop.num_items, 8), **settings)
+    model = plain_wrapped(SRGNN(shop.num_items, 8), **settings)
     with pytest.raises(InputError, match=problem):
         fit(shop, model, ViewCache(str(titles_store)), tmp_path)
 
@@ -85,11 +86,11 @@ def test_another_catalogue_is_refused(ring_shop, shop, titles_store, tmp_path):
     items.write_text(items.read_text().replace("Bead 3", "Pearl 3"))
     other = SessionDataModule(str(ring_shop), split=SplitBy(by="column"))
     with pytest.raises(InputError, match="another catalogue"):
-        fit(other, LLM4SBRWrapper(SRGNN(12, 8), text_dim=8), ViewCache(str(titles_store)), tmp_path)
+        fit(other, plain_wrapped(SRGNN(12, 8), text_dim=8), ViewCache(str(titles_store)), tmp_path)
 
 
 def test_a_trainer_without_our_data_module_is_told(titles_store, tmp_path):
-    model = LLM4SBRWrapper(SRGNN(12, 8), text_dim=8)
+    model = plain_wrapped(SRGNN(12, 8), text_dim=8)
     loader = torch.utils.data.DataLoader([0], batch_size=None)
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[ViewCache(str(titles_store))],
                       enable_progress_bar=False, default_root_dir=tmp_path)  # fmt: skip

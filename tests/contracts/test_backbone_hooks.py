@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning import Trainer
+from plain import plain_bare, plain_wrapped
 from torch import Tensor
 
-from llm4sbr import LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import GRU4Rec
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.examples import Examples
@@ -56,7 +56,7 @@ def test_a_wrapped_backbone_keeps_its_scores_and_its_loss(fusion: str) -> None:
     torch.manual_seed(0)
     backbone = Popular(9)
     backbone.read_training_sessions(make_examples([[1, 2, 2]]))
-    model = LLM4SBRWrapper(backbone, text_dim=4, fusion=fusion).eval()
+    model = plain_wrapped(backbone, text_dim=4, fusion=fusion).eval()
     batch = make_batch([[3, 4], [5]])._replace(views=torch.randn(2, 2, 4))
     fused = model.enhance(batch).session
     assert torch.equal(backbone.clicks, torch.tensor([1.0, 2, 0, 0, 0, 0, 0, 0, 0]))
@@ -66,11 +66,11 @@ def test_a_wrapped_backbone_keeps_its_scores_and_its_loss(fusion: str) -> None:
     assert losses["auxiliary"] == backbone.embedding.weight.square().mean()
     parts = losses["rec_loss"] + 0.1 * (losses["alignment"] + losses["uniformity"]) + losses["auxiliary"]
     assert torch.allclose(losses["loss"], parts)
-    bare = SBRModule(backbone).eval().losses(batch)
+    bare = plain_bare(backbone).eval().losses(batch)
     assert torch.allclose(bare["loss"], bare["rec_loss"] + bare["auxiliary"])
 
 
-@pytest.mark.parametrize("module", [SBRModule, LLM4SBRWrapper])
+@pytest.mark.parametrize("module", [plain_bare, plain_wrapped])
 def test_fit_shows_the_training_sessions_once_and_no_others(module, tmp_path) -> None:
     (tmp_path / "events.csv").write_text(
         "session_id,item_id,timestamp,split\n"

@@ -1,8 +1,8 @@
 """Every registered backbone of ours, bare or wrapped, with a model's heads, and batches for it."""
 
 import torch
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import LLM4SBRWrapper, SBRModule
 from llm4sbr.contracts.registry import BACKBONES, load_plugins
 from llm4sbr.nn.heads import ItemTitles, TextScores
 from llm4sbr.testing import make_batch, make_examples
@@ -21,9 +21,9 @@ def make(name, wrapped, heads=(), **options):
     backbone = OURS[name](ITEMS, 8)
     backbone.read_training_sessions(make_examples(TRAINING))
     if not wrapped:
-        return SBRModule(backbone, heads=heads, **options)
+        return plain_bare(backbone, heads=heads, **options)
     heads = [TextScores(3), ItemTitles(3), *heads]
-    model = LLM4SBRWrapper(backbone, text_dim=TEXT, heads=heads, **options)
+    model = plain_wrapped(backbone, text_dim=TEXT, heads=heads, **options)
     titles = torch.nn.functional.normalize(torch.randn(ITEMS, TEXT), dim=1)
     model.read_titles(titles, torch.ones(ITEMS, dtype=torch.bool))
     return model

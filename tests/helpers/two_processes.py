@@ -14,8 +14,9 @@ from letters import title_views
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from one_and_two import leave
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
+from llm4sbr import SBRModule, backbones
 from llm4sbr.callbacks import Pictures, RecommendationWriter, SampleSessions, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.nn import heads
@@ -47,9 +48,9 @@ def make_model(num_items: int, case: dict[str, Any]) -> SBRModule:
             "heads": [getattr(heads, name)(*values) for name, values in case.get("heads", {}).items()],
             "alignment": Alignment(**case.get("alignment", {})),
         }
-        model = LLM4SBRWrapper(backbone, text_dim=8, **parts, **case.get("model", {}))
+        model = plain_wrapped(backbone, text_dim=8, **parts, **case.get("model", {}))
     else:
-        model = SBRModule(backbone)
+        model = plain_bare(backbone)
     model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.03)
     return model
 

@@ -15,10 +15,11 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from plain import plain_wrapped
 from shops import PARTS, write_shop
 from torch.optim.lr_scheduler import StepLR
 
-from llm4sbr import InputError, LLM4SBRWrapper
+from llm4sbr import InputError
 from llm4sbr.backbones import SASRec
 from llm4sbr.callbacks import ResumePoint, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
@@ -64,7 +65,7 @@ def fit(folder, views, root, *more, workers=0, ckpt_path=None, schedule="cosine"
     """Three epochs of a model with every kind of dropout."""
     seed_everything(seed, verbose=False)
     shop = make_shop(folder, num_workers=workers)
-    model = LLM4SBRWrapper(
+    model = plain_wrapped(
         SASRec(shop.num_items, 8),
         text_dim=8,
         optimizer=partial(torch.optim.Adam, lr=0.01, weight_decay=1e-5),
@@ -211,7 +212,7 @@ def test_a_checkpoint_of_another_catalogue_is_refused(folder, views, tmp_path):
     other = write_shop(tmp_path / "other", [f"Ring {n}" for n in range(9)], sessions=60, parts=PARTS)
     shop = make_shop(other)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-    model = LLM4SBRWrapper(SASRec(shop.num_items, 8), text_dim=8)
+    model = plain_wrapped(SASRec(shop.num_items, 8), text_dim=8)
     with pytest.raises(InputError, match="catalogue"):
         trainer.test(model, shop, ckpt_path=path, weights_only=True)
 
@@ -229,7 +230,7 @@ def test_a_checkpoint_of_other_views_is_refused(folder, views, tmp_path):
                 accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path,
                 callbacks=[ViewCache(store and str(store))],
             )  # fmt: skip
-            model = LLM4SBRWrapper(SASRec(shop.num_items, 8), text_dim=8)
+            model = plain_wrapped(SASRec(shop.num_items, 8), text_dim=8)
             if good:
                 trainer.test(model, shop, ckpt_path=path, weights_only=True, verbose=False)
             else:

@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from plain import plain_bare, plain_wrapped
 
-from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
+from llm4sbr import InputError, LLM4SBRWrapper
 from llm4sbr.backbones import SRGNN, GRU4Rec
 from llm4sbr.nn.alignment import Alignment, alignment_loss, uniformity_loss
 from llm4sbr.nn.fusion import FUSIONS
@@ -28,7 +29,7 @@ def with_views(batch, mask=None, text_dim=6):
 
 def small(**settings):
     torch.manual_seed(0)
-    return LLM4SBRWrapper(SRGNN(10, 8), text_dim=6, **settings)
+    return plain_wrapped(SRGNN(10, 8), text_dim=6, **settings)
 
 
 def test_loss_is_eq_15():
@@ -91,11 +92,11 @@ def test_wrong_views_and_settings_are_refused():
     with pytest.raises(InputError, match="text_dim"):
         small()(with_views(make_batch(SESSIONS), text_dim=7))
     with pytest.raises(InputError, match="fusion"):
-        LLM4SBRWrapper(SRGNN(10), fusion="sum")
+        plain_wrapped(SRGNN(10), fusion="sum")
     with pytest.raises(InputError, match="reads one of"):
-        LLM4SBRWrapper(SRGNN(10), interest_of_view=["mid_term"])
+        plain_wrapped(SRGNN(10), interest_of_view=["mid_term"])
     with pytest.raises(InputError, match="SessionBackbone"):
-        LLM4SBRWrapper(torch.nn.Linear(2, 2))
+        plain_wrapped(torch.nn.Linear(2, 2))
 
 
 def fit(model, tmp_path, sessions=SESSIONS * 5):
@@ -115,9 +116,9 @@ def test_a_plain_trainer_learns(tmp_path, backbone, wrapped):
     seed_everything(0)
     core = backbone(10, 16)
     fast = partial(torch.optim.Adam, lr=0.02, weight_decay=1e-5)
-    model = SBRModule(core, optimizer=fast)
+    model = plain_bare(core, optimizer=fast)
     if wrapped:
-        model = LLM4SBRWrapper(core, text_dim=6, optimizer=fast)
+        model = plain_wrapped(core, text_dim=6, optimizer=fast)
     logged = fit(model, tmp_path)
     assert logged["val/recall@5"] == 1
     assert logged["val/mrr@20"] > 0.95
@@ -128,7 +129,7 @@ def test_same_seed_same_numbers(tmp_path):
     runs = []
     for _ in range(2):
         seed_everything(3)
-        runs.append(fit(LLM4SBRWrapper(SRGNN(10, 8), text_dim=6), tmp_path))
+        runs.append(fit(plain_wrapped(SRGNN(10, 8), text_dim=6), tmp_path))
     assert runs[0] == runs[1]
 
 
@@ -149,7 +150,7 @@ def test_a_checkpoint_loads_with_weights_only(tmp_path):
 
 def test_scaled_cosines_replace_products_for_bare_and_wrapped_alike():
     batch = with_views(make_batch(SESSIONS))
-    for model in (small(scorer=CosineScores(5)), SBRModule(SRGNN(10, 8), scorer=CosineScores(5))):
+    for model in (small(scorer=CosineScores(5)), plain_bare(SRGNN(10, 8), scorer=CosineScores(5))):
         session, _ = model.eval().read(batch)
         cosine = torch.nn.functional.cosine_similarity(
             session.unsqueeze(1), model.backbone.item_embeddings().unsqueeze(0), dim=-1
@@ -159,7 +160,7 @@ def test_scaled_cosines_replace_products_for_bare_and_wrapped_alike():
 
 def test_label_smoothing_is_spread_over_the_catalogue():
     batch = make_batch(SESSIONS, [2, 3, 4, 5])
-    model = SBRModule(SRGNN(10, 8), loss=FullSoftmax(0.2))
+    model = plain_bare(SRGNN(10, 8), loss=FullSoftmax(0.2))
     logs = model(batch).log_softmax(-1)
     expected = -(0.8 * logs.gather(1, batch.target.unsqueeze(1) - 1).squeeze(1) + 0.2 * logs.mean(1)).mean()
     assert torch.allclose(model.losses(batch)["loss"], expected, atol=1e-6)
@@ -191,7 +192,7 @@ def test_hidden_views_are_hidden_from_the_fusion_alone_and_in_training_alone():
     assert not torch.equal(model.eval().enhance(batch).session, hidden.session)
 
 
-@pytest.mark.parametrize("kind", [SBRModule, LLM4SBRWrapper])
+@pytest.mark.parametrize("kind", [plain_bare, plain_wrapped])
 def test_dropout_on_the_session_vector_is_for_training_alone(kind):
     torch.manual_seed(0)
     model, batch = kind(SRGNN(10, 8), session_dropout=0.999), make_batch(SESSIONS)
@@ -220,11 +221,11 @@ def test_options_out_of_range_are_refused():
             return super().score(session, interests)
 
     with pytest.raises(InputError, match="scores of its own"):
-        SBRModule(Own(10), scorer=CosineScores(3.0))
+        plain_bare(Own(10), scorer=CosineScores(3.0))
 
 
 def test_the_cosine_schedule_ends_at_zero_with_the_training(tmp_path):
-    model = SBRModule(SRGNN(10, 8), optimizer=partial(torch.optim.Adam, lr=0.01), lr_scheduler=CosineToEnd)
+    model = plain_bare(SRGNN(10, 8), optimizer=partial(torch.optim.Adam, lr=0.01), lr_scheduler=CosineToEnd)
     batches = [make_batch(SESSIONS, [2, 3, 4, 5])] * 3
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
     quiet["enable_checkpointing"] = False
@@ -247,11 +248,11 @@ def test_gradients_are_clipped_in_mixed_precision_too(tmp_path):
         max_epochs=1, accelerator="cpu", precision="bf16-mixed", gradient_clip_val=1.0, logger=False,
         enable_progress_bar=False, enable_checkpointing=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(SBRModule(SRGNN(10, 8)), torch.utils.data.DataLoader(batches, batch_size=None))
+    trainer.fit(plain_bare(SRGNN(10, 8)), torch.utils.data.DataLoader(batches, batch_size=None))
     assert not trainer.optimizers[0].param_groups[0]["fused"]
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
         enable_checkpointing=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(SBRModule(SRGNN(10, 8)), torch.utils.data.DataLoader(batches, batch_size=None))
+    trainer.fit(plain_bare(SRGNN(10, 8)), torch.utils.data.DataLoader(batches, batch_size=None))
     assert trainer.optimizers[0].param_groups[0]["fused"]

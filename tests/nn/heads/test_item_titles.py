@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from every_backbone import OURS
+from plain import plain_wrapped
 from torch import nn
 
-from llm4sbr import InputError, Interests, LLM4SBRWrapper, ModuleBackbone, SessionBackbone
+from llm4sbr import InputError, Interests, ModuleBackbone, SessionBackbone
 from llm4sbr.backbones import SRGNN
 from llm4sbr.nn.heads import ItemTitles
 from llm4sbr.nn.heads.item_titles import TitledTable, item_tables
@@ -27,7 +28,7 @@ def titles():
 
 def wrapped(kind=SRGNN, **settings):
     torch.manual_seed(0)
-    model = LLM4SBRWrapper(kind(V, DIM), text_dim=TEXT, heads=[ItemTitles(AXES)], **settings)
+    model = plain_wrapped(kind(V, DIM), text_dim=TEXT, heads=[ItemTitles(AXES)], **settings)
     model.backbone.read_training_sessions(make_examples([*SESSIONS, [13, 3], [6, 7, 8, 2]]))
     return model
 
@@ -147,7 +148,7 @@ def test_a_module_of_ones_own_gets_titles_and_one_without_a_table_goes_without()
     def read(module, batch):
         return torch.stack([module.items(row[row > 0].unsqueeze(0) - 1)[0] for row in batch.item_ids])
 
-    model = LLM4SBRWrapper(ModuleBackbone(V, Mean(), read, "items"), text_dim=TEXT, heads=[ItemTitles(AXES)])
+    model = plain_wrapped(ModuleBackbone(V, Mean(), read, "items"), text_dim=TEXT, heads=[ItemTitles(AXES)])
     model.read_titles(*titles())
     model.losses(make_batch(SESSIONS, [2, 3, 4, 5, 1]))["loss"].backward()
     assert the_titles(model).projection.weight.grad.abs().sum() > 0
@@ -158,7 +159,7 @@ def test_a_module_of_ones_own_gets_titles_and_one_without_a_table_goes_without()
             self.items = nn.Parameter(torch.randn(V, 4))
 
     with pytest.warns(match="no titles go into its items"):
-        bare = LLM4SBRWrapper(
+        bare = plain_wrapped(
             ModuleBackbone(V, Bare(), read, "items"), text_dim=TEXT, heads=[ItemTitles(AXES)]
         )
     bare.read_titles(*titles())

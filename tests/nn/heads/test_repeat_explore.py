@@ -6,9 +6,10 @@ from functools import partial
 import pytest
 import torch
 from lightning import Trainer
+from plain import plain_bare, plain_wrapped
 from shops import write_shop
 
-from llm4sbr import LLM4SBRWrapper, SBRModule
+from llm4sbr import SBRModule
 from llm4sbr.backbones import STAMP
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.nn.heads import RepeatExplore
@@ -97,7 +98,7 @@ def share_of_clicked(model, shop):
     return (found * clicked).sum(1)[long].mean().item()
 
 
-@pytest.mark.parametrize("kind", [SBRModule, LLM4SBRWrapper])
+@pytest.mark.parametrize("kind", [plain_bare, plain_wrapped])
 @pytest.mark.parametrize(
     ("bead", "below", "above"),
     [
@@ -121,7 +122,7 @@ def test_it_learns_who_repeats(tmp_path, kind, bead, below, above):
 def test_a_checkpoint_has_what_was_counted(tmp_path):
     """Seen to fail with the share in a buffer that is not kept."""
     shop = shop_of(tmp_path, lambda session, click: session + click)
-    model = SBRModule(STAMP(shop.num_items, 8), heads=[RepeatExplore()])
+    model = plain_bare(STAMP(shop.num_items, 8), heads=[RepeatExplore()])
     trainer = Trainer(max_epochs=1, limit_val_batches=0, **IDLE)
     trainer.fit(model, shop)
     trainer.save_checkpoint(tmp_path / "one.ckpt")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from plain import plain_bare, plain_wrapped
 from shops import write_shop
 
-from llm4sbr import LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import STAMP
 from llm4sbr.baselines import ItemKNN
 from llm4sbr.contracts.errors import InputError
@@ -72,7 +72,7 @@ def shop(tmp_path):
     return SessionDataModule(tmp_path, split=SplitBy("column"), cache_dir=tmp_path / "cache", batch_size=8)
 
 
-@pytest.mark.parametrize("kind", [SBRModule, LLM4SBRWrapper])
+@pytest.mark.parametrize("kind", [plain_bare, plain_wrapped])
 def test_training_is_the_same_and_what_is_measured_is_not(shop, kind):
     """Seen to fail with the rules in the training scores."""
     weights, metrics = [], []
@@ -92,9 +92,9 @@ def test_training_is_the_same_and_what_is_measured_is_not(shop, kind):
 
 def test_a_trainer_counts_before_it_tests_a_loaded_model(shop, tmp_path):
     """Seen to fail with the counts made in fit alone."""
-    plain = SBRModule(STAMP(shop.num_items, 8))
+    plain = plain_bare(STAMP(shop.num_items, 8))
     head = SequentialRules(1.0)
-    model = SBRModule(STAMP(shop.num_items, 8), heads=[head])
+    model = plain_bare(STAMP(shop.num_items, 8), heads=[head])
     model.load_state_dict(plain.state_dict())
     shop.prepare_data()
     batch = next(iter(shop.test_dataloader()))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from letters import Letters
 from lightning.pytorch import Trainer
+from plain import plain_wrapped
 
 from llm4sbr import InputError, LLM4SBRWrapper
 from llm4sbr.backbones import SRGNN
@@ -114,7 +115,7 @@ def test_titles_of_another_catalogue_are_refused():
 
 def test_the_wrapper_adds_them_and_a_session_without_views_gets_none():
     torch.manual_seed(0)
-    model = LLM4SBRWrapper(SRGNN(V, 8), text_dim=TEXT, heads=[TextScores(AXES)]).eval()
+    model = plain_wrapped(SRGNN(V, 8), text_dim=TEXT, heads=[TextScores(AXES)]).eval()
     batch = make_batch(SESSIONS, [2, 3, 4, 5])
     mask = torch.tensor([[True, True], [False, False], [True, False], [False, False]])
     batch = batch._replace(views=torch.randn(4, 2, TEXT), view_mask=mask)
@@ -135,7 +136,7 @@ def test_the_wrapper_adds_them_and_a_session_without_views_gets_none():
 
 
 def test_an_item_nobody_clicked_can_win_by_its_title():
-    model = LLM4SBRWrapper(SRGNN(V, 8), text_dim=TEXT, heads=[TextScores(AXES)]).eval()
+    model = plain_wrapped(SRGNN(V, 8), text_dim=TEXT, heads=[TextScores(AXES)]).eval()
     model.read_titles(*titles())
     with torch.no_grad():
         model.backbone.embedding.weight[9].zero_()  # as good as never clicked
@@ -150,7 +151,7 @@ def trained(ring_shop, tmp_path):
     shop = SessionDataModule(str(ring_shop), split=SplitBy(by="column"), batch_size=16)
     with ViewStore(tmp_path / "views") as store:
         infer_views(shop, store, encoder=Letters(), view_source="titles", progress=False)
-    model = LLM4SBRWrapper(SRGNN(shop.num_items, 8), text_dim=8, heads=[TextScores(4), ItemTitles(4)])
+    model = plain_wrapped(SRGNN(shop.num_items, 8), text_dim=8, heads=[TextScores(4), ItemTitles(4)])
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[ViewCache(str(tmp_path / "views"))], default_root_dir=tmp_path,
