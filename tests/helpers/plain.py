@@ -1,4 +1,4 @@
-"""Models with the paper's training: no heads unless given, products, no smoothing or dropout, Adam at 1e-3."""
+"""Models with the paper's training: no heads unless given, products, no smoothing, no dropout, Adam."""
 
 from functools import partial
 from typing import Any
