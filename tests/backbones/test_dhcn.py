@@ -15,6 +15,7 @@ from llm4sbr.backbones import dhcn
 from llm4sbr.backbones.dhcn import DHCN
 from llm4sbr.datamodules import SessionDataModule
 from llm4sbr.datamodules.rules import SplitBy
+from llm4sbr.nn.scorers import CosineScores
 from llm4sbr.testing import assert_backbone, make_batch, make_examples
 
 TRAINING = [
@@ -293,7 +294,7 @@ def test_its_scores_may_be_cosines_of_items_that_are_convolved_once(kind, monkey
     torch.manual_seed(0)
     backbone = DHCN(10, 6)
     backbone.read_training_sessions(make_examples(TRAINING))
-    model = kind(backbone, score_scale=5.0).eval()
+    model = kind(backbone, scorer=CosineScores(5.0)).eval()
     batch = make_batch(SESSIONS)
     session, _ = model.read(batch)
     items = backbone.item_embeddings()

@@ -1,6 +1,7 @@
 """Whatever logs a run, the numbers are the same; what Weights & Biases keeps is read back from its file."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -93,7 +94,9 @@ def test_three_loggers_have_the_same_numbers(tracked, root):
         assert len(here) == 3
         assert here == pytest.approx([row[name] for row in logged if name in row], rel=1e-6)
         assert here == pytest.approx([event.value for event in board.Scalars(name)], rel=1e-6)
-    assert table["train/lr"].drop_nulls().to_list() == pytest.approx([1e-3] * 3)
+    assert table["train/lr"].drop_nulls().to_list() == pytest.approx(
+        [6e-3 * (1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(3)]  # a step an epoch
+    )
     pictures = [f"pictures/{name}" for name in ("gates", "length", "spaces")]
     assert sorted(board.Tags()["images"]) == pictures
     kept = wandb_file.summary(file)
