@@ -20,7 +20,7 @@ from llm4sbr.views.inference.worker import Run, title_embeddings
 from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions
 from llm4sbr.views.quiet import quiet_lightning
 from llm4sbr.views.store import ViewStore
-from llm4sbr.views.store.merge import absorb_shards, shard_of
+from llm4sbr.views.store.merge import merge_shards, shard_of
 from llm4sbr.views.store.reading import StoreReader
 from llm4sbr.views.store.spec import ViewSource, ViewSpec
 from llm4sbr.views.tables import LONG_TERM, SHORT_TERM
@@ -73,7 +73,7 @@ def infer_views(
     if trainer.global_rank:
         return _assist(plan, store, encoder, engine, trainer)
     store.lock()
-    absorb_shards(store)  # what a killed run left
+    merge_shards(store)  # what a killed run left
     run = Run(store, store, plan, encoder, engine)
     summary = ViewSummary(
         plan.spec.fingerprint, "llm", sessions=len(plan.sessions), selected=len(plan.chosen)
@@ -85,7 +85,7 @@ def infer_views(
     summary.interrupted = _predict(lambda: run, plan, engine, trainer, missing)
     if trainer.world_size > 1:
         trainer.strategy.barrier("shards")  # of `_assist`: every shard is closed
-        absorb_shards(store)
+        merge_shards(store)
     _conclude(summary, store, plan, began)
     summary.coverage = plan.coverage(store.localised_keys(plan.spec))
     return summary

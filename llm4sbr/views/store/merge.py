@@ -17,7 +17,7 @@ def shard_of(path: Path, rank: int) -> Path:
     return path / _SHARDS / f"{rank:05d}"
 
 
-def absorb_shards(store: ViewStore) -> int:
+def merge_shards(store: ViewStore) -> int:
     """Take in what processes beside the first have written, also in runs that were killed; returns how many.
 
     A row is copied before its shard is deleted, and copying twice changes nothing, so a kill in between loses
@@ -32,7 +32,7 @@ def absorb_shards(store: ViewStore) -> int:
         if shard.database.exists():
             shard.lock()
             try:
-                absorb(store, path)
+                merge_store(store, path)
             finally:
                 shard.close()
         with named_errors(path):
@@ -40,7 +40,7 @@ def absorb_shards(store: ViewStore) -> int:
     return len(shards)
 
 
-def absorb(store: ViewStore, other: Path) -> None:
+def merge_store(store: ViewStore, other: Path) -> None:
     """Copy every answer, failure, view and record of another store that this one lacks.
 
     Every row keeps its checksum, which does not depend on the file it is in.

@@ -92,7 +92,7 @@ class ViewStore(StoreReader):
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The open database, for what `absorb` does."""
+        """The open database, for what `merge_store` does."""
         self.lock()
         assert self._connection is not None
         return self._connection
