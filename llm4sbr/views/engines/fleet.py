@@ -111,7 +111,7 @@ class Fleet:
         if trouble.retry_after is not None:
             member.rest_until = max(member.rest_until, now + trouble.retry_after)
         if not member.warned:
-            _log.warning("%s; waiting for it (reported once)", self._reason)
+            _log.warning("%s; waiting for the server (reported once)", self._reason)
             member.warned = True
         self._check_outage(now)
 
