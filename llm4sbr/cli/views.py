@@ -14,7 +14,7 @@ from llm4sbr.views.inference.pipeline import infer_views
 from llm4sbr.views.inference.plan import plan_views
 from llm4sbr.views.inference.summary import ViewSummary
 from llm4sbr.views.store import ViewStore
-from llm4sbr.views.store.merge import absorb
+from llm4sbr.views.store.merge import merge_store
 from llm4sbr.views.store.spec import ViewSource
 
 _PROCESSES = Processes()
@@ -100,5 +100,5 @@ def merge(out: str, stores: list[str]) -> None:
     with ViewStore(out) as store:
         store.lock()
         for other in stores:
-            absorb(store, Path(other))
+            merge_store(store, Path(other))
     print(f"{len(stores)} stores taken into {out}; `llm4sbr views infer` localises what is not yet")

@@ -1,1 +1,1 @@
-"""Tuning stage 1: a LoRA adapter that teaches a small language model what this shop's visitors click next."""
+"""Tuning for stage 1: a LoRA adapter that trains a small language model to predict the next clicks."""

@@ -1,4 +1,4 @@
-"""Keeps the best adapter by validation loss as a PEFT folder, whole or not at all."""
+"""A callback that saves the best adapter by validation loss as a PEFT folder, atomically."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MONITOR = "val/loss"
 
 
 class AdapterWriter(Callback):
-    """Writes the adapter after each validation that was the best so far; without any, at the end.
+    """Saves the adapter after each validation with the best loss so far; without any, at the end.
 
     Args:
-        out: The adapter's folder; one that is there is replaced.
+        out: Folder of the adapter; an existing adapter is replaced.
 
     Raises:
-        InputError: Something else is there.
+        InputError: The folder exists, is not empty and is not an adapter's.
     """
 
     def __init__(self, out: str | Path) -> None:
@@ -31,12 +31,12 @@ class AdapterWriter(Callback):
             raise InputError(
                 "this is not an adapter's folder, and it is not empty",
                 path=self.out,
-                hint="Give a new or an empty folder: what is in it would be deleted",
+                hint="Choose a new or an empty folder: its contents would be deleted",
             )
         self.best = float("inf")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save where this is the best loss yet."""
+        """Save the adapter if this is the best loss so far."""
         loss = trainer.callback_metrics.get(MONITOR)
         trial = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
         if trial or loss is None or not float(loss) < self.best:
@@ -47,28 +47,28 @@ class AdapterWriter(Callback):
             self._save(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run too short for a validation leaves its last adapter, and says so."""
+        """Save the last adapter, with a warning, if the run was too short for a validation."""
         if self.best < float("inf") or trainer.fast_dev_run or not trainer.global_step:  # type: ignore[attr-defined]
             return
         rank_zero_warn(
-            f"Training ended before any validation, so {self.out} holds the last adapter and not the best. "
-            "Look more often with --trainer.val_check_interval."
+            f"Training ended before any validation, so {self.out} has the last adapter, not the best one. "
+            "Validate more often with --trainer.val_check_interval."
         )
         if trainer.is_global_zero:
             assert isinstance(pl_module, TitleTuner)
             self._save(pl_module)
 
     def state_dict(self) -> dict[str, float]:
-        """For resuming."""
+        """Return the best loss, for resuming."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """A resumed run does not overwrite a better adapter."""
+        """Restore the best loss, so that a resumed run does not overwrite a better adapter."""
         self.best = state_dict["best"]
 
     def _save(self, tuner: TitleTuner) -> None:
         with atomic_folder(self.out, replace=True) as scratch:
             config = tuner.llm.peft_config["default"]
             config.base_model_name_or_path = tuner.lm.identity.name  # not a path of this machine
-            tuner.llm.save_pretrained(scratch, save_embedding_layers=False)  # "auto" would ask a hub
-            (scratch / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
+            tuner.llm.save_pretrained(scratch, save_embedding_layers=False)  # "auto" would query a hub
+            (scratch / "README.md").unlink(missing_ok=True)  # peft's empty model card

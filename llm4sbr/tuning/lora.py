@@ -12,15 +12,15 @@ from llm4sbr.contracts.errors import InputError
 
 @dataclass(frozen=True)
 class LoRA:
-    """Size and place of the adapter.
+    """Size and target layers of the adapter.
 
     Args:
         rank: Rank of the adapter's matrices.
-        alpha: The update is scaled by ``alpha / rank``.
-        dropout: Dropout on the adapter's input.
-        target_modules: Names of the linear layers that are adapted; all of them by default.
-        top_layers: Adapt only this many of the last layers; the backward pass ends there, which makes a step
-            cheaper. All by default.
+        alpha: Scale of the update, which is multiplied by ``alpha / rank``.
+        dropout: Dropout probability of the adapter's input.
+        target_modules: Names of the linear layers to adapt; all of them by default.
+        top_layers: Number of last layers to adapt, all by default. The backward pass ends there, which makes
+            a step cheaper.
 
     Raises:
         InputError: A number is out of range.
@@ -35,14 +35,14 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
             raise InputError(
-                "lora.rank is at least 1, lora.alpha above 0, lora.dropout a share in [0, 1)",
+                "lora.rank must be at least 1, lora.alpha above 0, and lora.dropout in [0, 1)",
                 value=(self.rank, self.alpha, self.dropout),
             )
         if self.top_layers is not None and self.top_layers < 1:
-            raise InputError("lora.top_layers is at least 1", value=self.top_layers)
+            raise InputError("lora.top_layers must be at least 1", value=self.top_layers)
 
     def adapt(self, model: Any) -> Any:
-        """Add the adapter to a model and freeze the model's own weights.
+        """Add the adapter to a model and freeze the model's weights.
 
         Args:
             model: A causal language model of transformers.
@@ -54,11 +54,13 @@ class LoRA:
 
         layers = model.config.get_text_config().num_hidden_layers
         if self.top_layers is not None and self.top_layers > layers:
-            raise InputError(f"lora.top_layers: the model has {layers} layers", value=self.top_layers)
+            raise InputError(
+                f"lora.top_layers is too large: the model has {layers} layers", value=self.top_layers
+            )
         modules: Any = self.target_modules
         if (
             modules == "all-linear" and self.top_layers is not None
-        ):  # peft wants names where layers are chosen
+        ):  # peft needs module names if layers are selected
             linear = (name for name, part in model.named_modules() if type(part) is torch.nn.Linear)
             modules = sorted({name.rpartition(".")[2] for name in linear} - {"lm_head"})
         config = LoraConfig(
@@ -74,5 +76,5 @@ class LoRA:
         return get_peft_model(model, config)
 
 
-# A checkpoint's hyper-parameters hold one, and checkpoints are read with ``weights_only=True``.
+# A checkpoint's hyper-parameters contain a LoRA, and checkpoints are read with ``weights_only=True``.
 torch.serialization.add_safe_globals([LoRA])

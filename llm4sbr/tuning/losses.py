@@ -1,4 +1,4 @@
-"""The likelihood of a title among the titles there are."""
+"""Cross-entropy of a title among all titles of the catalogue."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from torch import Tensor
 
 
 def cross_entropy_among(logits: Tensor, target: Tensor, owner: Tensor, allowed: Tensor) -> Tensor:
-    """Cross-entropy of each target token against the tokens that a trie allows in its place.
+    """Cross-entropy of each target token against the tokens that a trie allows at its position.
 
-    Summed over the tokens of a title this is the title's negative log likelihood under decoding held to the
-    catalogue: over all titles the likelihoods sum to 1, and where one token alone is allowed nothing is lost.
+    Summed over the tokens of a title, this is the title's negative log likelihood under decoding constrained
+    to the catalogue: the likelihoods of all titles sum to 1, and a position with only one allowed token adds
+    no loss.
 
     Args:
-        logits: Of ``P`` places.
-        target: The right token of each place, one of the allowed ones.
-        owner: The place that each of ``c`` allowed tokens belongs to, rising; each place stands in it.
-        allowed: The allowed tokens.
+        logits: Logits of ``P`` positions.
+        target: Target token of each position, one of its allowed tokens.
+        owner: Position of each of ``c`` allowed tokens, in ascending order; every position occurs.
+        allowed: Allowed tokens of all positions.
 
     Shapes:
         - logits: ``(P, tokens)``, target: ``(P,)``, owner, allowed: ``(c,)``

@@ -1,4 +1,4 @@
-"""Prompts with their answers as one row for the model: what begins alike is computed once."""
+"""Pack prompts and answers into one row of the batch, which computes common prefixes once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class PackedAnswers(NamedTuple):
 
     Shapes:
         - tokens, position: ``(1, T)`` long
-        - mask: ``(1, 1, T, T)`` bool, True where a token (third axis) sees another (fourth)
+        - mask: ``(1, 1, T, T)`` bool, True if a token (third axis) attends to another (fourth)
         - node, target: ``(P,)`` long: the token at ``node`` predicts ``target``
-        - place: ``(P,)`` long: the prompt whose answer it is; an answer's tokens stand together, in order
+        - place: ``(P,)`` long: index of the answer's prompt; the tokens of an answer are contiguous, in order
     """
 
     tokens: Tensor
@@ -33,7 +33,7 @@ class PackedAnswers(NamedTuple):
 
 
 def pack_answers(prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> PackedAnswers:
-    """Lay prompts and the answers to learn out as a tree.
+    """Pack prompts and their target answers as a tree.
 
     Args:
         prompts: Token ids of each prompt, at least one.
@@ -47,9 +47,9 @@ def pack_answers(prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> Packed
     size = shared
     for tree in grow_trees(whole, skip=shared):
         every = np.arange(len(tree.tokens))
-        sees = tree.ancestors(tree.leaf)  # (n, T'): each prompt's path, its last token apart
+        sees = tree.ancestors(tree.leaf)  # (n, T'): each prompt's path, without its last token
         for place, path in zip(tree.place.tolist(), sees, strict=True):
-            steps = np.concatenate([np.arange(shared), every[path] + size])  # where its tokens stand
+            steps = np.concatenate([np.arange(shared), every[path] + size])  # columns of its tokens
             answer = answers[place]
             nodes.append(steps[len(prompts[place]) - 1 :])
             targets.append(np.array(answer, dtype=np.int64))

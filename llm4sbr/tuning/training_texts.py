@@ -1,4 +1,4 @@
-"""Training texts: prompts of training sessions, answered with the title of a click that follows."""
+"""Training texts: prompts of sessions, each with the title of a following click as its answer."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from llm4sbr.views.templates import ViewTemplate
 
 
 class SessionTexts(Dataset[list[TrainingText]]):
-    """Each entry is a run of neighbouring prefixes of one session, each asked for one view drawn at random.
+    """Training texts of runs of neighbouring prefixes of one session, each with a view drawn at random.
 
     Args:
-        examples: Of one split.
-        catalogue: Where the titles are; a target without a title is left out.
-        prompts: What a prompt shows and asks; each view names the click that answers it. Titles are cut in
-            prompts and in answers.
-        prefixes: Neighbouring prefixes an entry has at most.
-        limit: Use at most this many clicks, of sessions drawn at random.
-        seed: Seed of that draw.
+        examples: Examples of one split.
+        catalogue: Catalogue with the titles; examples whose target has no title are left out.
+        prompts: Options of the prompts; each view template selects the click that is the answer. Titles are
+            cut in prompts and in answers.
+        prefixes: Maximum number of neighbouring prefixes per entry.
+        limit: Maximum number of clicks to use, from runs drawn at random; None uses all.
+        seed: Seed of the shuffle.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class SessionTexts(Dataset[list[TrainingText]]):
         self.examples, self.catalogue, self.prompts = examples, catalogue, prompts
         titled = np.array([False, *(bool(title.strip()) for title in catalogue.titles)])
         rows = np.flatnonzero(titled[examples.target])
-        # A session's examples stand together.
+        # The examples of a session are adjacent.
         first = np.flatnonzero(np.diff(examples.session[rows], prepend=-1))
         sizes = np.diff(np.append(first, len(rows)))
-        self._titled, self._end = rows, np.repeat(first + sizes, sizes)  # (n,): where a row's session ends
+        self._titled, self._end = rows, np.repeat(first + sizes, sizes)  # (n,): end of a row's session
         runs = [
             part[begin : begin + prefixes]
             for part in np.split(rows, first[1:])
@@ -72,25 +72,25 @@ class SessionTexts(Dataset[list[TrainingText]]):
         return TrainingText(prompt, sanitize_title(title, self.prompts.max_title_chars))
 
     def _later(self, row: int) -> int:
-        """A row of the same session, this one or after it, drawn uniformly: its target follows the prefix."""
+        """Draw uniformly this row or a later one of the same session; its target follows the prefix."""
         at = int(np.searchsorted(self._titled, row))
         return int(self._titled[int(torch.randint(at, int(self._end[at]), ()))])
 
 
 class TrainingTextDataModule(LightningDataModule):
-    """Training texts of a session data module: training sessions to learn, validation sessions to check.
+    """Training texts from the training and validation sessions of a session data module.
 
     The test split is never read.
 
     Args:
-        source: The session data module.
-        prompts: What a prompt shows and asks.
-        batch_size: Runs of up to ``prefixes`` neighbouring prefixes in one step.
-        prefixes: See `SessionTexts`.
-        limit: Learn from at most this many clicks.
-        val_limit: Validate on at most this many clicks.
-        num_workers: Processes that write prompts.
-        seed: Seed of the draw of sessions where there is a limit.
+        source: Session data module.
+        prompts: Options of the prompts.
+        batch_size: Number of runs of up to ``prefixes`` neighbouring prefixes per step.
+        prefixes: Maximum number of neighbouring prefixes per run, see `SessionTexts`.
+        limit: Maximum number of training clicks; None uses all.
+        val_limit: Maximum number of validation clicks; None uses all.
+        num_workers: Number of processes that write prompts.
+        seed: Seed of the shuffle from which a limit selects sessions.
 
     Raises:
         InputError: A number is out of range.
@@ -111,7 +111,7 @@ class TrainingTextDataModule(LightningDataModule):
         least = {"batch_size": batch_size, "prefixes": prefixes, "limit": limit, "val_limit": val_limit}
         for name, value in least.items():
             if value is not None and value < 1:
-                raise InputError(f"{name} of the training texts is at least 1", value=value)
+                raise InputError(f"{name} of the training texts must be at least 1", value=value)
         if num_workers < 0:
             raise InputError("num_workers must not be negative", value=num_workers)
         self.source, self.prompts = source, prompts
@@ -120,15 +120,15 @@ class TrainingTextDataModule(LightningDataModule):
 
     @cached_property
     def titles(self) -> list[str]:
-        """Every title as prompts show it."""
+        """Every title of the catalogue as prompts show it."""
         return self.prompts.titles(self.source.catalogue)
 
     def train_dataloader(self) -> DataLoader[list[TrainingText]]:
-        """Training sessions, in random order."""
+        """Load training sessions, in random order."""
         return self._loader("train", self.limit, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[list[TrainingText]]:
-        """Validation sessions."""
+        """Load validation sessions."""
         return self._loader("validate", self.val_limit, shuffle=False)
 
     def _loader(self, split: Split, limit: int | None, *, shuffle: bool) -> DataLoader[list[TrainingText]]:
@@ -136,7 +136,7 @@ class TrainingTextDataModule(LightningDataModule):
             self.source.examples(split), self.source.catalogue, self.prompts, self.prefixes, limit, self.seed
         )
         if not len(texts):
-            raise InputError(f"the {split} split has no click with a title to learn from")
+            raise InputError(f"the {split} split has no click on an item with a title")
         return DataLoader(
             texts,
             batch_size=self.batch_size,

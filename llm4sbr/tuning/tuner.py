@@ -1,4 +1,4 @@
-"""The LightningModule that fits a LoRA adapter to the next click's title."""
+"""The LightningModule that trains a LoRA adapter to predict the title of a following click."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LORA = LoRA()
 
 
 class TrainingText(NamedTuple):
-    """A prompt and the title that answers it."""
+    """A prompt and the title that is its answer."""
 
     prompt: str
     answer: str
@@ -31,25 +31,25 @@ class TrainingText(NamedTuple):
 class TitleTuner(LightningModule):
     """LoRA (arXiv:2106.09685) on a causal language model, trained to answer a prompt with a title.
 
-    The loss is the negative log likelihood of the title, in nats: among the catalogue's titles as decoding
-    held to them sees it (`cross_entropy_among`; chance has ln V), or token by token over the vocabulary.
-    The weights of the model itself stay as they are. Prompts of one step that begin alike are computed once
-    (`pack_answers`).
+    The loss is the negative log likelihood of the title, in nats: among the catalogue's titles, as in
+    decoding constrained to them (`cross_entropy_among`; a random guess has ln V), or token by token over the
+    vocabulary. The weights of the model itself are frozen. Common prefixes of the prompts of one step are
+    computed once (`pack_answers`).
 
     Args:
         model: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name.
-        lora: Size and place of the adapter.
-        learning_rate: Peak learning rate of AdamW, reached after ``warmup_steps``; it then falls along a half
-            cosine to a tenth.
+        lora: Size and target layers of the adapter.
+        learning_rate: Peak learning rate of AdamW, reached after ``warmup_steps``; it then decays along a
+            half cosine to a tenth.
         weight_decay: Weight decay of AdamW.
-        warmup_steps: Steps of linear warm-up.
-        whole_titles: Learn to write titles freely, to their end. False learns to choose among the
-            catalogue's titles, up to where one is told from all others: all that decoding held to the
-            catalogue needs, at a third of the tokens.
+        warmup_steps: Number of steps of linear warm-up.
+        whole_titles: Whether to learn to write titles freely, to their end. False learns to choose among the
+            catalogue's titles, up to the token that distinguishes one from all others. That is enough for
+            decoding constrained to the catalogue, at a third of the tokens.
         dtype: Type of the frozen weights; see `LanguageModel`. The adapter is kept in float32.
 
     Raises:
-        InputError: The model is nowhere to be found, or a number is out of range.
+        InputError: The model is not found, or a number is out of range.
     """
 
     def __init__(
@@ -65,42 +65,46 @@ class TitleTuner(LightningModule):
         super().__init__()
         if not learning_rate > 0 or weight_decay < 0 or warmup_steps < 0:
             raise InputError(
-                "learning_rate is above 0, weight_decay and warmup_steps are not negative",
+                "learning_rate must be above 0, weight_decay and warmup_steps must not be negative",
                 value=(learning_rate, weight_decay, warmup_steps),
             )
         self.save_hyperparameters()
         if dtype == "auto":
             dtype = fast_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        self.lm = LanguageModel(model, dtype=dtype, device="cpu")  # Lightning moves it
+        self.lm = LanguageModel(model, dtype=dtype, device="cpu")  # Lightning moves it to the device
         self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
         self.whole_titles = whole_titles
         self._trie: TitleTrie | None = None
-        self._paths: dict[str, tuple[list[int], list[int]]] = {}  # a title's tokens and where they are chosen
+        self._paths: dict[str, tuple[list[int], list[int]]] = {}  # title → its tokens, their trie nodes
         self.llm: Any = lora.adapt(self.lm.base_model)
 
     @property
     def strict_loading(self) -> bool:
-        """A checkpoint holds the adapter alone."""
+        """False, since a checkpoint contains only the adapter."""
         return False
 
     @strict_loading.setter
     def strict_loading(self, value: bool) -> None:
-        """Lightning may set it; the frozen weights are in no checkpoint all the same."""
+        """Ignore the value that Lightning may set: no checkpoint contains the frozen weights."""
 
     def learn_titles(self, titles: Sequence[str]) -> None:
-        """Tell which titles there are, and so where one is told from all others."""
+        """Build the trie of the titles, which defines the tokens to learn; no effect with ``whole_titles``.
+
+        Raises:
+            InputError: There are fewer than two distinct titles.
+        """
         if self.whole_titles:
             return
         distinct = list(dict.fromkeys(title for title in titles if title.strip()))
         tokens = self.lm.plain(distinct)
         if len(distinct) < 2:
-            raise InputError("there are no two titles to choose between", value=distinct)
+            raise InputError("there must be at least two distinct titles", value=distinct)
         self._trie = TitleTrie(tokens, self.lm.end_id)
         for title, ids in zip(distinct, tokens, strict=True):
             self._paths[title] = self._trie.walk([*ids, self.lm.end_id])
 
     def pack(self, texts: Sequence[TrainingText]) -> PackedAnswers:
-        """Prompts and answers as one row for the model, on its device."""
+        """Pack prompts and answers into one row of the batch, on the model's device."""
         packed = pack_answers(
             self.lm.encode([text.prompt for text in texts]),
             [self._answer(text.answer) for text in texts],
@@ -108,7 +112,7 @@ class TitleTuner(LightningModule):
         return PackedAnswers(*(part.to(self.device) for part in packed))
 
     def forward(self, packed: PackedAnswers) -> Tensor:
-        """Logits of the answers' tokens.
+        """Compute the logits of the answers' tokens.
 
         Shapes:
             - output: ``(P, tokens of the vocabulary)``
@@ -118,21 +122,21 @@ class TitleTuner(LightningModule):
             position_ids=packed.position,
             attention_mask=packed.mask,
             use_cache=False,
-            logits_to_keep=packed.node,  # one row, so positions and not a count
+            logits_to_keep=packed.node,  # indices, as the batch has one row
         )
         logits: Tensor = output.logits[0]
         return logits
 
     def training_step(self, batch: list[TrainingText], batch_idx: int) -> Tensor:
-        """Cross-entropy over the answers' tokens."""
+        """Compute the cross-entropy over the answers' tokens."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: list[TrainingText], batch_idx: int) -> None:
-        """The same on held-out sessions."""
+        """Log the cross-entropy on held-out sessions."""
         self._step(batch, "val")
 
     def configure_optimizers(self) -> Any:
-        """AdamW over the adapter, warmed up, then along a half cosine."""
+        """Configure AdamW for the adapter, with a linear warm-up and a half-cosine decay."""
         parameters = [value for value in self.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
@@ -148,7 +152,7 @@ class TitleTuner(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen weights out: they are half a gigabyte and lie in the model's own files."""
+        """Remove the frozen weights: they take half a gigabyte and are in the model's own files."""
         learned = {name for name, value in self.named_parameters() if value.requires_grad}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in learned}
@@ -165,7 +169,7 @@ class TitleTuner(LightningModule):
             owner, allowed, _ = self._trie.children(nodes)
             among = (torch.from_numpy(part).to(logits.device) for part in (owner, allowed))
             loss = cross_entropy_among(logits, packed.target, *among).sum() / len(texts)
-        # Of all processes: the adapter that is kept is the best on the whole validation split.
+        # Average over all processes: the best adapter is chosen on the whole validation split.
         everywhere = stage == "val"
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(texts), sync_dist=everywhere)
         return loss

@@ -1,8 +1,8 @@
-"""Stage 1: what a language model makes of each session, inferred once, kept on disk, found by content.
+"""Stage 1: infer session views with a language model once, keep them on disk and look them up by content.
 
-Prompts (`prompts`, `templates`) go to an engine (`engines`), answers to the store (`store`), their embeddings
-(`encoder`) to the nearest titles (`localization`); `inference` drives it, and `tables` hands the views to
-stage 2.
+An engine (`engines`) answers the prompts (`prompts`, `templates`), the store (`store`) keeps the answers, and
+localisation (`localization`) maps their embeddings (`encoder`) to the nearest titles. `inference` runs these
+steps, and `tables` provides the views to stage 2.
 Names load on first use, so that `import llm4sbr` stays light.
 """
 

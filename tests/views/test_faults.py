@@ -98,7 +98,7 @@ def test_a_signal_stops_after_the_batch_with_its_views(stubs, forked, straight, 
         assert forked.wait() == 3
         before = len(lines(tmp_path / "asked.log"))
         assert before < straight[1]
-        assert "run the same command to go on" in (tmp_path / "out-0").read_text()
+        assert "run the same command to continue" in (tmp_path / "out-0").read_text()
         reported = set(lines(tmp_path / "reported.log"))
         answers, localised = stored(tmp_path)
         assert reported == answers

@@ -1,4 +1,4 @@
-"""Engines: what answers prompts. One small protocol; each engine is one file."""
+"""Engines that answer prompts: one small protocol, and one file per engine."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ class Choice(NamedTuple):
     """One of several answers to a prompt."""
 
     text: str
-    probability: float  # of this answer; those of one prompt sum to at most 1
+    probability: float  # probabilities of one prompt's answers sum to at most 1
 
 
 class Answer(NamedTuple):
-    """What a language model said to one prompt."""
+    """A language model's answer to one prompt."""
 
     text: str  # the best answer, stripped; may be empty
     prompt_tokens: int
-    computed_tokens: int  # prompt tokens that went through the model for it; the rest were reused
+    computed_tokens: int  # prompt tokens that the model computed for this answer; the rest were reused
     answer_tokens: int
-    finished: bool  # False where the answer was cut at the token limit
-    choices: tuple[Choice, ...] = ()  # best first, where the engine was asked for more than one answer
+    finished: bool  # False if the token limit cut the answer
+    choices: tuple[Choice, ...] = ()  # best first; empty if the engine gives one answer per prompt
 
 
 class Failure(NamedTuple):
-    """A prompt that got no answer, for good: what was tried is used up."""
+    """A prompt without an answer after all retries."""
 
     reason: str
 
 
 class Reply(NamedTuple):
-    """What became of one prompt."""
+    """Outcome of one prompt."""
 
-    place: int  # of the prompt in the list that was asked
+    place: int  # index of the prompt in the list given to `generate`
     outcome: Answer | Failure
 
 
 class Engine(Protocol):
-    """What the pipeline asks of an engine."""
+    """Interface between the pipeline and a language model."""
 
     @property
     def identity(self) -> EngineIdentity:
-        """Everything about the engine that decides its answers, for the keys."""
+        """Everything about the engine that can change its answers; part of their keys."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """Prompts that one call of `generate` takes well; more give the engine more to share and to sort."""
+        """Recommended number of prompts per call of `generate`; more of them share more computation."""
         ...
 
     def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
-        """Answer every prompt once, a group at a time in any order; the caller saves a group as it comes.
+        """Answer every prompt once; yields groups of replies in any order, and the caller saves each group.
 
-        Closing the iterator stops the work. The prompts are user text: no control token in them is obeyed.
+        Closing the iterator stops the work. Prompts are user text: control tokens in them have no effect.
         """
         ...

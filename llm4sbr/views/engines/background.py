@@ -1,4 +1,4 @@
-"""A coroutine in a thread of its own, whose results an ordinary loop takes as they come."""
+"""Run a coroutine in a separate thread and iterate over its results from ordinary code."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Work = Callable[[Callable[[T], None], asyncio.Semaphore], Coroutine[Any, Any, No
 
 
 def in_background(work: Work[T], unread: int) -> Iterator[list[T]]:
-    """Run ``work(put, room)`` in a thread and yield what it put since the last look, as a list.
+    """Run ``work(put, room)`` in a thread and yield its results in lists, each since the last yield.
 
-    A thread, so that requests go on while the caller writes, and so that it also works where an event loop
+    With a thread, requests continue while the caller writes, and the function also works where an event loop
     already runs (a notebook). A slow caller gets longer lists: no timer decides their length.
 
     Args:
-        work: Acquires ``room`` before it begins something and calls ``put`` once when that is done.
-        unread: At most this many things are begun and not yet read here.
+        work: Coroutine that acquires ``room`` before each task and calls ``put`` once when the task is done.
+        unread: Maximum number of tasks that are started and whose results are not yet read.
 
     Raises:
-        Exception: What stopped ``work``, after everything it had put was yielded.
+        Exception: The error that stopped ``work``, after all its results were yielded.
     """
     loop, room = asyncio.new_event_loop(), asyncio.Semaphore(unread)
     done: SimpleQueue[T | None] = SimpleQueue()  # None: the thread has ended
@@ -53,13 +53,13 @@ def in_background(work: Work[T], unread: int) -> Iterator[list[T]]:
                 seen.append(done.get())
             ended = seen[-1] is None
             if group := [thing for thing in seen if thing is not None]:
-                with suppress(RuntimeError):  # the loop is closed: nobody waits for room
+                with suppress(RuntimeError):  # the loop is closed: no task waits for room
                     loop.call_soon_threadsafe(release, len(group))
                 yield group
         task.result()
-    finally:  # also where the caller leaves early, or presses Ctrl-C
+    finally:  # also if the caller stops early or presses Ctrl-C
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(task.cancel)
         thread.join()
         if task.done() and not task.cancelled():
-            task.exception()  # seen; else asyncio complains about it later
+            task.exception()  # mark as retrieved; otherwise asyncio logs it later

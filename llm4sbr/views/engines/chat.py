@@ -1,4 +1,4 @@
-"""One request of the OpenAI chat protocol: an answer, or what is wrong in terms of what to do about it."""
+"""One request of the OpenAI chat protocol; each kind of error is an exception that decides the next step."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.engines.fleet import Member, Unavailable
 
-_BUSY = {429, 502, 503, 504}  # statuses of a server, or of a proxy before it, that takes nothing now
+_BUSY = {429, 502, 503, 504}  # a server, or a proxy in front of it, accepts no requests now
 _ABOUT_THE_REQUEST = {400, 413, 422}  # bad parameters, or a prompt that is too long or not allowed
-_SECRET = 6  # characters; shorter keys are placeholders, and crossing them out would garble messages
+_SECRET = 6  # characters; shorter keys are placeholders, and redacting them would garble messages
 
 
 class BadAnswer(Exception):
-    """No answer, or half of one.
+    """A missing, incomplete or unreadable answer.
 
     Args:
-        reason: For people.
-        final: Another try would end the same way.
+        reason: Description for the user.
+        final: Whether another attempt would end the same way.
     """
 
     def __init__(self, reason: str, final: bool = False) -> None:
@@ -32,56 +32,56 @@ class BadAnswer(Exception):
 
 
 class Refused(Exception):
-    """The server refuses this prompt, and would again."""
+    """The server refuses this prompt; a retry would not help."""
 
 
 class Chat:
     """Sends prompts as single user messages.
 
     Args:
-        model: The model's name as the server calls it.
-        body: The fields of the request besides model and messages.
+        model: Name of the model on the server.
+        body: Fields of the request besides model and messages.
         timeout: Seconds for one request.
-        key: The API key; it is crossed out wherever a server repeats it.
+        key: API key; it is redacted from messages that repeat it.
     """
 
     def __init__(self, model: str, body: Mapping[str, Any], timeout: float, key: str) -> None:
         self.model, self.body, self.timeout, self._key = model, dict(body), timeout, key
 
     def connect(self, url: str) -> Any:
-        """A client for one server, to be used as an asynchronous context manager."""
+        """Create a client for one server, to use as an asynchronous context manager."""
         import openai
 
         return openai.AsyncOpenAI(
             base_url=url,
-            api_key=self._key or "none",  # the client insists on one
-            # Its own retries would do for a hiccup: they end after some 15 s where a server takes minutes to
-            # restart, take no unreadable answer for a failure, and know no second server.
+            api_key=self._key or "none",  # the client requires one
+            # The client's own retries end after some 15 s while a server may take minutes to restart; they do
+            # not cover unreadable answers, nor a second server.
             max_retries=0,
-            timeout=openai.Timeout(None, connect=min(self.timeout / 2, 10.0)),  # `_send` limits the whole
+            timeout=openai.Timeout(None, connect=min(self.timeout / 2, 10.0)),  # `_send` limits the total
         )
 
-    async def ask(self, member: Member, prompt: str) -> Answer:
-        """Ask once.
+    async def query(self, member: Member, prompt: str) -> Answer:
+        """Send a prompt once.
 
         Raises:
-            Unavailable: The server takes no request now.
-            Refused: The server does not take this prompt.
-            BadAnswer: Nothing came, or nothing that can be read.
-            InputError: The server will not answer any prompt: wrong key, model or parameters.
+            Unavailable: The server accepts no requests now.
+            Refused: The server does not accept this prompt.
+            BadAnswer: The answer is missing or unreadable.
+            InputError: The server answers no prompt at all: wrong key, model or parameters.
         """
         import openai
 
         try:
             return await self._send(member, prompt)
         except openai.APIStatusError as error:
-            # Not the client's own wording: that leaves out what it finds in no "message" field.
+            # The client's own message leaves out everything outside a "message" field.
             status, said = error.status_code, self._clean(f"HTTP {error.status_code} {error.response.text}")
             if status == 429 and error.code == "insufficient_quota":
-                raise self._unusable(member, said, "The quota of this key is used up") from None
+                raise self._unusable(member, said, "The quota of this API key is used up") from None
             if status in _BUSY:
                 after = _retry_after(error.response.headers)
-                raise Unavailable(said, retry_after=after, spoke=True) from None
+                raise Unavailable(said, retry_after=after, responded=True) from None
             if status >= 500 or status in {408, 409}:
                 raise BadAnswer(said) from None
             if status in _ABOUT_THE_REQUEST and await self._answers_others(member):
@@ -90,23 +90,23 @@ class Chat:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             said = self._clean(f"{type(cause).__name__}: {cause}")
-            # Refused: nobody is there. Cut: this prompt may be what kills the server, so its tries count.
+            # No connection: the server is down. A cut one: this prompt may crash the server, so it counts.
             kind = Unavailable if type(cause).__name__.startswith("Connect") else BadAnswer
             raise kind(said) from None
         except TimeoutError:
             raise BadAnswer(f"no answer within {self.timeout:g} s") from None
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: what came is no JSON, or no text
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: the response is not JSON or no text
             raise BadAnswer(self._clean(f"unreadable answer: {error}")) from None
 
     async def _send(self, member: Member, prompt: str) -> Answer:
-        async with asyncio.timeout(self.timeout):  # the client's own limit is for each read by itself
+        async with asyncio.timeout(self.timeout):  # the client's own limit applies to each read separately
             completion = await member.client.chat.completions.create(
                 model=self.model, messages=[{"role": "user", "content": prompt}], extra_body=self.body
             )
         return _read(completion)
 
     async def _answers_others(self, member: Member) -> bool:
-        """Whether a refusal is about the prompt: the server answers another with the same parameters."""
+        """Whether the server answers another prompt with the same parameters: the prompt is at fault."""
         import openai
 
         if not member.proven:
@@ -115,14 +115,14 @@ class Chat:
             except openai.APIStatusError:
                 return False
             except (openai.OpenAIError, TimeoutError, ValueError, BadAnswer):
-                pass  # no refusal
+                pass  # not a refusal
         return True
 
     def _unusable(self, member: Member, said: str, hint: str) -> InputError:
         return InputError(f"{member.url} does not answer for model {self.model!r}: {said}", hint=hint)
 
     def _clean(self, text: str) -> str:
-        """One short line without the key, which some servers repeat."""
+        """Shorten a message to one line and redact the API key, which some servers repeat."""
         text = hide_login(" ".join(text.split())).rstrip(" .:")
         if len(self._key) >= _SECRET:
             text = text.replace(self._key, "…")
@@ -137,11 +137,11 @@ def _read(completion: Any) -> Answer:
     except (AttributeError, IndexError, TypeError, KeyError):
         raise ValueError(f"no choices in {str(completion)[:200]!r}") from None
     if not isinstance(text, str):
-        if finish == "length":  # it would be the same again
+        if finish == "length":  # a retry would end the same way
             raise BadAnswer(
                 "the model reasoned up to max_new_tokens: raise it, or switch reasoning off", final=True
             )
-        raise ValueError("no text in it")
+        raise ValueError("it has no text")
     usage = getattr(completion, "usage", None)
     prompt_tokens = _count(usage, "prompt_tokens")
     reused = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
@@ -160,7 +160,7 @@ def _count(usage: object, name: str) -> int:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: a number, or the time of day when it is ready."""
+    """Read the seconds to wait from the Retry-After header, which is a number or a date."""
     said = headers.get("retry-after")
     if said is None:
         return None
@@ -176,12 +176,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _hint(status: int, url: str) -> str:
     if status in {401, 403}:
-        return "Set OPENAI_API_KEY, or api_key, to a key that this server takes"
+        return "Set OPENAI_API_KEY, or api_key, to a key that this server accepts"
     if status == 404:
         return f"Check the model's name ({url}/models lists them) and base_url, which mostly ends in /v1"
-    return "Mend the model's name, max_new_tokens or extra_body"
+    return "Correct the model's name, max_new_tokens or extra_body"
 
 
 def hide_login(text: str) -> str:
-    """Leave out ``user:password@`` of addresses."""
+    """Redact ``user:password@`` in addresses."""
     return re.sub(r"//[^/@\s]*@", "//…@", text)

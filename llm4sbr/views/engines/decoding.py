@@ -1,8 +1,8 @@
-"""Decoding over trees of prompts: greedy or beams, free or held to the catalogue, on one shared cache.
+"""Decoding over prefix trees: greedy or beam search, free or constrained to the catalogue, on one cache.
 
-Every partial answer is one more branch of its prompt's tree: it sees its prompt and its own earlier tokens
-through an attention mask. Beams that part therefore share what they have in common, and no cache is copied
-or reordered.
+Every partial answer is a branch of its prompt's tree: an attention mask lets it see its prompt and its own
+earlier tokens. Beams that diverge therefore share their common beginning, and no cache is copied or
+reordered.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from llm4sbr.views.engines.title_trie import TitleTrie
 IntArray = npt.NDArray[np.int64]
 
 
-class Rules(NamedTuple):
-    """How to decode."""
+class DecodingOptions(NamedTuple):
+    """Decoding strategy and its limits."""
 
-    max_new_tokens: int  # a free answer is cut there; one from the catalogue ends when it is told
+    max_new_tokens: int  # limit of a free answer; a constrained one ends as soon as its title is unambiguous
     stop_ids: frozenset[int]
-    num_answers: int = 1  # beams
+    num_answers: int = 1  # number of beams
     trie: TitleTrie | None = None
 
 
 class Hypothesis(NamedTuple):
-    """An answer, or the beginning of one."""
+    """A complete or partial answer."""
 
-    score: float  # log probability; among the allowed tokens where a trie holds it
+    score: float  # log probability; with a trie, normalised over the allowed tokens
     tokens: tuple[int, ...]  # without the stop token
     finished: bool
-    choice: int = -1  # of the trie
-    parent: int = -1  # row of the step before
-    node: int = 0  # of the trie
+    choice: int = -1  # index of the trie's choice
+    parent: int = -1  # row in the previous step
+    node: int = 0  # node of the trie
 
 
 class Root(NamedTuple):
-    """The beginning that all prompts share, computed once."""
+    """The prefix that all prompts share, computed once."""
 
-    cache: Any  # of transformers, batch size 1
+    cache: Any  # key-value cache of transformers, batch size 1
     length: int
 
 
 @torch.inference_mode()
 def read_root(model: Any, tokens: Sequence[int]) -> Root | None:
-    """Compute the shared beginning of all prompts; None where it is empty."""
+    """Compute the shared prefix of all prompts; returns None if it is empty."""
     if not tokens:
         return None
     output = model(torch.tensor([tokens], device=model.device), use_cache=True, logits_to_keep=1)
@@ -60,28 +60,28 @@ def read_root(model: Any, tokens: Sequence[int]) -> Root | None:
 
 @torch.inference_mode()
 def decode_trees(
-    model: Any, trees: Sequence[PrefixTree], rules: Rules, root: Root | None = None
+    model: Any, trees: Sequence[PrefixTree], options: DecodingOptions, root: Root | None = None
 ) -> list[list[list[Hypothesis]]]:
-    """Answer every prompt of some trees, which go through the model side by side.
+    """Answer every prompt of the given trees, which form one batch.
 
     Returns:
-        For each tree and each of its prompts the answers, best first.
+        The answers to each prompt of each tree, best first.
     """
-    if rules.trie is not None and rules.trie.choice[0] >= 0:  # a catalogue of one title: nothing to ask
-        only = Hypothesis(0.0, (), True, int(rules.trie.choice[0]))
-        return [[[only] for _ in tree.asked] for tree in trees]
+    if options.trie is not None and options.trie.choice[0] >= 0:  # only one title: skip the model
+        only = Hypothesis(0.0, (), True, int(options.trie.choice[0]))
+        return [[[only] for _ in tree.last] for tree in trees]
     state = _State(model, trees, root)
-    prompts = [(row, at) for row, tree in enumerate(trees) for at in range(len(tree.asked))]
+    prompts = [(row, at) for row, tree in enumerate(trees) for at in range(len(tree.last))]
     done: list[list[Hypothesis]] = [[] for _ in prompts]
-    owner = np.arange(len(prompts))  # (H,): whose answer each of the partial answers is
+    owner = np.arange(len(prompts))  # (H,): the prompt that each partial answer belongs to
     live = [Hypothesis(0.0, (), False) for _ in prompts]
-    asked = np.array([int(trees[row].asked[at]) for row, at in prompts])
+    next_tokens = np.array([int(trees[row].last[at]) for row, at in prompts])
     step = 0
     while live:
-        logits = state.feed(asked)  # (H, V)
+        logits = state.feed(next_tokens)  # (H, V)
         step += 1
-        found = _continuations(logits, live, rules)
-        live, asked, owner = _select(found, owner, done, rules, last=step == rules.max_new_tokens)
+        found = _continuations(logits, live, options)
+        live, next_tokens, owner = _select(found, owner, done, options, last=step == options.max_new_tokens)
         state.keep(np.array([one.parent for one in live], dtype=np.int64))
     answers: list[list[list[Hypothesis]]] = [[] for _ in trees]
     for (row, _), best in zip(prompts, done, strict=True):
@@ -90,10 +90,10 @@ def decode_trees(
 
 
 class _State:
-    """The model's cache, and what each partial answer sees of it.
+    """The model's cache, and the columns of it that each partial answer attends to.
 
     Shapes:
-        - row, position: ``(H,)``: the tree that a partial answer belongs to, and where its next token stands
+        - row, position: ``(H,)``: tree of a partial answer, and position of its next token
         - sees: ``(H, C)`` bool over the columns of the cache
     """
 
@@ -121,14 +121,14 @@ class _State:
         if width:
             self._forward(tokens, position, torch.from_numpy(mask))
         self.row = np.repeat(np.arange(self.rows), [len(tree.leaf) for tree in trees])
-        leaf = [np.append(tree.depth, -1)[tree.leaf] for tree in trees]  # -1 finds -1, also in an empty tree
+        leaf = [np.append(tree.depth, -1)[tree.leaf] for tree in trees]  # leaf -1: depth -1, also if T = 0
         self.position = np.concatenate(leaf) + before + 1
         self.sees = torch.from_numpy(np.concatenate(sees)).to(self.device)
 
     def feed(self, tokens: IntArray) -> Tensor:
-        """Give each partial answer its next token; returns the logits that follow, ``(H, V)`` float32."""
+        """Append a token to each partial answer; returns the next logits, ``(H, V)`` float32."""
         _, first, count = np.unique(self.row, return_index=True, return_counts=True)
-        slot = np.arange(len(self.row)) - np.repeat(first, count)  # (H,): rows are in order
+        slot = np.arange(len(self.row)) - np.repeat(first, count)  # (H,): rows are sorted
         width, seen = int(count.max()), self.sees.size(1)
         ids, position = np.zeros((2, self.rows, width), dtype=np.int64)
         ids[self.row, slot], position[self.row, slot] = tokens, self.position
@@ -142,7 +142,7 @@ class _State:
         return logits
 
     def keep(self, parents: IntArray) -> None:
-        """Go on from some of the partial answers, each as often as it is named."""
+        """Continue with the given partial answers; an index may occur several times."""
         self.row, self.position = self.row[parents], self.position[parents]
         self.sees = self.sees[torch.from_numpy(parents)]
         rows = np.unique(self.row)
@@ -164,44 +164,46 @@ class _State:
         return found
 
 
-def _continuations(logits: Tensor, live: list[Hypothesis], rules: Rules) -> list[list[Hypothesis]]:
-    """The best next tokens of each partial answer, at most ``num_answers`` each."""
-    if rules.trie is None:
-        return _free(logits, live, rules)
-    owner, token, node = rules.trie.children(np.array([one.node for one in live]))
+def _continuations(
+    logits: Tensor, live: list[Hypothesis], options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    """Extend each partial answer by its best next tokens, at most ``num_answers`` of them."""
+    if options.trie is None:
+        return _free(logits, live, options)
+    owner, token, node = options.trie.children(np.array([one.node for one in live]))
     at = (torch.from_numpy(owner).to(logits.device), torch.from_numpy(token).to(logits.device))
     value = logits[at].double().cpu().numpy()  # (c,)
     first = np.searchsorted(owner, np.arange(len(live)))
     top = np.maximum.reduceat(value, first)
-    total = top + np.log(np.add.reduceat(np.exp(value - top[owner]), first))  # log-sum-exp of the allowed
+    total = top + np.log(np.add.reduceat(np.exp(value - top[owner]), first))  # log-sum-exp of allowed tokens
     score = value - total[owner]
     found = []
     for parent, (one, part) in enumerate(zip(live, np.split(np.arange(len(value)), first[1:]), strict=True)):
-        if rules.num_answers == 1:
+        if options.num_answers == 1:
             best = part[[value[part].argmax()]]
         else:
-            best = part[np.argsort(-score[part], kind="stable")[: rules.num_answers]]
-        found.append([_extend(one, score[k], int(token[k]), parent, rules, int(node[k])) for k in best])
+            best = part[np.argsort(-score[part], kind="stable")[: options.num_answers]]
+        found.append([_extend(one, score[k], int(token[k]), parent, options, int(node[k])) for k in best])
     return found
 
 
-def _free(logits: Tensor, live: list[Hypothesis], rules: Rules) -> list[list[Hypothesis]]:
-    if rules.num_answers == 1:
-        token = logits.argmax(-1, keepdim=True)  # the same choice among equals as generate makes
+def _free(logits: Tensor, live: list[Hypothesis], options: DecodingOptions) -> list[list[Hypothesis]]:
+    if options.num_answers == 1:
+        token = logits.argmax(-1, keepdim=True)  # breaks ties as `generate` does
     else:
-        token = logits.topk(rules.num_answers).indices
+        token = logits.topk(options.num_answers).indices
     score = (logits.gather(-1, token) - logits.logsumexp(-1, keepdim=True)).tolist()
     return [
-        [_extend(one, value, next_one, parent, rules) for value, next_one in zip(*row, strict=True)]
+        [_extend(one, value, next_one, parent, options) for value, next_one in zip(*row, strict=True)]
         for parent, (one, row) in enumerate(zip(live, zip(score, token.tolist(), strict=True), strict=True))
     ]
 
 
 def _extend(
-    one: Hypothesis, score: float, token: int, parent: int, rules: Rules, node: int = 0
+    one: Hypothesis, score: float, token: int, parent: int, options: DecodingOptions, node: int = 0
 ) -> Hypothesis:
-    stops = token in rules.stop_ids
-    choice = int(rules.trie.choice[node]) if rules.trie is not None else -1
+    stops = token in options.stop_ids
+    choice = int(options.trie.choice[node]) if options.trie is not None else -1
     tokens = one.tokens if stops else (*one.tokens, token)
     return Hypothesis(one.score + float(score), tokens, stops or choice >= 0, choice, parent, node)
 
@@ -210,13 +212,14 @@ def _select(
     found: list[list[Hypothesis]],
     owner: IntArray,
     done: list[list[Hypothesis]],
-    rules: Rules,
+    options: DecodingOptions,
     *,
     last: bool,
 ) -> tuple[list[Hypothesis], IntArray, IntArray]:
-    """Keep the best ``num_answers`` of each prompt, finished ones among them; fills ``done``.
+    """Keep the best ``num_answers`` finished or partial answers of each prompt; fills ``done``.
 
-    A score never rises with a further token, so what falls behind so many finished answers stays behind.
+    A further token never raises a score, so a partial answer that ranks below ``num_answers`` finished ones
+    can be dropped.
     """
     pool: dict[int, list[Hypothesis]] = {int(prompt): [] for prompt in owner}
     for prompt, continuations in zip(owner.tolist(), found, strict=True):
@@ -224,12 +227,12 @@ def _select(
     chosen: list[Hypothesis] = []
     owners: list[int] = []
     for prompt, candidates in pool.items():
-        ranked = sorted([*done[prompt], *candidates], key=lambda one: -one.score)[: rules.num_answers]
-        cut = last and rules.trie is None
+        ranked = sorted([*done[prompt], *candidates], key=lambda one: -one.score)[: options.num_answers]
+        cut = last and options.trie is None
         done[prompt] = [one for one in ranked if one.finished or cut]
         for one in ranked:
             if not (one.finished or cut):
                 chosen.append(one)
                 owners.append(prompt)
-    asked = np.array([one.tokens[-1] for one in chosen], dtype=np.int64)
-    return chosen, asked, np.array(owners, dtype=np.int64)
+    next_tokens = np.array([one.tokens[-1] for one in chosen], dtype=np.int64)
+    return chosen, next_tokens, np.array(owners, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What answering will cost, before anything is asked."""
+"""Estimate tokens, cost and time without calling the LLM."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import PACKAGES, model_folder, resolve
 
-SAMPLE = 500  # prompts that are counted
-_CHARS_PER_TOKEN = 4  # the usual rule for English
+SAMPLE = 500  # prompts whose tokens are counted
+_CHARS_PER_TOKEN = 4  # the usual approximation for English
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class TokenCounter:
     """Counts the tokens of a prompt.
 
     Args:
-        name: How it counts, for people.
-        count: The count.
+        name: Description of the method, shown in the estimate.
+        count: Function that returns the number of tokens of a prompt.
     """
 
     name: str
@@ -32,7 +32,7 @@ class TokenCounter:
 
 @dataclass(frozen=True)
 class Prices:
-    """What a provider charges, in any currency; one price without the other leaves that side free.
+    """A provider's prices, in any currency; if only one is given, the other counts as 0.
 
     Args:
         prompt: Price of a million prompt tokens.
@@ -52,7 +52,7 @@ class Prices:
                 raise InputError(f"prices.{name} must not be negative", value=price)
 
     def cost(self, prompt_tokens: int, answer_tokens: int) -> float | None:
-        """The cost of some tokens; None without any price."""
+        """Cost of the given numbers of tokens; None without any price."""
         if self.prompt is None and self.answer is None:
             return None
         return (prompt_tokens * (self.prompt or 0.0) + answer_tokens * (self.answer or 0.0)) / 1e6
@@ -63,15 +63,15 @@ NO_PRICES = Prices()
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will need.
+    """Estimated tokens, cost and time of a run.
 
     Args:
-        prompts: How many are to be asked.
-        prompt_tokens: Of all of them.
-        answer_tokens: At most; every answer as long as it may be.
-        method: How the prompt tokens were found.
-        cost: At most, in the currency of the prices; None without prices.
-        seconds: None without a rate.
+        prompts: Number of prompts to send.
+        prompt_tokens: Tokens of all prompts.
+        answer_tokens: Upper bound of the answers' tokens: every answer has the maximum length.
+        method: How the prompt tokens were counted.
+        cost: Upper bound of the cost, in the currency of the prices; None without prices.
+        seconds: Expected duration; None without a rate.
     """
 
     prompts: int
@@ -101,17 +101,17 @@ def estimate(
     prices: Prices = NO_PRICES,
     prompts_per_second: float | None = None,
 ) -> Estimate:
-    """Estimate tokens, cost and time; up to 500 prompts are counted, drawn at random with a fixed seed.
+    """Estimate tokens, cost and time from up to 500 prompts, sampled with a fixed seed.
 
     Args:
-        prompts: All that are to be asked; only those drawn are looked at, so the sequence may be lazy.
-        max_new_tokens: Longest answer.
-        counter: From `token_counter`; without one, four characters make a token.
-        prices: Without any, no cost is estimated.
+        prompts: All prompts to send; only sampled ones are read, so the sequence may be lazy.
+        max_new_tokens: Maximum length of an answer in tokens.
+        counter: Counter from `token_counter`; without one, four characters count as a token.
+        prices: Prices of tokens; without any, no cost is estimated.
         prompts_per_second: Rate of an earlier run.
 
     Raises:
-        InputError: ``max_new_tokens`` is negative, or a rate that is not above 0.
+        InputError: ``max_new_tokens`` is negative, or ``prompts_per_second`` is not above 0.
 
     >>> print(estimate(["abcd" * 10] * 2000, max_new_tokens=24, prices=Prices(1.0, 2.0)))
     2,000 prompts
@@ -125,7 +125,7 @@ def estimate(
         raise InputError("prompts_per_second must be above 0", value=prompts_per_second)
     counter = counter or TokenCounter(f"{_CHARS_PER_TOKEN} characters a token, an estimate", _by_characters)
     total = len(prompts)
-    # At random: at equal steps a view could fall between, as views alternate.
+    # A random sample: views alternate, so equal steps could miss a view.
     rows = random.Random(0).sample(range(total), SAMPLE) if total > SAMPLE else range(total)
     counts = [counter.count(prompts[row]) for row in rows]
     mean = sum(counts) / len(counts) if counts else 0.0
@@ -141,10 +141,13 @@ def estimate(
 
 
 def token_counter(model: str) -> TokenCounter | None:
-    """The model's own tokenizer and chat template, if they are on this machine; nothing is downloaded.
+    """Count with the model's tokenizer and chat template if they are on this machine; downloads nothing.
 
     Args:
         model: Local folder, installed weights package, or the name of a model in the hub's local cache.
+
+    Returns:
+        The counter, or None if the tokenizer is not on this machine or cannot be read.
     """
     package = PACKAGES.get(model)
     here = Path(model).expanduser().exists() or (package is not None and package.find() is not None)
@@ -154,7 +157,7 @@ def token_counter(model: str) -> TokenCounter | None:
 
             folder = model_folder(resolve(model)) if here else model
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception:  # not here, or not to be read: the estimate says that it does without
+    except Exception:  # not here or not readable: `estimate` falls back to characters and says so
         return None
 
     def count(prompt: str) -> int:
@@ -171,7 +174,7 @@ def _by_characters(prompt: str) -> int:
 
 
 def _precision(counts: Sequence[int], mean: float) -> str:
-    """The sample's size and the half width of the mean's 95 % interval."""
+    """Format the sample's size and the half width of the mean's 95 % confidence interval."""
     variance = sum((count - mean) ** 2 for count in counts) / (len(counts) - 1)
     half = 1.96 * math.sqrt(variance / len(counts))
     return f"from {len(counts)} prompts, ± {100 * half / mean if mean else 0:.1f} %"

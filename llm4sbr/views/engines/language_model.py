@@ -1,4 +1,4 @@
-"""A causal language model with its tokenizer and chat frame; inference and tuning share it."""
+"""A causal language model with its tokenizer and chat template, for inference and tuning."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import fingerprint, model_folder, resolve
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-_SLOT = "\u2063user-text\u2063"  # stands for the prompt while the chat template is rendered
+_SLOT = "\u2063user-text\u2063"  # placeholder of the prompt while the chat template is rendered
 
 
 class LanguageModel:
-    """Weights load on first use; until then only their files are hashed.
+    """A causal language model whose weights load on first use; the constructor only hashes their files.
 
     Args:
         name: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name.
         adapter: Folder of a PEFT adapter, merged into the weights.
-        dtype: ``auto`` is bfloat16 where the hardware multiplies it fast (a GPU that supports it, a CPU with
-            AMX), else float32.
-        device: ``auto`` takes a GPU where there is one.
-        device_map: Spread a large model over devices, as transformers does (``auto``, ``balanced``, …);
-            instead of ``device``.
+        dtype: Type of the weights; ``auto`` is bfloat16 if the hardware multiplies it fast (a GPU that
+            supports it, a CPU with AMX), else float32.
+        device: Device of the model; ``auto`` takes a GPU if there is one.
+        device_map: Placement of a large model over several devices, as in transformers (``auto``,
+            ``balanced``, …); replaces ``device``.
 
     Raises:
-        InputError: The model or the adapter is nowhere to be found.
+        InputError: The model or the adapter is not found.
     """
 
     def __init__(
@@ -57,28 +57,28 @@ class LanguageModel:
 
     @property
     def identity(self) -> ModelIdentity:
-        """The base model's."""
+        """Identity of the base model."""
         return self.weights.identity
 
     @cached_property
     def adapter_identity(self) -> ModelIdentity | None:
-        """The adapter's, by content."""
+        """Identity of the adapter, by content; None without one."""
         if self.adapter is None:
             return None
         return ModelIdentity(self.adapter.name, fingerprint(self.adapter))
 
     @property
     def chat_template(self) -> str:
-        """The chat template's text; empty for a model without one."""
+        """Text of the chat template; empty for a model without one."""
         return str(self.tokenizer.chat_template or "")
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Tokens of the chat frame around each prompt as plain text: no control token in it counts."""
+        """Tokenise prompts inside the chat template; control tokens in a prompt are plain text."""
         before, after = self.frame
         return [[*before, *tokens, *after] for tokens in self.plain(prompts)]
 
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of texts, none of them a control token."""
+        """Tokenise texts without control tokens."""
         if not texts:
             return []
         tokens: list[list[int]] = self.tokenizer(
@@ -87,14 +87,14 @@ class LanguageModel:
         return tokens
 
     def check_length(self, tokens: int) -> None:
-        """Refuse what the model cannot read.
+        """Check a number of tokens against the model's context length.
 
         Raises:
-            InputError: So many tokens are more than the model was made for.
+            InputError: The number exceeds the model's context length or sliding window.
         """
         config = self.model.config.get_text_config()
         limits = [getattr(config, "max_position_embeddings", None)]
-        if getattr(config, "use_sliding_window", True):  # the tree's mask is one for all layers
+        if getattr(config, "use_sliding_window", True):  # the tree uses one mask in all layers
             limits.append(getattr(config, "sliding_window", None))
         limit = min((limit for limit in limits if limit), default=None)
         if limit is not None and tokens > limit:
@@ -115,7 +115,7 @@ class LanguageModel:
         )
         if chat.count(_SLOT) != 1:
             raise InputError(
-                "the model's chat template does not show the user's text once", path=self.weights.path
+                "the model's chat template must show the user's text exactly once", path=self.weights.path
             )
         before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in chat.split(_SLOT))
         return before, after
@@ -147,7 +147,7 @@ class LanguageModel:
         with quiet_transformers():
             from transformers import AutoModelForCausalLM
 
-            # sdpa takes a mask of our own, which the tree of prompts needs.
+            # sdpa accepts a custom attention mask, which prefix trees need.
             options = {"dtype": getattr(torch, self.dtype), "attn_implementation": "sdpa"}
             if self.device_map is not None:
                 return self._load(AutoModelForCausalLM, device_map=self.device_map, **options).eval()
@@ -155,18 +155,18 @@ class LanguageModel:
 
     @cached_property
     def model(self) -> Any:
-        """The model, its adapter merged in.
+        """The model with its adapter merged.
 
         Raises:
-            InputError: The adapter fits another model, or the model cannot read a tree of prompts.
+            InputError: The adapter belongs to another model, or the model cannot read a tree of prompts.
         """
         model = self.base_model if self.adapter is None else self._adapted()
         if not reads_trees(model):
             raise InputError(
-                f"{self.identity.name} cannot share the computation of prompts: its layers do not keep to an "
+                f"{self.identity.name} cannot share the computation of prompts: its layers do not follow an "
                 "attention mask",
                 path=self.weights.path,
-                hint="Serve it (vLLM, llama.cpp, `transformers serve`) and give --server.base_url",
+                hint="Serve it (vLLM, llama.cpp, `transformers serve`) and set --server.base_url",
             )
         return model
 
@@ -179,7 +179,7 @@ class LanguageModel:
             raise InputError(
                 f"the adapter cannot be loaded onto {self.identity.name}: {type(error).__name__}: {error}",
                 path=self.adapter,
-                hint="An adapter fits only the model that it was tuned on",
+                hint="An adapter fits only the model that it was tuned for",
             ) from error
 
     def _load(self, auto: Any, **options: Any) -> Any:
@@ -190,15 +190,15 @@ class LanguageModel:
             raise InputError(
                 f"the language model cannot be loaded: {type(error).__name__}: {error}",
                 path=folder,
-                hint="If this folder is in the llm4sbr cache, delete it: it is made again",
+                hint="If this folder is in the llm4sbr cache, delete it: it is created again",
             ) from error
 
 
 @torch.inference_mode()
 def reads_trees(model: Any) -> bool:
-    """Whether a token sees its ancestors alone: a branch beside another gets the logits it gets alone.
+    """Whether the model follows a tree's mask: a branch's logits do not depend on the branch beside it.
 
-    Recurrent and linear-attention layers pass everything on that stands to the left.
+    Recurrent and linear-attention layers carry over every token to the left.
     """
     first, left, right = (model.config.get_text_config().vocab_size // n for n in (2, 3, 5))
     mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=torch.bool, device=model.device)
@@ -208,7 +208,7 @@ def reads_trees(model: Any) -> bool:
             position_ids=torch.tensor([[0, 1, 1]], device=model.device),
             attention_mask=mask[None, None],
         ).logits[0, -1]
-    except (TypeError, ValueError, IndexError, RuntimeError):  # it takes no such mask at all
+    except (TypeError, ValueError, IndexError, RuntimeError):  # the model accepts no such mask
         return False
     alone = model(input_ids=torch.tensor([[first, right]], device=model.device)).logits[0, -1]
     scale = alone.float().abs().max()
@@ -216,7 +216,7 @@ def reads_trees(model: Any) -> bool:
 
 
 def fast_dtype(device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Bfloat16 where it is the faster type; measured on an AMX CPU: 9 prompts/s against 2 in float32."""
+    """Select bfloat16 if it is faster; measured on an AMX CPU: 9 prompts/s against 2 in float32."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False):

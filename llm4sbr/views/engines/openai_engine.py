@@ -1,4 +1,4 @@
-"""An engine for any server that speaks the OpenAI protocol: vLLM, SGLang, llama.cpp, Ollama, a hosted one."""
+"""Engine for any server with the OpenAI protocol: vLLM, SGLang, llama.cpp, Ollama or a hosted service."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from llm4sbr.views.engines.chat import BadAnswer, Chat, Refused, hide_login
 from llm4sbr.views.engines.fleet import Fleet, Member, Unavailable, pause
 from llm4sbr.views.identity import EngineIdentity, ModelIdentity, digest
 
-_MOST_CONNECTIONS = 1000  # that the openai client holds at a time
-_LONGEST_PAUSE = 60.0  # seconds between two tries of one prompt
+_MOST_CONNECTIONS = 1000  # limit of the openai client's connection pool
+_LONGEST_PAUSE = 60.0  # seconds between two attempts at one prompt
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long an engine waits for servers, and how often it tries.
+    """Time-outs and retries of an engine's requests.
 
     Args:
-        retries: Further tries for a prompt that got a time-out, a 5xx, half an answer or none.
-        timeout: Seconds for one request, waiting in the server's queue included.
-        backoff: Seconds before the second try, doubled before each further one: with the default of six
-            retries a prompt is given a minute.
-        max_outage: Seconds to wait for servers that take no request (refused, 429, 502-504).
+        retries: Further attempts at a prompt after a time-out, a 5xx, an incomplete answer or none.
+        timeout: Seconds for one request, including the wait in the server's queue.
+        backoff: Seconds before the second attempt, doubled before each further one; the default of six
+            retries adds up to about a minute per prompt.
+        max_outage: Seconds to wait for servers that accept no request (connection refused, 429, 502-504).
 
     Raises:
-        InputError: A negative number of retries, or seconds that are not above 0.
+        InputError: ``retries`` is negative, or a number of seconds is not above 0.
     """
 
     retries: int = 6
@@ -47,35 +47,36 @@ class RetryPolicy:
             raise InputError("retries must not be negative", value=self.retries)
         for name in ("timeout", "backoff", "max_outage"):
             if not getattr(self, name) > 0:
-                raise InputError(f"{name} is a number of seconds above 0", value=getattr(self, name))
+                raise InputError(f"{name} must be a number of seconds above 0", value=getattr(self, name))
 
 
 _RETRY = RetryPolicy()
 
 
 class OpenAIEngine:
-    """Greedy answers from servers that speak the OpenAI chat protocol, many prompts at a time.
+    """Greedy answers from servers with the OpenAI chat protocol, many prompts at a time.
 
-    Each prompt goes out as one user message and is asked again where no answer, or half of one, comes back.
-    A server that is down for a while is waited for; one that refuses the key, the model or the parameters
-    ends the run with the first request. Prompts are plain content to the protocol, but how a server tokenises
-    a control token inside it is its own affair: `sanitize_title` has defused those in titles.
+    The engine sends each prompt as one user message and retries it after an incomplete or missing answer. It
+    waits for a server that is down for a while. A server that refuses the key, the model or the parameters
+    ends the run with the first request. The protocol treats prompts as plain content, but a server may still
+    parse a control token inside it; `sanitize_title` makes those in titles harmless.
 
-    The key of an answer holds the model's name, the revision, and what is asked of the decoder. The address
-    is not in it: equal servers share a store. Neither are the server's weights, precision and chat template,
-    which it doesn't tell: give another ``revision`` where one of them changes.
+    The key of an answer covers the model's name, the revision and the decoding parameters. It leaves out the
+    address, so equal servers share a store, and the server's weights, precision and chat template, which a
+    server does not report: set another ``revision`` when one of them changes.
 
     Args:
-        model: The model's name as the server calls it.
-        base_url: Address up to and including ``/v1``; several (a list, or separated by commas) share the
-            work, and what one can't answer goes to the others.
-        api_key: Default: ``OPENAI_API_KEY``. Servers of one's own mostly need none.
-        max_new_tokens: An answer is cut there. Reasoning counts: switch it off, or allow for it.
-        concurrency: Requests under way at a time, over all servers; at most 1000.
-        retry: Time-outs, further tries, and how long an outage may last.
-        revision: Any label; answers of different revisions are kept apart.
-        seed: Sent along; greedy decoding should not need it.
-        extra_body: More fields of the request, part of the key. ``None`` leaves a field out: for OpenAI's
+        model: Name of the model on the server.
+        base_url: Address up to and including ``/v1``. Several addresses (a list, or separated by commas)
+            share the work, and a prompt that one server cannot answer goes to another.
+        api_key: API key, by default ``OPENAI_API_KEY``. Self-hosted servers mostly need none.
+        max_new_tokens: Maximum length of an answer in tokens. Reasoning counts: switch it off, or allow for
+            it.
+        concurrency: Number of concurrent requests over all servers; at most 1000.
+        retry: Time-outs, retries and the longest outage.
+        revision: Any label; answers of different revisions have different keys.
+        seed: Seed sent with each request; greedy decoding should not need it.
+        extra_body: Further fields of the request, part of the key. ``None`` removes a field: for OpenAI's
             reasoning models ``{"max_tokens": None, "temperature": None, "max_completion_tokens": 500}``; for
             Qwen3 on vLLM ``{"chat_template_kwargs": {"enable_thinking": False}}``.
 
@@ -105,9 +106,9 @@ class OpenAIEngine:
         self.urls = _split_urls(base_url)
         key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
         if not (key.isascii() and key.isprintable()):
-            raise InputError("the API key holds characters that no request can carry")  # and it isn't shown
-        asked = {"max_tokens": max_new_tokens, "temperature": 0, "seed": seed, **(extra_body or {})}
-        self._body = {name: value for name, value in asked.items() if value is not None}
+            raise InputError("the API key has characters that a request cannot carry")  # never show the key
+        body = {"max_tokens": max_new_tokens, "temperature": 0, "seed": seed, **(extra_body or {})}
+        self._body = {name: value for name, value in body.items() if value is not None}
         self._chat = Chat(model, self._body, retry.timeout, key)
 
     def __repr__(self) -> str:
@@ -115,7 +116,7 @@ class OpenAIEngine:
 
     @property
     def identity(self) -> EngineIdentity:
-        """Model name, revision and the fields of the request; no address and no key."""
+        """Model name, revision and the fields of the request; neither address nor API key."""
         return EngineIdentity(
             model=ModelIdentity(self.model, digest(["openai-chat", self.model]), self.revision),
             decoding={"strategy": "greedy", "request": digest(self._body), **_plain(self._body)},
@@ -124,17 +125,17 @@ class OpenAIEngine:
 
     @property
     def batch_size(self) -> int:
-        """Many rounds of requests, as the last round of a call leaves some connections idle."""
+        """Number of prompts per call: many rounds of requests, as the last round leaves connections idle."""
         return 64 * self.concurrency
 
     def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
-        """Answer every prompt once, yielding what has come in since the last look.
+        """Answer every prompt once, yielding the replies that arrived since the last yield.
 
-        At most four times ``concurrency`` prompts are under way or unread.
+        At most four times ``concurrency`` prompts are in flight or unread.
 
         Raises:
-            InputError: No server is there (any more), or one refuses the key, the model or the parameters;
-                raised after what was answered so far.
+            InputError: No server is reachable, or one refuses the key, the model or the parameters; the
+                earlier replies are yielded first.
         """
 
         async def work(put: Callable[[Reply], None], room: asyncio.Semaphore) -> None:
@@ -152,7 +153,7 @@ class OpenAIEngine:
                 await room.acquire()
                 if (item := next(waiting, None)) is None:
                     return
-                put(Reply(item[0], await self._ask(fleet, item[1])))
+                put(Reply(item[0], await self._query(fleet, item[1])))
                 fleet.check_failures()
 
         async with AsyncExitStack() as clients:
@@ -165,17 +166,17 @@ class OpenAIEngine:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.concurrency, len(prompts))):
                         group.create_task(worker())
-            except ExceptionGroup as errors:  # the first of them has cancelled the others
+            except ExceptionGroup as errors:  # the first error cancels the other workers
                 raise errors.exceptions[0] from None
 
-    async def _ask(self, fleet: Fleet, prompt: str) -> Answer | Failure:
+    async def _query(self, fleet: Fleet, prompt: str) -> Answer | Failure:
         tries, member = 0, None
         while True:
             member = await fleet.take(avoid=member)
             try:
-                answer = await self._chat.ask(member, prompt)
+                answer = await self._chat.query(member, prompt)
             except Unavailable as trouble:
-                fleet.rest(member, trouble)  # costs the prompt no try: the outage ends, or the run does
+                fleet.rest(member, trouble)  # no attempt of the prompt is used: `max_outage` limits the wait
                 continue
             except Refused as trouble:
                 fleet.reached(member)

@@ -1,4 +1,4 @@
-"""A trie over the tokens of the catalogue's titles: decoding that walks it cannot leave the catalogue."""
+"""A trie over the tokens of the catalogue's titles, which constrains decoding to the catalogue."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ IntArray = npt.NDArray[np.int64]
 
 
 class TitleTrie:
-    """Every choice as a path of tokens from node 0, cut where only one choice is left.
+    """Every choice as a path of tokens from node 0, cut at the first node with only one choice left.
 
-    Below that point each next token is certain, so its probability among the allowed ones is 1 and nothing is
-    left to decode: a title of twenty tokens is usually told from twelve thousand others by six.
+    Below that node each next token is determined, so its probability among the allowed tokens is 1 and
+    decoding can stop: six tokens usually distinguish a title of twenty tokens from twelve thousand others.
 
     Args:
-        choices: Token ids of each choice; the first of equal ones stands for all (a tokenizer may forget
-            case).
-        stop: The token that ends an answer; it tells a choice from a longer one that begins with it.
+        choices: Token ids of each choice; of equal choices the first is kept (a tokenizer may ignore case).
+        stop: Token that ends an answer; it distinguishes a choice from a longer one with the same beginning.
 
     Shapes:
         - start: ``(N + 1,)``; children of node ``a`` are at ``start[a]:start[a + 1]``
         - token, node: ``(N - 1,)``, a child's token and its node
-        - choice: ``(N,)``, the choice that is left at a node, or -1 where there are several
+        - choice: ``(N,)``, the only choice left at a node, or -1 if there are several
     """
 
     def __init__(self, choices: Sequence[Sequence[int]], stop: int) -> None:
         paths = [[*choice, stop] for choice in choices]
-        order = sorted(range(len(paths)), key=paths.__getitem__)  # equal ones in the order they came
+        order = sorted(range(len(paths)), key=paths.__getitem__)  # stable: equal ones keep their order
         order = [at for k, at in enumerate(order) if k == 0 or paths[at] != paths[order[k - 1]]]
-        # Breadth first, so that a node's children lie side by side: (first, last) in `order`, depth.
+        # Breadth first, so that a node's children are adjacent: (first, last) in `order`, depth.
         spans = [(0, len(order), 0)]
         self.choice: IntArray
         start, token, choice = [0], [], []
-        for first, last, depth in spans:  # grows while it is walked
+        for first, last, depth in spans:  # the loop appends to the list
             choice.append(order[first] if last - first == 1 else -1)
             if last - first > 1:
                 begin = first
@@ -54,10 +53,10 @@ class TitleTrie:
         return len(self.choice)
 
     def walk(self, path: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The beginning of a choice's tokens that only this choice has, and the node that each is chosen at.
+        """Return the shortest unique prefix of a choice and the node at which each of its tokens is chosen.
 
         Args:
-            path: All tokens of the choice, the stop token included.
+            path: All tokens of the choice, including the stop token.
         """
         node = 0
         tokens: list[int] = []
@@ -72,10 +71,10 @@ class TitleTrie:
         return tokens, nodes
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """All children of some nodes, one after the other.
+        """Return the children of all given nodes, concatenated.
 
         Returns:
-            For each child: which of ``nodes`` it belongs to (a place, not a node), its token, its node.
+            For each child: its parent's index in ``nodes`` (not the node itself), its token, its node.
 
         Shapes:
             - nodes: ``(m,)``; output: three of ``(c,)``

@@ -1,4 +1,4 @@
-"""The in-process engine: prompts that begin alike share their computation, with transformers."""
+"""In-process engine on transformers: prompts with a common prefix share its computation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines import Answer, Choice, Reply
-from llm4sbr.views.engines.decoding import Hypothesis, Root, Rules, decode_trees, read_root
+from llm4sbr.views.engines.decoding import DecodingOptions, Hypothesis, Root, decode_trees, read_root
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel
 from llm4sbr.views.engines.prefix_tree import PrefixTree, grow_trees, shared_beginning
 from llm4sbr.views.engines.title_trie import TitleTrie
@@ -18,27 +18,27 @@ from llm4sbr.views.identity import EngineIdentity, digest
 
 
 class TransformersEngine:
-    """Greedy or beam answers from a causal language model.
+    """Greedy or beam-search answers from a causal language model.
 
-    Prompts of one call that begin alike are computed as one tree (`prefix_tree`), and what all of them begin
-    with is computed once. In float32 an answer equals the one-by-one greedy answer up to ties within
-    rounding; in bfloat16 two tokens of nearly equal score may swap with the company a prompt is in.
+    Prompts of one call that share a prefix form one tree (`prefix_tree`), and the prefix common to all of
+    them is computed once. In float32 an answer equals the one-by-one greedy answer up to ties within
+    rounding; in bfloat16 two tokens of nearly equal score may swap depending on the batch's other prompts.
 
     Args:
         model: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name.
-        adapter: Folder of a PEFT adapter for it, as `llm4sbr tune-llm` writes.
-        max_new_tokens: A free answer is cut there.
-        choices: The only answers allowed, such as the catalogue's titles; None decodes freely.
-        num_answers: Answers a prompt, by beam search; 1 is greedy.
-        batch_size: Prompts that one call takes well; more are shared and sorted better.
-        batch_tokens: Prompt tokens of one forward pass; by default what fits the device's memory.
-        dtype: See `LanguageModel`. It decides answers, so it is part of their key: name it to share a store
-            between machines of both kinds.
-        device: ``auto`` takes a GPU where there is one.
-        device_map: Spread a large model over devices, as transformers does; instead of ``device``.
+        adapter: Folder of a PEFT adapter for the model, as `llm4sbr tune-llm` writes.
+        max_new_tokens: Maximum length of a free answer in tokens.
+        choices: Allowed answers, such as the catalogue's titles; None decodes freely.
+        num_answers: Number of answers per prompt, found by beam search; 1 decodes greedily.
+        batch_size: Recommended number of prompts per call; more prompts share more computation.
+        batch_tokens: Prompt tokens of one forward pass; by default as many as fit the device's memory.
+        dtype: Type of the weights, see `LanguageModel`. It can change answers, so it is part of their key:
+            set it explicitly to share a store between machines with and without fast bfloat16.
+        device: Device of the model; ``auto`` takes a GPU if there is one.
+        device_map: Placement of a large model over several devices, as in transformers; replaces ``device``.
 
     Raises:
-        InputError: The model is nowhere to be found, or an argument is out of range.
+        InputError: The model is not found, or an argument is out of range.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class TransformersEngine:
 
     @property
     def batch_size(self) -> int:
-        """Prompts that one call takes well."""
+        """Recommended number of prompts per call."""
         return self._batch_size
 
     @cached_property
     def identity(self) -> EngineIdentity:
-        """Weights, chat template and decoding."""
+        """Identity of the weights, the chat template and the decoding."""
         decoding: dict[str, str | int | float | bool] = {
             "strategy": "greedy" if self.num_answers == 1 else "beams",
             "dtype": self.lm.dtype,
@@ -85,10 +85,10 @@ class TransformersEngine:
         return EngineIdentity(self.lm.identity, decoding, self.lm.chat_template, self.lm.adapter_identity)
 
     def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
-        """Answer every prompt, a forward pass's worth at a time, the longest first.
+        """Answer every prompt, one forward pass's batch at a time, longest trees first.
 
         Raises:
-            InputError: A prompt is longer than the model reads.
+            InputError: A prompt exceeds the model's context length.
         """
         if not prompts:
             return
@@ -99,16 +99,16 @@ class TransformersEngine:
         lengths = [len(one) for one in tokens]
         trees = sorted(grow_trees(tokens, skip=shared), key=lambda tree: -len(tree.tokens))
         if root is not None:
-            trees[0].new[0] += root.length  # computed once, so one prompt bears it
+            trees[0].new[0] += root.length  # computed once: count it for one prompt
         while trees:
-            rows = max(1, self._tokens_per_pass // max(1, len(trees[0].tokens) + len(trees[0].asked)))
+            rows = max(1, self._tokens_per_pass // max(1, len(trees[0].tokens) + len(trees[0].last)))
             yield self._answer(trees[:rows], lengths, root)
             del trees[:rows]
 
     def _answer(self, trees: list[PrefixTree], lengths: list[int], root: Root | None) -> list[Reply]:
         try:
-            found = decode_trees(self.lm.model, trees, self._rules, root)
-        except torch.OutOfMemoryError:  # of a GPU; a smaller pass gives the same answers
+            found = decode_trees(self.lm.model, trees, self._decoding, root)
+        except torch.OutOfMemoryError:  # on a GPU; a smaller pass gives the same answers
             if len(trees) == 1:
                 raise
             torch.cuda.empty_cache()
@@ -139,22 +139,22 @@ class TransformersEngine:
         return str(self.lm.tokenizer.decode(one.tokens, skip_special_tokens=True)).strip()
 
     @cached_property
-    def _rules(self) -> Rules:
+    def _decoding(self) -> DecodingOptions:
         trie = None
         if self.choices is not None:
             trie = TitleTrie(self.lm.plain(self.choices), self.lm.end_id)
-        return Rules(self.max_new_tokens, self.lm.stop_ids, self.num_answers, trie)
+        return DecodingOptions(self.max_new_tokens, self.lm.stop_ids, self.num_answers, trie)
 
     @cached_property
     def _tokens_per_pass(self) -> int:
         if self._batch_tokens is not None:
             return self._batch_tokens
         if self.lm.model.device.type != "cuda":
-            return 2048  # fills one CPU's matrix units; more only waits longer for the first answer
+            return 2048  # saturates a CPU's matrix units; a larger pass only delays the first answer
         config = self.lm.model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # Keys and values once more while the cache grows, answers, and the activations of one layer.
+        # The cache is copied while it grows; add the answers and the activations of one layer.
         per_token = 6 * heads * size * config.num_hidden_layers * 4 + 32 * config.hidden_size
         free, _ = torch.cuda.mem_get_info(self.lm.model.device)
         return max(2048, min(1 << 17, int(0.5 * free) // int(per_token)))

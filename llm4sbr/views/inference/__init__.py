@@ -1,1 +1,1 @@
-"""Stage 1 at work: which sessions are asked about, by whom, and what is written when."""
+"""Stage 1 inference: selection of sessions, queries to the LLM, and storage of answers and views."""

@@ -1,4 +1,4 @@
-"""Stage 1 under Lightning's `Trainer.predict`: one process or many, on one machine or several."""
+"""Stage 1 on Lightning's `Trainer.predict`: one process or many, on one machine or several."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from llm4sbr.views.quiet import quiet_lightning
 
 
 class ViewInference(LightningModule):
-    """Asks the engine about a chunk of sessions; a `ViewWriter` pulls the answers and writes them.
+    """Queries the engine about a chunk of sessions; a `ViewWriter` pulls the answers and writes them.
 
     Args:
-        prepare: Gives the run that this process takes part in. It is called when every process has come to
-            `setup`, and so after the first has made the store, wherever and whenever they were started.
+        prepare: Function that creates this process's `Run`. It is called once every process has reached
+            `setup`, and therefore after the first process has created the store.
     """
 
     def __init__(self, prepare: Callable[[], Run]) -> None:
@@ -29,27 +29,27 @@ class ViewInference(LightningModule):
         self.run: Run | None = None
 
     def setup(self, stage: str) -> None:
-        """Lightning has the processes wait for each other before it calls this."""
+        """Create the run; Lightning synchronises the processes before it calls this method."""
         self.run = self._prepare()
 
     def predict_step(self, batch: list[bytes], batch_idx: int) -> Iterator[Batch]:
-        """Answers as they come; nothing is asked until they are pulled."""
+        """Yield answers as they arrive; the engine is queried only when they are pulled."""
         assert self.run is not None
-        return self.run.ask(batch)
+        return self.run.query(batch)
 
 
 class Chunks(IterableDataset[list[bytes]]):
-    """Every ``world``-th chunk of sessions, until a stop is asked for.
+    """Every ``world``-th chunk of sessions, until a stop is requested.
 
-    The chunks follow from the choice of sessions alone, not from what is answered already: processes that
-    look at the store at different times still never ask about the same session.
+    The chunks depend on the selection of sessions alone, not on the stored answers: processes that read the
+    store at different times still never query the same session.
 
     Args:
-        keys: The chosen sessions.
-        size: Sessions per chunk.
-        stop: Looked at before each chunk.
-        rank: Of this process.
-        world: How many processes there are.
+        keys: Keys of the selected sessions.
+        size: Number of sessions per chunk.
+        stop: Stop request, checked before each chunk.
+        rank: Rank of this process.
+        world: Number of processes.
     """
 
     def __init__(
@@ -64,25 +64,25 @@ class Chunks(IterableDataset[list[bytes]]):
             yield list(self.keys[begin : begin + self.size])
 
     def loader(self) -> DataLoader[list[bytes]]:
-        """One chunk at a time, in this process."""
+        """Create a loader of one chunk at a time, in this process."""
         return DataLoader(self, batch_size=None)
 
 
 def inference_trainer(
     accelerator: str = "cpu", devices: int | str = 1, num_nodes: int = 1, strategy: str = "auto"
 ) -> Trainer:
-    """A trainer that only predicts: no logger, no checkpoints, no bar of its own.
+    """Create a trainer for prediction only: no logger, no checkpoints, no progress bar.
 
     Args:
-        accelerator: As Lightning names it.
-        devices: Processes on each machine.
-        num_nodes: Machines; they share the store's folder.
-        strategy: ``auto`` or any of Lightning's that runs one process per device.
+        accelerator: Lightning's name of the accelerator.
+        devices: Number of processes on each machine.
+        num_nodes: Number of machines; they share the store's folder.
+        strategy: ``auto``, or any strategy of Lightning that runs one process per device.
     """
     several = num_nodes > 1 or devices not in (1, "1")
     chosen: Any = strategy
     if several and strategy in ("auto", "ddp"):
-        chosen = DDPStrategy(timeout=timedelta(days=7))  # ranks wait for the slowest, and chunks differ
+        chosen = DDPStrategy(timeout=timedelta(days=7))  # ranks wait for the slowest one
     with quiet_lightning():
         return Trainer(
             accelerator=accelerator,

@@ -1,4 +1,4 @@
-"""Options of ``llm4sbr views infer`` that belong together: frozen groups, as the command line shows them."""
+"""Option groups of ``llm4sbr views infer``: frozen data classes, as the command line shows them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Localisation:
 
     Args:
         encoder: Text encoder: a folder, an installed weights package, or a hub name.
-        r: Titles per view; 0 keeps the answer's own embedding.
+        r: Number of titles per view; 0 keeps the embedding of the answer itself.
 
     Raises:
         InputError: ``r`` is negative.
@@ -38,7 +38,7 @@ class Localisation:
             raise InputError("localise.r must not be negative", value=self.r)
 
     def text_encoder(self, device: str) -> SentenceEncoder:
-        """The encoder, on a device."""
+        """Create the encoder on a device."""
         return SentenceEncoder(self.encoder, device=device)
 
 
@@ -48,13 +48,15 @@ class LocalModel:
 
     Args:
         adapter: Folder of a PEFT adapter, as `llm4sbr tune-llm` writes.
-        max_new_tokens: A free answer is cut there.
-        num_answers: Answers a prompt, by beam search; a view is then a mixture of them. 1 is greedy.
-        dtype: auto is bfloat16 on a GPU or a CPU with AMX, else float32; it is part of the answers' key.
-        device: auto takes a GPU where there is one.
-        device_map: Spread a large model over devices as transformers does; instead of device.
-        batch_size: Prompts that the engine is given at a time.
-        batch_tokens: Prompt tokens of one forward pass; by default what fits the device's memory.
+        max_new_tokens: Maximum length of a free answer in tokens.
+        num_answers: Number of answers per prompt, found by beam search; a view is then a mixture of them.
+            1 decodes greedily.
+        dtype: Type of the weights: auto is bfloat16 on a GPU or a CPU with AMX, else float32. It is part of
+            the answers' key.
+        device: Device of the model; auto takes a GPU if there is one.
+        device_map: Placement of a large model over several devices, as in transformers; replaces device.
+        batch_size: Number of prompts per call of the engine.
+        batch_tokens: Prompt tokens of one forward pass; by default as many as fit the device's memory.
 
     Raises:
         InputError: A number is below 1.
@@ -73,7 +75,7 @@ class LocalModel:
         _at_least_one("local", self, "max_new_tokens", "num_answers", "batch_size", "batch_tokens")
 
     def engine(self, model: str, choices: Sequence[str] | None) -> Engine:
-        """The engine; ``choices`` are the only answers allowed, None allows any."""
+        """Create the engine; ``choices`` are the allowed answers, None allows any."""
         from llm4sbr.views.engines.transformers_engine import TransformersEngine
 
         return TransformersEngine(
@@ -92,18 +94,18 @@ class LocalModel:
 
 @dataclass(frozen=True)
 class Server:
-    """Servers that speak the OpenAI protocol; where an address is given, they are asked.
+    """Servers with the OpenAI protocol, used instead of a local model if an address is given.
 
-    The key is read from OPENAI_API_KEY.
+    The API key is read from OPENAI_API_KEY.
 
     Args:
         base_url: Address up to and including /v1; several, separated by commas, share the work.
-        max_new_tokens: An answer is cut there.
-        concurrency: Requests under way at a time.
+        max_new_tokens: Maximum length of an answer in tokens.
+        concurrency: Number of concurrent requests.
         timeout: Seconds for one request.
-        retries: Further tries of a prompt that got no answer or half of one.
+        retries: Further attempts at a prompt after an incomplete or missing answer.
         revision: Any label; change it when the server's weights or chat template change.
-        extra_body: More fields of each request.
+        extra_body: Further fields of each request.
 
     Raises:
         InputError: A number is out of range.
@@ -122,16 +124,16 @@ class Server:
         RetryPolicy(self.retries, self.timeout)  # refuses what is out of range
 
     def engine(self, model: str, choices: Sequence[str] | None) -> Engine:
-        """The engine.
+        """Create the engine.
 
         Raises:
-            InputError: Answers are to be held to the catalogue: the protocol has no such request.
+            InputError: ``choices`` are given: the protocol cannot constrain answers to the catalogue.
         """
         assert self.base_url is not None
         if choices is not None:
             raise InputError(
-                "answers from a server cannot be held to the catalogue",
-                hint="Leave out --answers catalogue: localisation grounds free answers",
+                "answers from a server cannot be constrained to the catalogue",
+                hint="Leave out --answers catalogue: localisation grounds free answers in the catalogue",
             )
         return OpenAIEngine(
             model,
@@ -146,13 +148,13 @@ class Server:
 
 @dataclass(frozen=True)
 class Processes:
-    """Several processes, on one machine or more, started by Lightning.
+    """Several processes, on one or more machines, started by Lightning.
 
     Args:
-        devices: Processes on each machine: one for each GPU, or so many on the CPU.
-        num_nodes: Machines; they share the store's folder.
-        strategy: Of Lightning's; auto is ddp where there are several processes.
-        progress: The first process shows a bar.
+        devices: Number of processes on each machine: one per GPU, or any number on the CPU.
+        num_nodes: Number of machines; they share the store's folder.
+        strategy: Strategy of Lightning; auto is ddp for several processes.
+        progress: Whether the first process shows a progress bar.
 
     Raises:
         InputError: A number is below 1.
@@ -167,7 +169,7 @@ class Processes:
         _at_least_one("processes", self, "devices", "num_nodes")
 
     def trainer(self, device: str) -> Trainer:
-        """The trainer whose `predict` asks; ``device`` is the model's."""
+        """Create the trainer whose `predict` runs the queries; ``device`` is the model's device."""
         accelerator = "cpu" if device == "cpu" else "auto"
         return inference_trainer(accelerator, self.devices, self.num_nodes, self.strategy)
 
@@ -176,4 +178,4 @@ def _at_least_one(group: str, options: object, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise InputError(f"{group}.{name} is at least 1", value=value)
+            raise InputError(f"{group}.{name} must be at least 1", value=value)

@@ -1,4 +1,4 @@
-"""Stage 1 from end to end: sessions to prompts to answers to localised views, in batches, resumable."""
+"""Stage 1 from end to end: sessions, prompts, answers and localised views, in batches, resumable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llm4sbr.views.inference.worker import Run, title_embeddings
 from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions
 from llm4sbr.views.quiet import quiet_lightning
 from llm4sbr.views.store import ViewStore
-from llm4sbr.views.store.merge import absorb_shards, shard_of
+from llm4sbr.views.store.merge import merge_shards, shard_of
 from llm4sbr.views.store.reading import StoreReader
 from llm4sbr.views.store.spec import ViewSource, ViewSpec
 from llm4sbr.views.tables import LONG_TERM, SHORT_TERM
@@ -39,29 +39,30 @@ def infer_views(
     progress: bool = True,
     trainer: Trainer | None = None,
 ) -> ViewSummary:
-    """Infer, localise and store the views of a data module's sessions; what is stored is not done again.
+    """Infer, localise and store the views of a data module's sessions, except those already stored.
 
-    Every batch of answers is on disk before the next is asked. After a crash or a signal the same call goes
-    on where it stopped. The first SIGINT or SIGTERM ends it after the batch.
+    Every batch of answers is on disk before the next one is requested. After a crash or a signal the same
+    call continues where it stopped. The first SIGINT or SIGTERM ends it after the batch.
 
     Args:
-        source: The data module.
-        store: Where answers and views go.
-        encoder: Embeds answers and titles.
-        engine: Answers prompts; not needed for ``titles``.
-        view_source: ``titles`` asks nobody and only embeds the titles.
-        prompts: The questions, one per view, and what they show of a session.
-        r: Titles per view; 0 keeps the answer's own embedding.
-        sessions: Which sessions may be asked about; all by default.
-        progress: Show a bar.
-        trainer: Runs `Trainer.predict`; one process on this machine by default. With several, each process
-            calls this function and writes a shard of its own, and the first takes the shards in at the end.
+        source: Data module with the sessions.
+        store: Store of answers and views.
+        encoder: Encoder of answers and titles.
+        engine: Engine that answers prompts; not needed for ``titles``.
+        view_source: Source of the views; ``titles`` needs no LLM and only embeds the titles.
+        prompts: View templates, and how prompts show a session.
+        r: Number of titles per view; 0 keeps the embedding of the answer itself.
+        sessions: Sessions to query the LLM about; all by default.
+        progress: Whether to show a progress bar.
+        trainer: Trainer whose `predict` runs the queries; one process on this machine by default. With
+            several, each process calls this function and writes its own shard, and the first process merges
+            the shards at the end.
 
     Returns:
-        What was done: by all processes on the first, without counts of tokens on the others.
+        Summary of the run: over all processes on the first one, without token counts on the others.
 
     Raises:
-        InputError: An argument is out of range, or the engine gives the wrong number of answers.
+        InputError: An argument is out of range, or the engine returns the wrong number of answers.
         StoreError: Another process writes to the store, the disk is full, or the store is damaged.
     """
     if view_source == "titles":
@@ -73,19 +74,19 @@ def infer_views(
     if trainer.global_rank:
         return _assist(plan, store, encoder, engine, trainer)
     store.lock()
-    absorb_shards(store)  # what a killed run left
+    merge_shards(store)  # shards of a killed run
     run = Run(store, store, plan, encoder, engine)
     summary = ViewSummary(
         plan.spec.fingerprint, "llm", sessions=len(plan.sessions), selected=len(plan.chosen)
     )
     summary.reused = sum(map(run.answers_in_store, plan.chosen))
-    run.localise(list(plan.sessions))  # what a killed run asked but could not localise
+    run.localise(list(plan.sessions))  # answers that a killed run could not localise
     began = time.time()
     missing = len(plan.spec.views) * len(plan.chosen) - summary.reused if progress else 0
     summary.interrupted = _predict(lambda: run, plan, engine, trainer, missing)
     if trainer.world_size > 1:
-        trainer.strategy.barrier("shards")  # of `_assist`: every shard is closed
-        absorb_shards(store)
+        trainer.strategy.barrier("shards")  # also in `_assist`: every shard is now closed
+        merge_shards(store)
     _conclude(summary, store, plan, began)
     summary.coverage = plan.coverage(store.localised_keys(plan.spec))
     return summary
@@ -94,24 +95,25 @@ def infer_views(
 def _assist(
     plan: ViewPlan, store: ViewStore, encoder: TextEncoder, engine: Engine, trainer: Trainer
 ) -> ViewSummary:
-    """The part of any process but the first: read the store, write a shard."""
+    """Run any process but the first: read the store, write a shard."""
     with ViewStore(shard_of(store.path, trainer.global_rank)) as shard:
-        # Later, in `setup`: by then the first process has made the store and taken in what a killed run left.
+        # `setup` creates the Run: by then the first process has created the store and merged old shards.
         _predict(lambda: Run(StoreReader(store.path), shard, plan, encoder, engine), plan, engine, trainer)
-    trainer.strategy.barrier("shards")  # closed, so that the first may take them in
-    # Not `interrupted`: Lightning kills the first process where another ends with a status that is not 0.
+    trainer.strategy.barrier("shards")  # the shard is closed, so the first process can merge it
+    # Not `interrupted`: Lightning kills the first process if another one ends with a non-zero status.
     return ViewSummary(plan.spec.fingerprint, "llm", len(plan.sessions), len(plan.chosen))
 
 
 def _predict(
     prepare: Callable[[], Run], plan: ViewPlan, engine: Engine, trainer: Trainer, shown: int = 0
 ) -> bool:
-    """Ask about this process's share of the sessions, and show a bar where so many answers are missing.
+    """Query this process's share of the sessions, with a progress bar of ``shown`` missing answers.
 
-    Returns whether a signal ended it early.
+    Returns:
+        Whether a signal ended the run early.
     """
     world = trainer.world_size
-    with StopRequest() as stop, Meter("asking the LLM", shown // world, shown=shown > 0) as meter:
+    with StopRequest() as stop, Meter("querying the LLM", shown // world, shown=shown > 0) as meter:
         size = max(1, engine.batch_size // len(plan.spec.views))
         chunks = Chunks(plan.chosen, size, stop, trainer.global_rank, world)
         writer = ViewWriter(meter, stop)
@@ -125,7 +127,7 @@ def _predict(
 
 
 def _conclude(summary: ViewSummary, store: ViewStore, plan: ViewPlan, began: float) -> None:
-    """Fill in what the store knows now, over all processes."""
+    """Complete the summary from the store, over all processes."""
     summary.usage = Usage.of(record for record in store.runs(plan.spec) if record.started >= began)
     titles, selected = normal_titles(plan.catalogue, plan.spec.answers[0].max_title_chars), set(plan.chosen)
     for one in plan.spec.answers:
@@ -137,7 +139,7 @@ def _conclude(summary: ViewSummary, store: ViewStore, plan: ViewPlan, began: flo
 def _title_views(
     source: ExampleSource, store: ViewStore, encoder: TextEncoder, sessions: Selection
 ) -> ViewSummary:
-    """The baseline: the table of title embeddings is all that `TitleViews` needs."""
+    """Store the baseline's views: `TitleViews` needs only the table of title embeddings."""
     catalogue = source.catalogue
     spec = ViewSpec("titles", (LONG_TERM, SHORT_TERM), (), encoder.identity, catalogue.fingerprint, 0)
     store.lock()

@@ -1,4 +1,4 @@
-"""Which sessions a run of stage 1 is about, and what is left to ask about them."""
+"""Selection of the sessions of a run of stage 1, and the prompts that are still to be answered."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from llm4sbr.views.store.spec import AnswerSpec, ViewSpec
 
 @dataclass(frozen=True)
 class Selection:
-    """Which sessions a run may ask about.
+    """Selection of the sessions that a run queries the LLM about.
 
     Args:
-        splits: Whose sessions.
-        limit: At most this many distinct sessions, those already stored included. The order is random by
+        splits: Splits whose sessions are selected.
+        limit: Maximum number of distinct sessions, including those already stored. The order is random by
             content and seed, so a larger limit extends a smaller one, evenly over the splits; the prefixes of
-            one session stand together in it.
-        only: Keys of the only sessions that may be asked about; all by default.
-        seed: Seed of the order.
+            one session are adjacent in it.
+        only: Keys of the only sessions to select; None selects all.
+        seed: Seed of the shuffle.
 
     Raises:
-        InputError: The limit is negative, or a split is none of the four.
+        InputError: The limit is negative, or a split is unknown.
     """
 
     splits: tuple[Split, ...] = SPLITS
@@ -40,12 +40,12 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 0:
-            raise InputError("a limit of sessions is not negative", value=self.limit)
+            raise InputError("the limit of sessions must not be negative", value=self.limit)
         if unknown := set(self.splits) - set(SPLITS):
             raise InputError(f"the splits are {', '.join(SPLITS)}", value=", ".join(sorted(unknown)))
 
     def choose(self, sessions: Mapping[bytes, Prefix]) -> list[bytes]:
-        """The keys of those that may be asked about, in the order of asking."""
+        """Return the keys of the selected sessions, in query order."""
         wanted = sessions
         if self.only is not None:
             wanted = {key: sessions[key] for key in self.only if key in sessions}
@@ -56,26 +56,26 @@ ALL_SESSIONS = Selection()
 
 
 class ViewPlan(NamedTuple):
-    """What a run makes, and of which sessions."""
+    """Specification of a run's views, and its sessions."""
 
     spec: ViewSpec
     catalogue: Catalogue
-    keys: dict[Split, list[bytes]]  # of every example, in example order
+    keys: dict[Split, list[bytes]]  # session key of every example, in example order
     sessions: dict[bytes, Prefix]  # every distinct session of the splits
-    chosen: list[bytes]  # those that may be asked about, in the order of asking
+    chosen: list[bytes]  # keys of the selected sessions, in query order
 
     def prompt(self, answer_spec: AnswerSpec, key: bytes) -> str:
-        """What one view asks of one session."""
+        """Return the prompt of one view for one session."""
         return answer_spec.prompt(self.sessions[key], self.catalogue)
 
     def coverage(self, known: Collection[bytes]) -> dict[Split, float]:
-        """Share of each split's examples whose session is among some keys."""
+        """Share of each split's examples whose session is among the given keys."""
         return {
             split: sum(key in known for key in part) / len(part) for split, part in self.keys.items() if part
         }
 
     def pending(self, store: StoreReader | None) -> list[str]:
-        """The distinct prompts of chosen sessions that no answer in the store belongs to."""
+        """Return the distinct prompts of chosen sessions that have no answer in the store."""
         prompts: dict[str, None] = {}
         for spec in self.spec.answers:
             done = {key for key, _ in store.answers(spec)} if store else set()
@@ -92,7 +92,7 @@ def plan_views(
     r: int = 5,
     sessions: Selection = ALL_SESSIONS,
 ) -> ViewPlan:
-    """Choose the sessions and name what makes their views; the arguments are those of `infer_views`.
+    """Select the sessions and specify their views; the arguments are those of `infer_views`.
 
     Raises:
         InputError: ``r`` is negative.

@@ -1,4 +1,4 @@
-"""A long run's manners: how far it is, and a clean stop when asked."""
+"""Progress display and graceful shutdown of a long run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from types import FrameType, TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_LINE_EVERY = 30.0  # seconds between lines where no bar can be drawn
+_LINE_EVERY = 30.0  # seconds between lines if the output is not a terminal
 
 
 class Meter:
-    """A bar with rate and time left on a terminal, a line every half minute elsewhere, or nothing.
+    """A progress bar with rate and time left on a terminal; elsewhere a line every half minute.
 
     Args:
-        what: What is counted.
-        total: How many there are.
-        shown: False keeps quiet.
+        what: Description of the work, shown before the counts.
+        total: Number of steps.
+        shown: Whether to show progress at all.
     """
 
     def __init__(self, what: str, total: int, *, shown: bool = True) -> None:
@@ -48,11 +48,11 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the meter was made."""
+        """Seconds since the meter was created."""
         return time.monotonic() - self._start
 
     def advance(self, count: int) -> None:
-        """Count further."""
+        """Advance by a number of steps."""
         self.done += count
         rate = self.done / max(self.seconds, 1e-9)
         self._bar.update(self._task, advance=count, rate=f"{rate:.1f}/s")
@@ -68,13 +68,13 @@ class Meter:
 class StopRequest:
     """Turns the first SIGINT or SIGTERM into a request to stop after the batch; a second one acts at once.
 
-    Only the main thread may handle signals; elsewhere this does nothing.
+    Only the main thread can handle signals; in other threads this class does nothing.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
         self._parent: int | None = None
-        self._tell_helpers: Callable[[int], None] | None = None
+        self._signal_helpers: Callable[[int], None] | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -90,39 +90,39 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether to stop; a helper stops, too, where the process that started it is gone."""
-        return self._asked or (self._parent is not None and self._parent != os.getppid())
+        """Whether to stop; a helper process also stops when the process that started it is gone."""
+        return self._requested or (self._parent is not None and self._parent != os.getppid())
 
-    def take_over(self, tell_helpers: Callable[[int], None] | None, *, helper: bool) -> None:
-        """Handle signals in place of Lightning, in a run of one process or several.
+    def take_over(self, signal_helpers: Callable[[int], None] | None, *, helper: bool) -> None:
+        """Replace Lightning's signal handlers, in a run of one process or several.
 
-        Lightning's handler has the processes talk to each other from wherever they are, and waits for ever
-        for one that is done with its share.
+        Lightning's handler synchronises the processes at an arbitrary point of their work, and waits forever
+        for a process that has finished its share.
 
         Args:
-            tell_helpers: Sends a signal to the processes that this one started.
-            helper: This is not the first process. It is told to stop by the first, and by the terminal
-                besides: a second signal changes nothing for it.
+            signal_helpers: Function that sends a signal to the processes that this one started.
+            helper: Whether this is not the first process. A helper receives signals from the first process
+                and also from the terminal, so it ignores the second one.
         """
         for number in self._before:
             signal.signal(number, self._handle)
-        self._tell_helpers = tell_helpers
+        self._signal_helpers = signal_helpers
         self._parent = os.getppid() if helper else None
-        if self._asked and tell_helpers is not None:
-            tell_helpers(signal.SIGTERM)
+        if self._requested and signal_helpers is not None:
+            signal_helpers(signal.SIGTERM)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if self._requested:
             if self._parent is None:
                 self._restore()
                 os.kill(os.getpid(), number)
             return
-        self._asked = True
-        if self._tell_helpers is not None:
-            self._tell_helpers(signal.SIGTERM)
+        self._requested = True
+        if self._signal_helpers is not None:
+            self._signal_helpers(signal.SIGTERM)
         if self._parent is None:
             Console(stderr=True).print(
-                f"{signal.Signals(number).name}: stopping after this batch; run the same command to go on",
+                f"{signal.Signals(number).name}: stopping after this batch; run the same command to continue",
                 highlight=False,
             )
 

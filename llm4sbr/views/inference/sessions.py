@@ -1,4 +1,4 @@
-"""Which sessions to ask about, and in which order."""
+"""Session keys of a data module, and the order in which the LLM is queried about them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def session_keys(source: ExampleSource, split: Split) -> list[tuple[bytes, Prefi
 
 
 def in_chains(sessions: Mapping[bytes, Prefix], seed: int) -> list[bytes]:
-    """Session keys in an order in which the prefixes of one session stand together, shortest first.
+    """Order session keys so that the prefixes of one session are adjacent, shortest first.
 
     Neighbouring prefixes share most of their prompt. The chains are shuffled by content and seed, so the
-    order of the data has no say in it.
+    result does not depend on the order of the data.
     """
     ordered = sorted(sessions.items(), key=lambda entry: entry[1])
     follows = dict(_links(ordered))
     starts = sessions.keys() - follows.values()
     chains = [_chain(start, follows) for start in starts]
-    rest = sessions.keys() - {key for chain in chains for key in chain}  # a slide that bites its own tail
+    rest = sessions.keys() - {key for chain in chains for key in chain}  # cycles of sliding prefixes
     chains += [[key] for key in rest]
     salt = str(seed).encode()
     chains.sort(key=lambda chain: hashlib.blake2b(chain[-1], key=salt, digest_size=8).digest())
@@ -37,10 +37,10 @@ def in_chains(sessions: Mapping[bytes, Prefix], seed: int) -> list[bytes]:
 
 
 def _links(ordered: Sequence[tuple[bytes, Prefix]]) -> Iterator[tuple[bytes, bytes]]:
-    """Which key follows which: a prefix with further clicks; of the longest ones, the same cut a click on.
+    """Pairs of a key and its successor: a prefix with further clicks, or a window that slid by one click.
 
-    A data module shows a model no more than so many of the latest clicks, so the prefixes of a long session
-    slide instead of growing.
+    A data module limits a prefix to the latest clicks, so at the maximum length the prefixes of a long
+    session slide instead of growing.
     """
     longest = max((len(prefix) for _, prefix in ordered), default=0)
     slides: dict[Prefix, list[bytes]] = {}
@@ -68,7 +68,7 @@ def _chain(start: bytes, follows: Mapping[bytes, bytes]) -> list[bytes]:
 
 
 def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Lists of ``size`` items; the last may be shorter."""
+    """Split items into lists of ``size``; the last one may be shorter."""
     stream = iter(items)
     while batch := list(islice(stream, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""Counts of a run of stage 1: what it took, and what its answers look like."""
+"""Summary of a run of stage 1: cost, and counts of empty, cut and off-catalogue answers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _NUMBERING = re.compile(r"^\s*\d+[.)]\s+")
 
 @dataclass(frozen=True)
 class AnswerCounts:
-    """What some answers look like; counts add up.
+    """Counts of answers and their flaws; instances can be added.
 
     Args:
-        total: How many there are.
-        empty: Without a word; their view is masked.
-        unfinished: Cut at the token limit.
-        off_catalogue: No title of the catalogue (case, quotes and numbering aside).
+        total: Number of answers.
+        empty: Number of empty answers; their view is masked.
+        unfinished: Number of answers cut at the token limit.
+        off_catalogue: Number of answers that match no title of the catalogue (ignoring case, quotes and
+            numbering).
     """
 
     total: int = 0
@@ -36,7 +37,7 @@ class AnswerCounts:
 
     @classmethod
     def of(cls, answers: Iterable[Answer], titles: frozenset[str]) -> AnswerCounts:
-        """Count answers; `titles` come from `normal_titles`."""
+        """Count answers and their flaws; ``titles`` come from `normal_titles`."""
         total = empty = unfinished = off_catalogue = 0
         for answer in answers:
             flaws = flaws_of(answer, titles)
@@ -52,14 +53,14 @@ class AnswerCounts:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the LLM's answers cost in one run, over all its processes.
+    """Cost of the LLM's answers in one run, over all its processes.
 
     Args:
-        prompts: Prompts that went to the LLM; equal prompts go once.
-        prompt_tokens: Tokens of these prompts.
-        computed_tokens: Those of them that went through the model; the others were shared.
-        answer_tokens: Tokens received.
-        seconds: Wall-clock time of asking and localising.
+        prompts: Number of prompts sent to the LLM; equal prompts are sent once.
+        prompt_tokens: Number of tokens of these prompts.
+        computed_tokens: Number of prompt tokens that the model computed; the others were shared.
+        answer_tokens: Number of tokens of the answers.
+        seconds: Wall-clock time of querying and localising.
     """
 
     prompts: int = 0
@@ -70,7 +71,7 @@ class Usage:
 
     @classmethod
     def of(cls, records: Iterable[RunRecord]) -> Usage:
-        """Add up what processes took that ran at the same time: their time counts once."""
+        """Add up the records of concurrent processes; the time is that of the slowest one."""
         every = list(records)
         return cls(
             prompts=sum(record.prompts for record in every),
@@ -82,25 +83,25 @@ class Usage:
 
     @property
     def prompts_per_second(self) -> float:
-        """Prompts asked per second."""
+        """Prompts answered per second."""
         return self.prompts / self.seconds if self.seconds else 0.0
 
 
 @dataclass
 class ViewSummary:
-    """Counts of one run; the answers are those of all selected sessions, asked now or before.
+    """Counts of one run; the answers are those of all selected sessions, from this run or earlier ones.
 
     Args:
         spec: Fingerprint of the views.
-        source: ``llm`` or ``titles``.
-        sessions: Distinct session prefixes in the chosen splits.
-        selected: How many of them the selection allows.
-        reused: Their answers that were in the store before.
-        usage: What this run asked, and what that took.
-        answers: Answers of the selected sessions, over all views.
-        failures: Prompts of the selected sessions that got no answer for good, by reason.
+        source: Source of the views, ``llm`` or ``titles``.
+        sessions: Number of distinct session prefixes in the chosen splits.
+        selected: Number of sessions in the selection.
+        reused: Number of answers of selected sessions that were in the store before the run.
+        usage: Prompts, tokens and time of this run.
+        answers: Counts of the answers of the selected sessions, over all views.
+        failures: Number of prompts of the selected sessions without an answer after all retries, by reason.
         coverage: Share of each split's examples whose session has its views in the store.
-        interrupted: The run was stopped and can be resumed.
+        interrupted: Whether the run was stopped and can be resumed.
     """
 
     spec: str
@@ -122,7 +123,7 @@ class ViewSummary:
             share = 100 / max(answers.total, 1)
             lines += [
                 f"{self.selected} of {self.sessions} distinct sessions selected; "
-                f"{usage.prompts} prompts asked, {self.reused} answers reused",
+                f"{usage.prompts} prompts sent, {self.reused} answers reused",
                 f"{answers.total} answers: {answers.empty * share:.1f}% empty, "
                 f"{answers.unfinished * share:.1f}% cut, {answers.off_catalogue * share:.1f}% off-catalogue",
                 f"{usage.prompt_tokens} prompt tokens, {usage.computed_tokens} of them computed, "
@@ -134,26 +135,26 @@ class ViewSummary:
                 worst = "; ".join(f"{count} x {reason}" for reason, count in self.failures.most_common(5))
                 lines.append(f"{failed} answers failed, listed in the store; run again to retry: {worst}")
         if self.interrupted:
-            lines.append("stopped early: what was answered is kept; run the same command to go on")
+            lines.append("stopped early: the answers so far are kept; run the same command to continue")
         return "\n".join(lines)
 
 
 class Flaws(NamedTuple):
-    """What may be wrong with an answer."""
+    """Flaws of an answer."""
 
-    empty: bool  # without a word; its view is masked
+    empty: bool  # no text; its view is masked
     cut: bool  # ended by the token limit
-    off_catalogue: bool  # a text, and no title of the catalogue
+    off_catalogue: bool  # a text that matches no title of the catalogue
 
 
 def flaws_of(answer: Answer, titles: frozenset[str]) -> Flaws:
-    """Look at one answer; `titles` come from `normal_titles`."""
+    """Find the flaws of an answer; ``titles`` come from `normal_titles`."""
     made_up = bool(answer.text) and normal_title(answer.text) not in titles
     return Flaws(not answer.text, not answer.finished, made_up)
 
 
 def normal_title(text: str) -> str:
-    """A title or answer without case, quotes, numbering and closing dot.
+    """Normalise a title or answer: remove case, quotes, numbering and the closing dot.
 
     >>> normal_title('2. "Rose  Soap."') == normal_title("rose soap")
     True
@@ -163,7 +164,7 @@ def normal_title(text: str) -> str:
 
 
 def normal_titles(catalogue: Catalogue, max_title_chars: int) -> frozenset[str]:
-    """The titles an answer may match: as they are, and as prompts show them."""
+    """Normalised titles that an answer may match: the original ones, and as prompts show them."""
     whole = (title for title in catalogue.titles if title.strip())
     shown = shown_titles(catalogue.titles, max_title_chars)
     return frozenset(normal_title(title) for title in (*whole, *shown))

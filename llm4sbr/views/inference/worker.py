@@ -1,4 +1,4 @@
-"""What one process does in a run of stage 1: prompts, answers to disk, localised views to disk."""
+"""The work of one process in a run of stage 1: query the LLM, then save answers and localised views."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ _SESSIONS_PER_ENCODING = 1024
 
 
 class Batch(NamedTuple):
-    """Outcomes that came together, for every session that waited for them."""
+    """A group of outcomes, with one row for every session that waits for one of them."""
 
     answers: list[AnswerRow]
     failures: list[tuple[AnswerSpec, bytes, str]]
-    asked: list[Answer]  # one for each prompt that went to the engine
+    generated: list[Answer]  # one for each prompt that the engine answered
 
 
 class Run:
-    """What the steps of a run share.
+    """State that the steps of a run share.
 
     Args:
-        known: The store that has what earlier runs did.
-        store: Where this process writes: ``known`` itself, or a shard of it.
-        plan: The views to make, and of which sessions.
-        encoder: Embeds answers and titles.
-        engine: Answers prompts.
+        known: Store with the results of earlier runs.
+        store: Store that this process writes to: ``known`` itself, or a shard of it.
+        plan: Views to infer, and their sessions.
+        encoder: Encoder of answers and titles.
+        engine: Engine that answers prompts.
     """
 
     def __init__(
         self, known: StoreReader, store: ViewStore, plan: ViewPlan, encoder: TextEncoder, engine: Engine
     ) -> None:
-        store.lock()  # before any work, so that a second writer learns at once
+        store.lock()  # before any work, so that a second writer fails at once
         self.known, self.store, self.plan, self.spec = known, store, plan, plan.spec
         self.encoder, self.engine = encoder, engine
         spec, catalogue = plan.spec, plan.catalogue
@@ -66,7 +66,7 @@ class Run:
         self._same_engine = {
             one.fingerprint for one in known.answer_specs() if one.engine.key() == engine_key
         }
-        self._by_prompt: dict[bytes, Answer] = {}  # of this run: equal prompts are asked once
+        self._by_prompt: dict[bytes, Answer] = {}  # answers of this run: equal prompts are sent once
         self._by_title = {
             sanitize_title(title, spec.answers[0].max_title_chars): row
             for row, title in reversed(list(enumerate(catalogue.titles)))
@@ -74,12 +74,12 @@ class Run:
         }
 
     def answers_in_store(self, key: bytes) -> int:
-        """How many of a session's ``K`` answers are there."""
+        """Number of a session's ``K`` answers that are stored."""
         return sum(key in part for part in self.answered)
 
-    def ask(self, chunk: Sequence[bytes]) -> Iterator[Batch]:
-        """Ask for the answers that a chunk of sessions lacks; nothing is asked until a batch is pulled."""
-        waiting: dict[str, list[tuple[AnswerSpec, bytes]]] = {}  # who waits for the answer to a prompt
+    def query(self, chunk: Sequence[bytes]) -> Iterator[Batch]:
+        """Query the engine for the missing answers of a chunk of sessions, lazily as batches are pulled."""
+        waiting: dict[str, list[tuple[AnswerSpec, bytes]]] = {}  # sessions that wait for a prompt's answer
         for key in chunk:
             for spec, done in zip(self.spec.answers, self.answered, strict=True):
                 if key not in done:
@@ -99,7 +99,7 @@ class Run:
             for place, outcome in replies:
                 if place not in missing:
                     raise InputError(
-                        f"the engine answered prompt {place} of {len(fresh)} twice, or none such"
+                        f"the engine answered prompt {place} of {len(fresh)}, twice or out of range"
                     )
                 missing.discard(place)
                 prompt = fresh[place]
@@ -107,7 +107,7 @@ class Run:
                     batch.failures.extend((*one, outcome.reason) for one in waiting[prompt])
                     continue
                 batch.answers.extend(self._rows(prompt, outcome, waiting))
-                batch.asked.append(outcome)
+                batch.generated.append(outcome)
                 self._by_prompt[_hash(prompt)] = outcome
             yield batch
         if missing:
@@ -123,7 +123,7 @@ class Run:
             done.update(row.key for row in batch.answers if row.spec is spec)
 
     def localise(self, keys: Sequence[bytes]) -> None:
-        """Encode the stored answers of some sessions, find their titles, write the views (Eq. 2-5)."""
+        """Encode the stored answers of the given sessions, localise them and write the views (Eq. 2-5)."""
         ready = [
             key
             for key in keys
@@ -134,9 +134,9 @@ class Run:
             self.store.add_localised(self.spec, part, self._views(answers, len(part)))
             self.localised.update(part)
 
-    def record(self, started: float, rank: int, seconds: float, asked: Sequence[int]) -> None:
-        """Write down what this run took; ``asked`` has prompts and tokens in the order of `RunRecord`."""
-        prompts, prompt_tokens, computed_tokens, answer_tokens = asked
+    def record(self, started: float, rank: int, seconds: float, counts: Sequence[int]) -> None:
+        """Save the record of this run; ``counts`` has prompts and tokens in the order of `RunRecord`."""
+        prompts, prompt_tokens, computed_tokens, answer_tokens = counts
         machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
         self.store.add_run(
             self.spec,
@@ -149,7 +149,7 @@ class Run:
         for place in (self.store, self.known):
             for _, answer in place.answers(spec, key):
                 return answer
-        raise StoreError("an answer is gone that was there", path=self.store.path, row=key.hex())
+        raise StoreError("a stored answer is gone", path=self.store.path, row=key.hex())
 
     def _views(self, answers: list[Answer], sessions: int) -> LocalisedRows:
         texts = [[choice.text for choice in answer.choices] or [answer.text] for answer in answers]
@@ -173,7 +173,7 @@ class Run:
         )
 
     def _embed(self, texts: list[str]) -> Tensor:
-        """An answer that is a title as prompts show it gets that item's embedding; others are encoded."""
+        """Embed answers; an answer equal to a title as prompts show it gets that item's embedding."""
         row = [self._by_title.get(text) for text in texts]
         free = [at for at, item in enumerate(row) if item is None]
         vectors = self.titles.new_zeros(len(texts), self.titles.size(1))
@@ -184,14 +184,14 @@ class Run:
         return vectors
 
     def _answered_before(self, prompt: str) -> Answer | None:
-        """The answer to an equal prompt, in this run or any other of the same engine."""
+        """Find the answer to an equal prompt, from this or an earlier run of the same engine."""
         key = _hash(prompt)
         return self._by_prompt.get(key) or self.known.answer_to(key, self._same_engine)
 
     def _rows(
         self, prompt: str, answer: Answer, waiting: dict[str, list[tuple[AnswerSpec, bytes]]]
     ) -> list[AnswerRow]:
-        """The answer for the first session that waits, and the same without cost for the others."""
+        """Rows for all sessions that wait for the prompt; only the first one counts computed tokens."""
         (spec, key), *others = waiting[prompt]
         free = answer._replace(computed_tokens=0)
         return [
@@ -203,14 +203,14 @@ class Run:
 def title_embeddings(
     store: StoreReader, spec: ViewSpec, encoder: TextEncoder, catalogue: Catalogue
 ) -> tuple[Tensor, Tensor]:
-    """The table of title embeddings, from the store or made now; on the GPU where there is one.
+    """Read the table of title embeddings from the store or compute it; on the GPU if there is one.
 
     Shapes:
         - output: titles ``(V, d_t)``, mask ``(V,)`` bool
     """
     try:
         titles, mask = store.titles(spec)
-    except StoreError:  # not there, or damaged: it can always be made again
+    except StoreError:  # missing or damaged: it can always be computed again
         titles = encoder.encode(catalogue.titles)
         mask = torch.tensor([bool(title.strip()) for title in catalogue.titles], dtype=torch.bool)
         if isinstance(store, ViewStore):

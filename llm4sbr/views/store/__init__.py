@@ -1,4 +1,4 @@
-"""The view store: answers and localised views on disk, found by content, safe against crashes."""
+"""The view store: answers and localised views on disk, looked up by content and safe against crashes."""
 
 from llm4sbr.views.store.store import StoreError, ViewStore
 

@@ -1,4 +1,4 @@
-"""The store's SQLite file: schema, connections, checksums, the writer's lock, and named errors."""
+"""The store's SQLite file: schema, connections, checksums, the writer's lock, and error messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from llm4sbr.contracts.errors import InputError
 
-APPLICATION_ID = 0x4C345342  # "L4SB": tells our files from any other SQLite file
+APPLICATION_ID = 0x4C345342  # "L4SB": marks a SQLite file as a view store
 SCHEMA_VERSION = 2
 _NO_SPACE = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
 DAMAGED = "The file is damaged: restore it from a copy, or move it away and run `llm4sbr views infer` again"
@@ -46,11 +46,11 @@ CREATE TABLE titles (
 
 
 class StoreError(InputError):
-    """The view store is missing, damaged, foreign, in use, or out of space; nothing of it was used."""
+    """The view store is missing, damaged, foreign, in use or out of space; none of its data is used."""
 
 
 def checksum(*fields: object) -> bytes:
-    """8 bytes over all fields of a row, each with its type and length, so that no two can trade places."""
+    """Hash all fields of a row to 8 bytes, each with its type and length, so that swapped fields differ."""
     state = hashlib.blake2b(digest_size=8)
     for value in fields:
         raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
@@ -61,27 +61,27 @@ def checksum(*fields: object) -> bytes:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the file system's errors into a `StoreError` that says what to do."""
+    """Convert errors of SQLite and the file system to a `StoreError` with a hint for the user."""
     try:
         yield
     except (sqlite3.Error, OSError, UnicodeError) as error:
         text = str(error)
         failed = "disk I/O" in text
         if "full" in text or getattr(error, "errno", None) in _NO_SPACE or (failed and _is_full(path)):
-            hint = "Free some space and run the same command again; what was reported written is kept"
+            hint = "Free some space and run the same command again; rows reported as written are kept"
         elif failed:
-            hint = "The disk would not be read or written; look at it, then run the same command again"
+            hint = "The disk cannot be read or written; check it, then run the same command again"
         elif "locked" in text or "busy" in text:
-            hint = "Another process holds the store; wait for it or end it"
+            hint = "Another process holds the store; wait until it ends, or end it"
         elif isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
-            hint = "Check that the folder exists and may be written"
+            hint = "Check that the folder exists and is writable"
         else:
             hint = DAMAGED
         raise StoreError(f"the view store failed: {text}", path=path, hint=hint) from error
 
 
 def _is_full(path: Path) -> bool:
-    """SQLite calls a full disk an I/O error where it makes its shared-memory file."""
+    """Check for a full disk, which SQLite reports as an I/O error when it creates its shared-memory file."""
     with suppress(OSError):
         return shutil.disk_usage(path.parent).free < 1 << 20
     return False
@@ -91,15 +91,15 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """Open a finished or growing store for reading; checks its structure once.
 
     Raises:
-        StoreError: There is no store, it is not one of ours, or its structure is damaged.
+        StoreError: The store does not exist, is not a view store, or its structure is damaged.
     """
     if not path.is_file():
         raise StoreError(
-            "there is no view store here", path=path.parent, hint="Make one with `llm4sbr views infer`"
+            "there is no view store here", path=path.parent, hint="Create one with `llm4sbr views infer`"
         )
     location = f"file:{quote(str(path.absolute()))}?mode=ro"
     if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
-        location += "&immutable=1"  # a read-only folder: SQLite could not make its shared-memory file
+        location += "&immutable=1"  # read-only folder: SQLite cannot create its shared-memory file
     with named_errors(path):
         connection = sqlite3.connect(location, uri=True, timeout=60, isolation_level=None)
         _check(connection, path)
@@ -107,10 +107,10 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def copy_database(path: Path, target: Path) -> None:
-    """Copy a store's database, as it stands at one moment, while others may write to it.
+    """Copy a consistent snapshot of a store's database; other processes may write to it meanwhile.
 
     Raises:
-        StoreError: There is no such store, or the copy cannot be written.
+        StoreError: The store does not exist, or the copy cannot be written.
     """
     with closing(open_reader(path)) as source, named_errors(target), closing(sqlite3.connect(target)) as copy:
         source.backup(copy)
@@ -124,7 +124,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if empty and connection.execute("PRAGMA application_id").fetchone()[0] == 0:
             connection.execute("PRAGMA journal_mode = WAL")
-            # One transaction, so a kill in between leaves an empty file and not half a schema.
+            # One transaction, so a kill in between leaves an empty file, not a partial schema.
             connection.executescript(
                 f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
                 f"{_SCHEMA} COMMIT;"
@@ -136,9 +136,9 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what is not ours and what is damaged: a broken tree could hide rows without an error."""
+    """Reject foreign and damaged files: a broken B-tree could hide rows without an error."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise StoreError("this is not a view store of llm4sbr", path=path, hint="Give another folder")
+        raise StoreError("this is not a view store of llm4sbr", path=path, hint="Choose another folder")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != SCHEMA_VERSION:
         raise StoreError(f"the store has version {version}, this llm4sbr reads {SCHEMA_VERSION}", path=path)
@@ -154,21 +154,21 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         ("localised", "view"),
         ("runs", "view"),
     ):
-        # A flip in a row's spec number would make the row invisible where it belongs.
+        # A bit flip in a row's spec number would hide the row from its spec.
         query = f"SELECT count(*) FROM {table} WHERE spec NOT IN (SELECT id FROM specs WHERE kind = ?)"
         if connection.execute(query, (kind,)).fetchone()[0]:
             raise sqlite3.DatabaseError(f"rows of {table!r} belong to no known spec")
 
 
 class WriterLock:
-    """An exclusive lock on a store, freed by the operating system when its process ends, however it ends.
+    """An exclusive lock on a store; the operating system releases it when the process ends or is killed.
 
     Args:
-        path: The lock file.
+        path: Path of the lock file.
         wait: Seconds to wait for the holder.
 
     Raises:
-        StoreError: Somebody else is writing to the store.
+        StoreError: Another process is writing to the store.
     """
 
     def __init__(self, path: Path, wait: float = 0.0) -> None:
@@ -193,7 +193,7 @@ class WriterLock:
             raise StoreError(
                 f"another process is writing to this store ({holder})",
                 path=path.parent,
-                hint="Wait for it, end it, or give another folder",
+                hint="Wait until it ends, end it, or choose another folder",
             ) from error
         with named_errors(path):
             self._file.truncate(0)
@@ -201,5 +201,5 @@ class WriterLock:
             self._file.flush()
 
     def release(self) -> None:
-        """Let others write."""
+        """Release the lock."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""A set of sessions on disk: their content keys, one a line, in hex."""
+"""Session keys in a text file: one content key per line, in hex."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def write_keys(path: str | Path, keys: Iterable[bytes]) -> None:
-    """Write session keys, in order; the folder is made where it is missing."""
-    # Atomically: half a file would be half the sessions, and no error.
+    """Write session keys, in order; a missing folder is created."""
+    # Atomic: a truncated file would read as fewer sessions without an error.
     write_text(path, "".join(f"{key.hex()}\n" for key in keys))
 
 
 def read_keys(path: str | Path) -> list[bytes]:
-    """Read what `write_keys` wrote.
+    """Read a file of `write_keys`.
 
     Raises:
         InputError: The file cannot be read, or a line is not a session key.

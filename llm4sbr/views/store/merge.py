@@ -1,4 +1,4 @@
-"""Take one store's rows into another: the shards of a run on several processes, or of several machines."""
+"""Merge one store into another: the shards of a run on several processes, or the stores of machines."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _SHARDS = "shards"
 
 
 def shard_of(path: Path, rank: int) -> Path:
-    """The folder of the store that one process of a run writes into."""
+    """Return the folder of the shard that one process of a run writes to."""
     return path / _SHARDS / f"{rank:05d}"
 
 
-def absorb_shards(store: ViewStore) -> int:
-    """Take in what processes beside the first have written, also in runs that were killed; returns how many.
+def merge_shards(store: ViewStore) -> int:
+    """Merge the shards of all processes but the first, also those of killed runs; returns their number.
 
     A row is copied before its shard is deleted, and copying twice changes nothing, so a kill in between loses
-    nothing.
+    no row.
 
     Raises:
-        StoreError: A shard is damaged or still being written.
+        StoreError: A shard is damaged or is still being written.
     """
     shards = sorted((store.path / _SHARDS).glob("*"))
     for path in shards:
@@ -32,7 +32,7 @@ def absorb_shards(store: ViewStore) -> int:
         if shard.database.exists():
             shard.lock()
             try:
-                absorb(store, path)
+                merge_store(store, path)
             finally:
                 shard.close()
         with named_errors(path):
@@ -40,13 +40,13 @@ def absorb_shards(store: ViewStore) -> int:
     return len(shards)
 
 
-def absorb(store: ViewStore, other: Path) -> None:
-    """Copy every answer, failure, view and record of another store that this one lacks.
+def merge_store(store: ViewStore, other: Path) -> None:
+    """Copy every answer, failure, view and run record of another store that this one lacks.
 
-    Every row keeps its checksum, which does not depend on the file it is in.
+    Every row keeps its checksum, which does not depend on the file.
 
     Args:
-        store: Takes the rows; its writer's lock is held.
+        store: Store that receives the rows; this function takes its writer's lock.
         other: Folder of the other store.
 
     Raises:
@@ -54,7 +54,7 @@ def absorb(store: ViewStore, other: Path) -> None:
     """
     store.lock()
     database = other / "views.sqlite"
-    open_reader(database).close()  # structure and specs are sound
+    open_reader(database).close()  # checks the structure and the specs
     if database.samefile(store.database):
         return
     connection = store.connection

@@ -1,4 +1,4 @@
-"""Reading a view store: everything is checked before it is handed out."""
+"""Reading a view store: every row is verified by its checksum before it is returned."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from llm4sbr.views.store.title_table import read_table
 class LocalisedRows(NamedTuple):
     """Localised views of ``n`` sessions. With ``r = 0`` there are no ids, and ``vectors`` is dense."""
 
-    ids: npt.NDArray[np.int32]  # (n, K, r) items 1..V; 0 with weight 0 where nothing stands
+    ids: npt.NDArray[np.int32]  # (n, K, r) items 1..V; an empty slot has id 0 and weight 0
     weights: npt.NDArray[np.float16]  # (n, K, r)
-    mask: npt.NDArray[np.bool_]  # (n, K): False where no view is known
-    vectors: npt.NDArray[np.float32] | None = None  # (n, K, d_t), only where r = 0
+    mask: npt.NDArray[np.bool_]  # (n, K): False if the view is unknown
+    vectors: npt.NDArray[np.float32] | None = None  # (n, K, d_t), only if r = 0
 
 
 class RunRecord(NamedTuple):
-    """What one process asked in one run of stage 1."""
+    """Prompts, tokens and time of one process in one run of stage 1."""
 
     started: float  # seconds since 1970
     rank: int
-    seconds: float  # wall clock, of asking and localising
+    seconds: float  # wall-clock time of querying and localising
     prompts: int
     prompt_tokens: int
     computed_tokens: int
@@ -42,7 +42,7 @@ class RunRecord(NamedTuple):
 
 
 class Intent(NamedTuple):
-    """One view of one session, for a person to read."""
+    """One view of one session, for display."""
 
     view: str
     text: str
@@ -51,10 +51,10 @@ class Intent(NamedTuple):
 
 
 class StoreReader:
-    """The reading half of a `ViewStore`; any number of processes may read while one writes.
+    """Read access to a view store; any number of processes can read while one writes.
 
     Args:
-        path: The store's folder.
+        path: Folder of the store.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,35 +63,35 @@ class StoreReader:
         self._connection: sqlite3.Connection | None = None
 
     def close(self) -> None:
-        """Close the database. Closing twice is fine, and a later call opens the store again."""
+        """Close the database. Closing twice is allowed, and a later call reopens the store."""
         if self._connection is not None:
             with named_errors(self.database):
                 self._connection.close()
             self._connection = None
 
     def view_specs(self, catalogue_fingerprint: str | None = None) -> list[ViewSpec]:
-        """The view specs in the store, oldest first; of one catalogue only where that is named."""
+        """Return the view specs in the store, oldest first; only those of one catalogue if it is given."""
         rows = self._read("SELECT json FROM specs WHERE kind = ? ORDER BY id", "view")
         specs = [ViewSpec.from_json(text) for (text,) in rows]
         return [spec for spec in specs if catalogue_fingerprint in (None, spec.catalogue)]
 
     def answer_specs(self) -> list[AnswerSpec]:
-        """The answer specs in the store, oldest first."""
+        """Return the answer specs in the store, oldest first."""
         rows = self._read("SELECT json FROM specs WHERE kind = ? ORDER BY id", "answer")
         return [AnswerSpec.from_json(text) for (text,) in rows]
 
     def answers(self, spec: AnswerSpec, key: bytes | None = None) -> Iterator[tuple[bytes, Answer]]:
-        """Every answer filed under a spec, with its session key; or that of one session."""
+        """Yield the answers of a spec with their session keys; only one session's if ``key`` is given."""
         where = f"s.fingerprint = ?{_one(key)}"
         found = self._answers(where, *((spec.fingerprint,) if key is None else (spec.fingerprint, key)))
         yield from ((session, answer) for _, session, answer in found)
 
     def answer_to(self, prompt: bytes, specs: Collection[str]) -> Answer | None:
-        """The answer that some session got to a prompt before.
+        """Find a stored answer to a prompt, of any session; None if there is none.
 
         Args:
-            prompt: The prompt's hash, as written with the answer.
-            specs: Fingerprints of the answer specs that count: those of the same engine.
+            prompt: Hash of the prompt, as stored with the answer.
+            specs: Fingerprints of the answer specs to search: those of the same engine.
         """
         for fingerprint, _, answer in self._answers("a.prompt = ?", prompt):
             if fingerprint in specs:
@@ -99,7 +99,7 @@ class StoreReader:
         return None
 
     def failures(self, spec: AnswerSpec) -> Iterator[tuple[bytes, str]]:
-        """Sessions that got no answer for good, each with the reason."""
+        """Yield the sessions without an answer after all retries, each with the reason."""
         rows = self._read(
             "SELECT f.session_key, f.reason, f.checksum FROM failures f "
             "JOIN specs s ON s.id = f.spec WHERE s.fingerprint = ?",
@@ -110,7 +110,7 @@ class StoreReader:
             yield key, reason
 
     def runs(self, spec: ViewSpec) -> list[RunRecord]:
-        """What the runs that asked for a spec's answers took, oldest first; a killed run left no record."""
+        """Return the records of the runs for a spec, oldest first; a killed run leaves no record."""
         rows = self._read(
             "SELECT r.started, r.rank, r.seconds, r.prompts, r.prompt_tokens, r.computed_tokens, "
             "r.answer_tokens, r.machine, r.checksum FROM runs r JOIN specs s ON s.id = r.spec "
@@ -141,29 +141,29 @@ class StoreReader:
             )
 
     def localised_keys(self, spec: ViewSpec) -> set[bytes]:
-        """Keys of the sessions whose views are localised under a spec."""
+        """Return the keys of the sessions with localised views of a spec."""
         return {key for key, _, _ in self._localised(spec)}
 
     def lookup_localised(self, spec: ViewSpec, session_keys: Sequence[bytes], dim: int = 0) -> LocalisedRows:
-        """The views of many sessions, in the order asked; what is not known is masked.
+        """Look up the views of many sessions, in the order of ``session_keys``; unknown views are masked.
 
         Args:
-            spec: Which views.
-            session_keys: ``n`` content keys; a key may stand more than once.
-            dim: ``d_t``, needed where ``spec.r`` is 0.
+            spec: Specification of the views.
+            session_keys: ``n`` content keys; duplicates are allowed.
+            dim: Dimension ``d_t`` of the vectors, needed if ``spec.r`` is 0.
 
         Raises:
             StoreError: A row fails its checksum or has the wrong size.
         """
         wanted = set(session_keys)
-        # Row 0 is what an unknown session reads: ids 0, weights 0, masked.
+        # Row 0 serves unknown sessions: ids 0, weights 0, masked.
         views, width = len(spec.views), spec.r or dim
         ids, values, place = (
             [bytes(views * spec.r * 4)],
             [bytes(views * width * (2 if spec.r else 4))],
             {b"": 0},
         )
-        # One session is fetched; more are swept up, which also finds a row whose key was damaged.
+        # One session is selected by key; for more, a full scan also detects a row with a damaged key.
         found = self._localised(spec, *(wanted if len(wanted) == 1 else ()))
         for key, raw_ids, raw_values in found:
             if key in wanted:
@@ -181,10 +181,10 @@ class StoreReader:
         return LocalisedRows(all_ids, np.zeros(all_ids.shape, np.float16), np.any(vectors, axis=-1), vectors)
 
     def titles(self, spec: ViewSpec) -> tuple[Tensor, Tensor]:
-        """Title embeddings ``(V, d_t)`` and their mask ``(V,)``.
+        """Return the title embeddings ``(V, d_t)`` and their mask ``(V,)``.
 
         Raises:
-            StoreError: The table is missing or is not what was written.
+            StoreError: The table is missing or damaged.
         """
         rows = list(
             self._read(
@@ -201,7 +201,7 @@ class StoreReader:
         return read_table(self._title_path(spec), str(fields[1]))
 
     def intents(self, spec: ViewSpec, catalogue: Catalogue, prefix: Sequence[int]) -> list[Intent]:
-        """What the LLM said of one session and where it was localised; empty where nothing is known."""
+        """Return the LLM's answers for one session and their localised titles; empty if none are known."""
         key = catalogue.session_key(prefix)
         found = self.lookup_localised(spec, [key], dim=0 if spec.r else self.titles(spec)[0].shape[1])
         intents = []
@@ -234,7 +234,7 @@ class StoreReader:
         with named_errors(self.database):
             if self._connection is None:
                 self._connection = open_reader(self.database)
-            # Not `yield from`: dropping the generator would close a cursor whose database may be gone.
+            # Not `yield from`: closing the generator would close a cursor whose database may be gone.
             for row in self._connection.execute(query, values):  # noqa: UP028
                 yield row
 

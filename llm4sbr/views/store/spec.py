@@ -1,7 +1,7 @@
-"""What made an answer and what made a view, as frozen records with a fingerprint each.
+"""Specifications of answers and views: frozen records, each with a fingerprint.
 
-A fingerprint covers everything that can change the result and nothing else: labels (a model's name) and
-speed (batch size, device) are left out. The store files every row under one of these fingerprints.
+A fingerprint covers everything that can change the result and nothing else: it leaves out labels (a model's
+name) and settings of speed (batch size, device). Every row of the store belongs to one of these fingerprints.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from llm4sbr.views.prompts import PROMPT_VERSION, PromptOptions, build_prompt
 from llm4sbr.views.templates import ViewTemplate
 
 ViewSource = Literal["llm", "titles"]
-LOCALISATION_VERSION = 2  # raise it when `localize` would give other ids or weights for the same input
+LOCALISATION_VERSION = 2  # increment it when a change to `localize` alters its ids or weights
 
 
 @dataclass(frozen=True)
 class AnswerSpec:
     """Everything besides the session that decides the LLM's answer for one view (Eq. 1, arXiv:2402.13840).
 
-    One view, not all of them: adding a third view leaves the answers of the first two valid.
+    A specification covers one view only, so adding a third view keeps the answers of the first two valid.
 
     Args:
         view: Name of the view.
-        template: Text of its prompt template.
-        engine: The LLM and its decoding.
-        max_items: The latest this many clicks are shown.
-        max_title_chars: Longer titles are cut.
+        template: Text of the view's prompt template.
+        engine: Identity of the LLM and its decoding.
+        max_items: Maximum number of latest clicks in a prompt.
+        max_title_chars: Maximum length of a title in characters; longer titles are cut.
         prompt_version: Version of the code that turns a session into a prompt.
     """
 
@@ -45,7 +45,7 @@ class AnswerSpec:
 
     @classmethod
     def of(cls, template: ViewTemplate, prompts: PromptOptions, engine: EngineIdentity) -> AnswerSpec:
-        """What an engine's answer to one of some prompts' views follows from."""
+        """Create the specification of an engine's answers for one view template."""
         return cls(
             view=template.name,
             template=template.template,
@@ -56,11 +56,11 @@ class AnswerSpec:
         )
 
     def prompt(self, prefix: Sequence[int], catalogue: Catalogue) -> str:
-        """What is asked of one session prefix.
+        """Return the prompt for one session prefix.
 
         Args:
             prefix: Clicked items 1..V, oldest first.
-            catalogue: Where the titles are.
+            catalogue: Catalogue with the titles.
         """
         template = ViewTemplate(self.view, self.template, self.max_items)
         return build_prompt(
@@ -69,7 +69,7 @@ class AnswerSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest; changing any one field (labels aside) changes it."""
+        """Hex digest that changes with every field except labels."""
         return digest(
             {
                 "view": self.view,
@@ -82,17 +82,17 @@ class AnswerSpec:
         )
 
     def to_json(self) -> str:
-        """The record as JSON, labels included."""
+        """Convert to JSON, including labels."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> AnswerSpec:
-        """Read back what `to_json` wrote."""
+        """Parse the output of `to_json`."""
         return cls.from_dict(json.loads(text))
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> AnswerSpec:
-        """Build from plain dictionaries."""
+        """Create from nested dictionaries."""
         engine = raw["engine"]
         adapter = engine["adapter"]
         identity = EngineIdentity(
@@ -109,12 +109,12 @@ class ViewSpec:
     """Everything besides the session that decides its localised views (Eq. 2-5, arXiv:2402.13840).
 
     Args:
-        source: ``llm``, or ``titles`` for the baseline that asks no LLM.
+        source: Source of the views: ``llm``, or ``titles`` for the baseline without an LLM.
         views: Names of the ``K`` views, in the order of ``SessionBatch.views``.
         answers: One `AnswerSpec` per view; empty for ``titles``.
-        encoder: The text encoder.
-        catalogue: Fingerprint of the catalogue whose titles are localised to.
-        r: Titles per view; 0 keeps the answer's own embedding.
+        encoder: Identity of the text encoder.
+        catalogue: Fingerprint of the catalogue that provides the titles for localisation.
+        r: Number of titles per view; 0 keeps the embedding of the answer itself.
         version: Version of the localisation code.
     """
 
@@ -128,7 +128,7 @@ class ViewSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest; changing any one field (labels aside) changes it."""
+        """Hex digest that changes with every field except labels."""
         return digest(
             {
                 "source": self.source,
@@ -143,28 +143,28 @@ class ViewSpec:
 
     @property
     def title_table(self) -> str:
-        """Fingerprint of the table of title embeddings: encoder and catalogue, nothing else."""
+        """Fingerprint of the table of title embeddings, which depends on encoder and catalogue only."""
         return digest({"encoder": self.encoder.key(), "catalogue": self.catalogue})
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the views in one line for the user."""
         made: list[str] = [self.source]
         if self.answers:
             engine = self.answers[0].engine
             made = [f"llm {engine.model.name}{f' + {engine.adapter.name}' if engine.adapter else ''}"]
             if "choices" in engine.decoding:
-                made.append("held to the catalogue")
+                made.append("constrained to the catalogue")
             if "num_answers" in engine.decoding:
                 made.append(f"{engine.decoding['num_answers']} answers")
         return f"{self.fingerprint[:12]} ({', '.join(made)}, encoder {self.encoder.name}, r={self.r})"
 
     def to_json(self) -> str:
-        """The record as JSON, labels included."""
+        """Convert to JSON, including labels."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ViewSpec:
-        """Read back what `to_json` wrote."""
+        """Parse the output of `to_json`."""
         raw: dict[str, Any] = json.loads(text)
         raw["views"] = tuple(raw["views"])
         raw["answers"] = tuple(AnswerSpec.from_dict(answer) for answer in raw["answers"])

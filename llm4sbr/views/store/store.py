@@ -1,9 +1,9 @@
-"""The view store: answers, localised views and title embeddings on disk, found by content.
+"""The view store: answers, localised views and title embeddings on disk, looked up by content.
 
 A store is a folder with one SQLite database, ``views.sqlite``, and ``titles-<fingerprint>.safetensors``
-beside it. A row is found by the fingerprint of its `AnswerSpec` or `ViewSpec` and by
-`Catalogue.session_key`: ids and titles of the clicked items, never a row number. Every row carries a
-checksum over all its fields. Every write is one transaction that is on disk when the method returns.
+files. The key of a row is the fingerprint of its `AnswerSpec` or `ViewSpec` and `Catalogue.session_key`,
+which covers ids and titles of the clicked items, never a row number. Every row has a checksum over all its
+fields. Every write is one transaction that is on disk when the method returns.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _ADD_SPEC = "INSERT OR IGNORE INTO specs (fingerprint, kind, json, created, chec
 
 
 class AnswerRow(NamedTuple):
-    """An answer and where it is filed."""
+    """An answer with its key in the store."""
 
     spec: AnswerSpec
-    key: bytes  # of the session
+    key: bytes  # session key
     answer: Answer
-    prompt: bytes = b""  # hash of the prompt, by which an equal prompt finds the answer
+    prompt: bytes = b""  # hash of the prompt, with which an equal prompt reuses the answer
 
 
 class ViewStore(StoreReader):
-    """A folder of answers and views; many readers, one writer.
+    """Read and write access to a folder of answers and views; many readers, one writer.
 
-    The first write takes the writer's lock and keeps it until `close`. Use it as a context manager.
+    The first write takes the writer's lock and keeps it until `close`. Use the store as a context manager.
 
     Args:
-        path: The folder; made on the first write.
+        path: Folder of the store; the first write creates it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -60,7 +60,7 @@ class ViewStore(StoreReader):
         self.close()
 
     def close(self) -> None:
-        """Give the lock back. Closing twice is fine, and a later call opens the store again."""
+        """Close the database and release the lock. Closing twice is allowed, and a later call reopens it."""
         super().close()
         if self._lock is not None:
             self._lock.release()
@@ -73,7 +73,7 @@ class ViewStore(StoreReader):
             wait: Seconds to wait for another writer.
 
         Raises:
-            StoreError: Another process is writing, or the folder cannot be made.
+            StoreError: Another process is writing, or the folder cannot be created.
         """
         if self._lock is not None:
             return
@@ -87,18 +87,18 @@ class ViewStore(StoreReader):
             lock.release()
             raise
         self._lock = lock
-        for stray in self.path.glob(".tmp-*"):  # what a killed writer left; no reader ever looks at these
+        for stray in self.path.glob(".tmp-*"):  # left by a killed writer; readers never open these
             stray.unlink(missing_ok=True)
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The open database, for what `absorb` does."""
+        """Open database with the writer's lock, for `merge_store`."""
         self.lock()
         assert self._connection is not None
         return self._connection
 
     def add_spec(self, spec: AnswerSpec | ViewSpec) -> None:
-        """Write down what made the rows filed under ``spec.fingerprint``; a second time changes nothing."""
+        """Write the specification of the rows under ``spec.fingerprint``; a repeated call has no effect."""
         kind, text, now = ("answer" if isinstance(spec, AnswerSpec) else "view"), spec.to_json(), time.time()
         row = (spec.fingerprint, kind, text, now, checksum(spec.fingerprint, kind, text, now))
         self._write((_ADD_SPEC, [row]))
@@ -111,7 +111,7 @@ class ViewStore(StoreReader):
         """
         table = []
         for spec, key, answer, prompt in (AnswerRow(*row) for row in rows):
-            text = answer.text.encode("utf-8", "replace").decode()  # half an emoji has no place in UTF-8
+            text = answer.text.encode("utf-8", "replace").decode()  # UTF-8 cannot encode lone surrogates
             numbers = (answer.prompt_tokens, answer.computed_tokens, answer.answer_tokens)
             choices = json.dumps(answer.choices) if answer.choices else ""
             fields = (text, *numbers, int(answer.finished), choices, prompt)
@@ -122,7 +122,7 @@ class ViewStore(StoreReader):
         )
 
     def add_failures(self, rows: Iterable[tuple[AnswerSpec, bytes, str]]) -> None:
-        """Write down which sessions got no answer, and why; a later answer takes the entry out."""
+        """Write the sessions without an answer and the reasons; a later answer removes the entry."""
         table = [
             (self._spec_id(spec), key, reason, checksum(spec.fingerprint, key, reason))
             for spec, key, reason in rows
@@ -130,7 +130,7 @@ class ViewStore(StoreReader):
         self._write(("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", table))
 
     def add_run(self, spec: ViewSpec, run: RunRecord) -> None:
-        """Write down what a run took."""
+        """Write the record of a run."""
         row = (self._spec_id(spec), *run, checksum(spec.fingerprint, *run))
         self._write(("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", [row]))
 
@@ -145,7 +145,7 @@ class ViewStore(StoreReader):
         self._write(("INSERT OR REPLACE INTO localised VALUES (?, ?, ?, ?, ?)", table))
 
     def add_titles(self, spec: ViewSpec, titles: Tensor, mask: Tensor) -> None:
-        """Write the table of title embeddings that a spec's views point into.
+        """Write the table of title embeddings that a spec's views refer to.
 
         Shapes:
             - titles: ``(V, d_t)`` float32, mask: ``(V,)`` bool
@@ -163,7 +163,7 @@ class ViewStore(StoreReader):
         return self._spec_ids[spec.fingerprint]
 
     def _write(self, *statements: tuple[str, Sequence[tuple[object, ...]]]) -> None:
-        """Run statements over their rows, all in one transaction."""
+        """Execute each statement for its rows, all in one transaction."""
         connection = self.connection
         with named_errors(self.database):
             connection.execute("BEGIN IMMEDIATE")

@@ -15,10 +15,10 @@ from llm4sbr.views.store.database import StoreError, named_errors
 
 
 def write_table(path: Path, titles: Tensor, mask: Tensor) -> str:
-    """Write whole or not at all; returns the file's SHA-256.
+    """Write a table atomically; returns the file's SHA-256.
 
     Shapes:
-        - titles: ``(V, d_t)`` float32, mask: ``(V,)`` bool, True where the item has a title
+        - titles: ``(V, d_t)`` float32, mask: ``(V,)`` bool, True if the item has a title
     """
     content = save({"titles": titles.float().contiguous().cpu(), "mask": mask.bool().contiguous().cpu()})
     with named_errors(path), atomic_file(path) as file:
@@ -27,12 +27,12 @@ def write_table(path: Path, titles: Tensor, mask: Tensor) -> str:
 
 
 def read_table(path: Path, sha256: str) -> tuple[Tensor, Tensor]:
-    """Read a table and hold it against its checksum.
+    """Read a table and verify its checksum.
 
     Raises:
-        StoreError: The file is missing, truncated, changed or swapped for another.
+        StoreError: The file is missing, truncated, changed or replaced by another.
     """
-    hint = "Run `llm4sbr views infer` again: it makes the title table anew and keeps every answer"
+    hint = "Run `llm4sbr views infer` again: it rebuilds the title table and keeps every answer"
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from llm4sbr.views.engines import Answer
-from llm4sbr.views.engines.decoding import Rules, decode_trees
+from llm4sbr.views.engines.decoding import DecodingOptions, decode_trees
 from llm4sbr.views.engines.prefix_tree import grow_trees
 from llm4sbr.views.engines.title_trie import TitleTrie
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
@@ -161,7 +161,7 @@ def test_free_beams_are_scored_as_a_forward_pass_scores_them(make, prompts):
         assert shares == sorted(shares, reverse=True)
         start = engine.lm.encode([prompt])[0]
         (tree,) = grow_trees([start])
-        best = decode_trees(engine.lm.model, [tree], Rules(3, engine.lm.stop_ids, 4))[0][0]
+        best = decode_trees(engine.lm.model, [tree], DecodingOptions(3, engine.lm.stop_ids, 4))[0][0]
         for one, share in zip(best, shares, strict=True):
             said = [*one.tokens, *([2] if one.finished else [])]
             with torch.no_grad():
@@ -226,16 +226,16 @@ def test_what_is_computed_is_counted(make, prompts):
 def test_ids_that_belong_to_no_prompt_are_padding(make):
     """A tree of no tokens beside a long one, with and without a shared beginning."""
     engine = make()
-    model, rules = engine.lm.model, Rules(5, engine.lm.stop_ids)
+    model, options = engine.lm.model, DecodingOptions(5, engine.lm.stop_ids)
     lone = [[7], [8], [9, *range(20, 90)], [9, *range(20, 60)]]
     trees = list(grow_trees(lone))
     assert len(trees) == 3
-    found = decode_trees(model, trees, rules)
+    found = decode_trees(model, trees, options)
     for tree, parts in zip(trees, found, strict=True):
         for place, (best,) in zip(tree.place, parts, strict=True):
             (alone,) = grow_trees([lone[place]])
-            assert decode_trees(model, [alone], rules)[0][0][0].tokens == best.tokens
+            assert decode_trees(model, [alone], options)[0][0][0].tokens == best.tokens
     trie = TitleTrie([[7, 8], [7]], 2)
-    one = decode_trees(model, trees, Rules(1, engine.lm.stop_ids, 1, trie))
+    one = decode_trees(model, trees, DecodingOptions(1, engine.lm.stop_ids, 1, trie))
     assert {best.choice for parts in one for (best,) in parts} <= {0, 1}
     assert np.isfinite([best.score for parts in one for (best,) in parts]).all()

@@ -63,7 +63,7 @@ def test_a_server_that_dies_for_good_ends_the_run_after_what_was_answered(serve)
     outcomes = {}
     replies = engine_for(server, max_outage=0.5).generate(PROMPTS)
     threading.Timer(0.5, server.kill).start()
-    with pytest.raises(InputError, match=rf"no server took a request for 0.5 s.*{server.url}.*again"):
+    with pytest.raises(InputError, match=rf"no server accepted a request for 0.5 s.*{server.url}.*again"):
         collect_into(outcomes, replies)
     assert sorted(outcomes) == list(range(20))
 
@@ -72,7 +72,7 @@ def test_an_address_where_nobody_listens(serve, monkeypatch):
     server = serve()
     server.kill()
     monkeypatch.setattr("llm4sbr.views.engines.fleet._FIRST_CONTACT", 0.2)
-    with pytest.raises(InputError, match=r"ConnectError.*Start the server, or mend base_url"):
+    with pytest.raises(InputError, match=r"ConnectError.*Start the server, or correct base_url"):
         collect(engine_for(server).generate(PROMPTS))
 
 

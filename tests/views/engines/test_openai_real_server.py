@@ -103,7 +103,7 @@ def test_greedy_answers_of_a_real_server(server, folder):
         assert answer == (text, prompt_tokens, prompt_tokens, answer_tokens, answer_tokens < 8, ())
         assert text
 
-    with pytest.raises(InputError, match=r"'other'.*pinned.*Mend the model's name"):
+    with pytest.raises(InputError, match=r"'other'.*pinned.*Correct the model's name"):
         list(OpenAIEngine("other", url).generate(PROMPTS))
     with pytest.raises(InputError, match=r"Not Found.*mostly ends in /v1"):
         list(OpenAIEngine(str(folder), f"http://127.0.0.1:{port}").generate(PROMPTS))
@@ -114,5 +114,5 @@ def test_greedy_answers_of_a_real_server(server, folder):
     replies = engine.generate(PROMPTS * 10)
     assert next(replies)
     process.send_signal(signal.SIGKILL)
-    with pytest.raises(InputError, match="no server took a request"):
+    with pytest.raises(InputError, match="no server accepted a request"):
         list(replies)

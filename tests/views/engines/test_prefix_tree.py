@@ -43,12 +43,12 @@ def test_every_prompt_is_its_path(prompts, skip, max_tokens, least_shared):
     for tree in trees:
         for at, place in enumerate(tree.place):
             path = path_of(tree, at)
-            assert [*tree.tokens[path], tree.asked[at]] == prompts[place][skip:]
+            assert [*tree.tokens[path], tree.last[at]] == prompts[place][skip:]
             assert tree.depth[path].tolist() == list(range(len(path)))
             assert (tree.leaf[at] < 0) == (len(path) == 0)
         every = tree.ancestors(np.arange(len(tree.tokens)))
         assert [np.flatnonzero(row).tolist() for row in every] == ancestors_by_hand(tree)
-        assert tree.new.sum() == len(tree.tokens) + len(tree.asked)
+        assert tree.new.sum() == len(tree.tokens) + len(tree.last)
         assert (tree.new >= 1).all()
         inner = [prompts[place][skip:-1] for place in tree.place]
         assert len(tree.tokens) <= max(max_tokens, len(inner[0]))
@@ -78,7 +78,7 @@ def test_shared_beginning_leaves_a_token_of_each(prompts):
 
 def test_single_tokens_prefixes_and_duplicates():
     (alone,) = grow_trees([[5]])
-    assert (len(alone.tokens), alone.leaf.tolist(), alone.asked.tolist()) == (0, [-1], [5])
+    assert (len(alone.tokens), alone.leaf.tolist(), alone.last.tolist()) == (0, [-1], [5])
     assert not alone.ancestors(alone.leaf).any()
     (tree,) = grow_trees([[1, 2, 3], [1], [1, 2], [1, 2, 3]], least_shared=0)
     assert tree.tokens.tolist() == [1, 2]

@@ -123,7 +123,7 @@ def test_the_command_line_on_two_processes_makes_what_one_makes(ring_shop, tiny_
         env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert shared.returncode == 0, shared.stderr
-    assert shared.stdout.count("prompts asked") == 1  # the first process tells it, for all
+    assert shared.stdout.count("prompts sent") == 1  # the first process tells it, for all
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     with ViewStore(tmp_path / "one") as one, ViewStore(tmp_path / "two") as both:
         (spec,), (same,) = one.view_specs(), both.view_specs()

@@ -10,7 +10,7 @@ from llm4sbr.cli.main import main
 from llm4sbr.views.engines import Answer, Choice
 from llm4sbr.views.identity import EngineIdentity, ModelIdentity
 from llm4sbr.views.store import StoreError, ViewStore
-from llm4sbr.views.store.merge import absorb, absorb_shards, shard_of
+from llm4sbr.views.store.merge import merge_shards, merge_store, shard_of
 from llm4sbr.views.store.reading import LocalisedRows, RunRecord
 from llm4sbr.views.store.spec import AnswerSpec, ViewSpec
 
@@ -57,8 +57,8 @@ def test_rows_move_with_their_checksums_whatever_number_their_spec_has(tmp_path)
         store.add_localised(VIEW, KEYS[5:], LocalisedRows(views, views.astype(np.float16), views[..., 0] > 0))
     with ViewStore(tmp_path / "both") as store:
         for _ in range(2):  # the second time changes nothing
-            absorb(store, tmp_path / "a")
-            absorb(store, tmp_path / "b")
+            merge_store(store, tmp_path / "a")
+            merge_store(store, tmp_path / "b")
         assert store.answer_to(b"p" + KEYS[7][:3], {LONG.fingerprint}).text == "answer 7"
     expected, found = everything(tmp_path / "one"), everything(tmp_path / "both")
     assert found[:5] == expected[:5]
@@ -70,7 +70,7 @@ def test_what_is_there_stays_and_an_answer_ends_a_failure(tmp_path):
     fill(tmp_path / "other", KEYS[:4], text="theirs")
     with ViewStore(tmp_path / "store") as store:
         store.add_failures([(LONG, KEYS[3], "time-out")])
-        absorb(store, tmp_path / "other")
+        merge_store(store, tmp_path / "other")
         assert [answer.text for _, answer in sorted(store.answers(LONG))] == [
             "mine 0", "mine 1", "theirs 2", "theirs 3",
         ]  # fmt: skip
@@ -83,9 +83,9 @@ def test_shards_are_taken_in_and_gone(tmp_path):
     shard_of(tmp_path, 3).mkdir()  # killed before it wrote
     (shard_of(tmp_path, 3) / "views.sqlite").touch()
     with ViewStore(tmp_path) as store:
-        assert absorb_shards(store) == 3
+        assert merge_shards(store) == 3
         assert len(list(store.answers(LONG))) == len(KEYS)
-        assert absorb_shards(store) == 0
+        assert merge_shards(store) == 0
     assert not list((tmp_path / "shards").iterdir())
 
 
@@ -110,8 +110,8 @@ def test_a_harmed_shard_is_named_and_kept(tmp_path, harm):
         holder.lock()
     with ViewStore(tmp_path) as store:
         store.lock()
-        for act in (absorb_shards, lambda store: absorb(store, shard)):
-            if act is absorb_shards or harm != "in use":  # a store may be read while it grows
+        for act in (merge_shards, lambda store: merge_store(store, shard)):
+            if act is merge_shards or harm != "in use":  # a store may be read while it grows
                 with pytest.raises(StoreError) as caught:
                     act(store)
                 assert str(shard) in str(caught.value)
@@ -125,7 +125,7 @@ def test_a_row_forged_in_a_shard_is_found_when_it_is_read(tmp_path):
     with sqlite3.connect(shard_of(tmp_path, 1) / "views.sqlite") as raw:
         raw.execute("UPDATE answers SET text = 'forged' WHERE session_key = ?", (KEYS[3],))
     with ViewStore(tmp_path) as store:
-        absorb_shards(store)
+        merge_shards(store)
         with pytest.raises(StoreError, match="checksum"):
             list(store.answers(LONG))
 
