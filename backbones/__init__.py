@@ -1,4 +1,4 @@
-"""Session-based recommenders, one a file. Import them as ``llm4sbr.backbones``."""
+"""Session-based recommenders, one per file. Import them as ``llm4sbr.backbones``."""
 
 if __name__ != "llm4sbr.backbones":  # a second copy of every class would fail isinstance silently
     raise ImportError("import llm4sbr.backbones, not the bare folder 'backbones'")

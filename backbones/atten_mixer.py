@@ -1,4 +1,4 @@
-"""Atten-Mixer: no graph network, a read-out asked by the last clicks at several levels."""
+"""Atten-Mixer: an attention read-out whose queries are the last clicks at several levels, without a graph."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ class AttenMixer(EmbeddingBackbone):
     .. math:: s_g = LN\big([\textstyle\sum_i \gamma^h_i V^h x_i]_h\big), \quad s = W [s_g ; x_n],
         \quad \hat y_v = \tau \cos(s, e_v)
 
-    ``s_g`` is the long-term interest, ``x_n`` the short-term one. The softmax after the pooling, the twos and
-    the sigmoid are those of the authors' code. It differs from this model in four ways: its queries
-    concatenate the last clicks, which depends on their order; it normalises queries across levels, which
-    leaves a single level nothing but signs; its heads mix positions; its first softmax includes padding.
+    ``s_g`` is the long-term interest, ``x_n`` the short-term interest. The softmax after the pooling, the
+    factors of 2 and the sigmoid follow the authors' code. Their code differs from this model in four ways:
+    its queries concatenate the last clicks, so they depend on the order; it normalises queries across
+    levels, which reduces a single level to signs; its heads mix positions; its first softmax includes
+    padding.
 
-    All parameters start from ``U(-1/sqrt(d), 1/sqrt(d))``, as the authors' do.
+    All parameters are drawn from ``U(-1/sqrt(d), 1/sqrt(d))``, as in the authors' code.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``, divisible by `heads` (authors: 256).
-        levels: ``K``, the most last clicks that a query reads; a shorter session gives what it has.
+        levels: ``K``, maximum number of last clicks in a query; a shorter session uses all its clicks.
         heads: Attention heads (authors: 8, which does not divide 100).
-        power: ``p`` of the pooling, at least 1; infinity takes the largest weight.
+        power: ``p`` of the pooling, at least 1; infinity selects the largest weight.
         dropout: Dropout on embeddings, attention and, in the scores, item vectors.
-        scale: ``tau``, which the cosines are multiplied by.
+        scale: ``tau``, factor of the cosines.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``

@@ -1,4 +1,4 @@
-"""CORE: a session is a weighted mean of its items, and nothing else."""
+"""CORE: a session vector is a weighted mean of the item embeddings."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from llm4sbr.nn.functional import unit_rows
 
 @dataclass(frozen=True)
 class TransformerSize(Rebuildable):
-    """How large the transformer of CORE-trm is; the defaults are the authors' settings.
+    """Size of the transformer of CORE-trm; the defaults are the authors' settings.
 
     Args:
-        num_blocks: Transformer blocks.
-        num_heads: Attention heads; they divide the embedding.
+        num_blocks: Number of transformer blocks.
+        num_heads: Number of attention heads; it divides the embedding size.
         inner_dim: Width of the feed-forward layers.
         max_length: Number of positions; a longer session is an error.
     """
@@ -38,13 +38,13 @@ class TransformerSize(Rebuildable):
 
 
 class ClickWeights(nn.Module):
-    r"""Weights of a session's clicks by a causal transformer, those of CORE-trm.
+    r"""Weights of a session's clicks from a causal transformer (CORE-trm).
 
     .. math:: F = Transformer(x_1 + p_1, \dots, x_n + p_n), \quad \alpha = softmax(F w)
 
     Args:
         dim: ``d``, divisible by the number of heads.
-        size: Blocks, heads, widths and positions; the layer norm stands behind each sublayer.
+        size: Blocks, heads, widths and positions; each sublayer is followed by a layer norm.
         dropout: Dropout on the input, on attention and on each sublayer's output.
 
     Shapes:
@@ -66,7 +66,7 @@ class ClickWeights(nn.Module):
             layer_norm_eps=1e-12,
             batch_first=True,
         )
-        block.dropout.p = 0.0  # the authors have none between the two maps of a feed-forward layer
+        block.dropout.p = 0.0  # the authors use none between the two maps of a feed-forward layer
         self.blocks = nn.TransformerEncoder(block, size.num_blocks, enable_nested_tensor=False)
         self.weight = nn.Linear(dim, 1, bias=False)
         for parameter in self.parameters():
@@ -75,15 +75,15 @@ class ClickWeights(nn.Module):
         for name, parameter in self.blocks.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        # It adds the same to every click's weight, and a softmax forgets that: its gradient is 0.
+        # The bias adds a constant to every click's score; softmax cancels it, so its gradient is 0.
         cast(nn.TransformerEncoderLayer, self.blocks.layers[-1]).norm2.bias.requires_grad_(False)
 
     def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
-        """Weigh the clicks."""
+        """Compute the weights of the clicks."""
         width = clicks.size(1)
         states = self.dropout(self.norm(clicks + self.position.weight[:width]))
         causal = nn.Transformer.generate_square_subsequent_mask(width, device=clicks.device)
-        # The causal mask alone keeps right padding from real clicks: it stands after all of them.
+        # Padding follows all real clicks, so the causal mask also hides it from them.
         states = self.blocks(states, mask=causal, is_causal=True)  # (B, L, d)
         scores = cast(Tensor, self.weight(states)).squeeze(-1)  # (B, L)
         return scores.masked_fill(~mask, -torch.inf).softmax(-1)
@@ -92,23 +92,23 @@ class ClickWeights(nn.Module):
 class CORE(EmbeddingBackbone):
     r"""Session-based recommendation within consistent representation space (Hou et al., arXiv:2204.11067).
 
-    Simple and effective, SIGIR 2022. The representation-consistent encoder makes a session of its items'
-    embeddings by a weighted mean alone, so that sessions and items share one space; a transformer (CORE-trm)
-    or the plain mean (CORE-ave) gives the weights. Robust distance measuring scores by the cosine over a
-    temperature, in training with dropout ``'`` on the embeddings of the items to choose from:
+    Presented at SIGIR 2022. The representation-consistent encoder computes a session vector as a weighted
+    mean of its item embeddings, so that sessions and items share one space. A transformer (CORE-trm) or the
+    plain mean (CORE-ave) gives the weights. Robust distance measuring scores items by the cosine divided by
+    a temperature, in training with dropout ``'`` on the embeddings of the candidate items:
 
     .. math:: h_s = \sum_i \alpha_i x_i, \quad \hat y_k = \cos(h_s, x_k') / \tau
 
-    ``h_s`` is the long-term interest and the model's own read-out; the last click's embedding, which lives in
-    the same space, is the short-term one. Initialisation, dropout on the session's embeddings and the causal
-    mask, of which the paper says nothing, are the authors' code's.
+    ``h_s`` is the long-term interest and the model's own read-out; the last click's embedding, in the same
+    space, is the short-term interest. The paper does not specify the initialisation, the dropout on the
+    session's embeddings and the causal mask; they follow the authors' code.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``; divisible by the number of heads.
-        encoder: ``"trm"`` or ``"ave"``; the latter has no use for `dropout` and `transformer`.
-        temperature: ``τ`` (0.07 in the authors' settings, which the next ones are from, too).
-        item_dropout: Dropout on the embeddings of the items to choose from.
+        encoder: ``"trm"`` or ``"ave"``; the latter ignores `dropout` and `transformer`.
+        temperature: ``τ``; this default (0.07) and the next ones are the authors' settings.
+        item_dropout: Dropout on the embeddings of the candidate items.
         session_dropout: Dropout on the embeddings of the session's items.
         dropout: Dropout inside the transformer.
         transformer: Blocks, heads, widths and positions of the transformer.
@@ -145,7 +145,7 @@ class CORE(EmbeddingBackbone):
             self.weights = ClickWeights(embedding_dim, transformer, dropout)
 
     def encode(self, batch: SessionBatch) -> Interests:
-        """Weighted mean of the clicks' embeddings (long term) and the last click's (short term)."""
+        """Weighted mean of the clicks' embeddings (long term) and the last click's embedding (short term)."""
         self.check_length(batch)
         clicks = self.session_dropout(self.embedding(batch.item_ids))  # (B, L, d)
         mask = batch.padding_mask()
@@ -160,10 +160,10 @@ class CORE(EmbeddingBackbone):
         return interests.long_term
 
     def item_embeddings(self) -> Tensor:
-        """Normalised, ``(V, d)``, without the padding row."""
+        """Normalised item embeddings, ``(V, d)``, without the padding row."""
         return unit_rows(self.embedding.weight[1:])
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
-        """Cosines of session and items over `temperature`, ``(B, V)``; in training with dropped-out items."""
+        """Cosines of session and items over `temperature`, ``(B, V)``; in training with item dropout."""
         items = unit_rows(self.item_dropout(self.embedding.weight[1:]))  # (V, d)
         return unit_rows(session) / self.temperature @ items.T

@@ -1,4 +1,4 @@
-"""S²-DHCN: training sessions as hyperedges, and a second view of the batch that supervises the first."""
+"""S²-DHCN: a hypergraph of training sessions, with self-supervision by a line graph of the batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm4sbr.contracts.examples import Examples
 
 
 def jaccard(items: Tensor, session: Tensor, num_sessions: int) -> Tensor:
-    """Distinct items that two sessions share, over those that either has; 1 for a session and itself.
+    """Jaccard similarity of the distinct items of every two sessions; 1 on the diagonal.
 
     Shapes:
         - items, session: ``(T,)`` long, one row per click
@@ -38,36 +38,37 @@ def jaccard(items: Tensor, session: Tensor, num_sessions: int) -> Tensor:
 class DHCN(EmbeddingBackbone):
     r"""Self-supervised hypergraph convolutional networks (Xia et al., AAAI 2021, arXiv:2012.06852).
 
-    *Hypergraph channel*, which recommends: all items are convolved over the training sessions (`Hypergraph`),
-    layers are averaged, and the session's clicks are read out as in GCE-GNN (`ReversedPositionAttention`);
-    scores are products with the convolved items:
+    The *hypergraph channel* computes the scores. It convolves all items over the training sessions
+    (`Hypergraph`), averages the layers, and reads out the session's clicks as GCE-GNN does
+    (`ReversedPositionAttention`); scores are products with the convolved items:
 
     .. math:: X_h = \frac{1}{L+1} \sum_{l=0}^{L} (D^{-1} H B^{-1} H^T)^l X, \quad
         \theta_h = \sum_t \alpha_t x_t, \quad \hat z = \theta_h^T X_h
 
-    *Line graph channel*, in training only: sessions of the batch, each the mean of its unconvolved items, are
-    convolved over their Jaccard overlap :math:`\hat A`, which is 1 on its diagonal:
+    The *line graph channel* is used in training only. It represents each session of the batch by the mean of
+    its unconvolved items and convolves the sessions over their Jaccard similarity :math:`\hat A`, which is 1
+    on its diagonal:
 
     .. math:: \Theta_l = \frac{1}{L+1} \sum_{l=0}^{L} (\hat D^{-1} \hat A)^l \Theta^{(0)}, \quad
         L_s = -\sum_i \log \sigma(\theta_h^T \theta_l) + \log(1 - \sigma(\tilde\theta_h^T \theta_l))
 
-    :math:`\tilde\theta_h` comes of shuffling rows and columns of the batch's :math:`\Theta_h`. The auxiliary
-    loss is :math:`\beta L_s`; no score depends on another session of the batch.
+    :math:`\tilde\theta_h` is a row of the batch's :math:`\Theta_h` after shuffling its rows and columns. The
+    auxiliary loss is :math:`\beta L_s`; no score depends on another session of the batch.
 
-    :math:`\theta_h` is the long-term interest and the model's own read-out, the last click's convolved item
-    the short-term one.
+    :math:`\theta_h` is the long-term interest and the model's own read-out; the last click's convolved item
+    is the short-term interest.
 
-    The paper prints :math:`\sigma(1 - \cdot)` in :math:`L_s` but names binary cross-entropy, which is what it
-    is here and in the authors' code. Two things differ from that code and follow the paper: each training
-    session is one hyperedge (there, each of its prefixes), and gradients reach :math:`\Theta_l`.
+    The paper prints :math:`\sigma(1 - \cdot)` in :math:`L_s` but names binary cross-entropy; this model and
+    the authors' code use binary cross-entropy. Two departures from their code follow the paper: each training
+    session is one hyperedge (in their code each prefix is one), and gradients reach :math:`\Theta_l`.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``.
         num_layers: ``L``, layers of both channels.
-        beta: β, weight of the self-supervised task; 0 leaves the line graph out (the paper's DHCN). It weighs
-            a sum over the batch, as in the authors' code: 0.01 is meant for 100 sessions a batch.
-        max_length: Longest session, the number of positions; 200 in the authors' code.
+        beta: β, weight of the self-supervised task; 0 omits the line graph (the paper's DHCN). As in the
+            authors' code it weights a sum over the batch; 0.01 is meant for batches of 100 sessions.
+        max_length: Number of positions, the length of the longest session; 200 in the authors' code.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; `Interests.context` is ``(V, d)``, the convolved items
@@ -88,11 +89,11 @@ class DHCN(EmbeddingBackbone):
         self.num_layers, self.beta, self.max_length = num_layers, beta, max_length
         self.hypergraph = Hypergraph(num_items)
         self.readout = ReversedPositionAttention(embedding_dim, max_length)
-        self.init_uniform()  # as the authors
+        self.init_uniform()  # as in the authors' code
         self.readout.begin_positive()
 
     def read_training_sessions(self, examples: Examples) -> None:
-        """Build the hypergraph."""
+        """Build the hypergraph of the training sessions."""
         self.hypergraph.read(examples)
 
     def encode(self, batch: SessionBatch) -> Interests:
@@ -112,11 +113,11 @@ class DHCN(EmbeddingBackbone):
         )
 
     def merge(self, interests: Interests) -> Tensor:
-        """The attentive read-out, which is the long-term interest, ``(B, d)``."""
+        """The attentive read-out, equal to the long-term interest, ``(B, d)``."""
         return interests.long_term
 
     def scored_items(self, interests: Interests) -> Tensor:
-        """The convolved items, ``(V, d)``, that `encode` left in the context."""
+        """The convolved items, ``(V, d)``, that `encode` stored in the context."""
         return cast(Tensor, interests.context)
 
     def item_embeddings(self) -> Tensor:
@@ -124,7 +125,7 @@ class DHCN(EmbeddingBackbone):
         return self._convolve()[1:]
 
     def _convolve(self) -> Tensor:
-        """Items after each layer, averaged; the padding row stays zero."""
+        """Mean of the items over all layers; the padding row stays zero."""
         self.hypergraph.check_known()
         hidden = total = self.embedding.weight
         for _ in range(self.num_layers):
@@ -133,7 +134,7 @@ class DHCN(EmbeddingBackbone):
         return total / (self.num_layers + 1)
 
     def _supervise(self, items: Tensor, where: Clicks, sessions: Tensor) -> Tensor:
-        """How far both channels are from telling a session's two vectors from shuffled ones."""
+        """Self-supervised loss: tell pairs of a session's two vectors from pairs with shuffled vectors."""
         clicks = self.embedding(items)  # (T, d)
         hidden = scatter(clicks, where.session, dim_size=len(sessions), reduce="mean")  # (B, d)
         overlap = jaccard(items, where.session, len(sessions))  # (B, B)

@@ -1,4 +1,4 @@
-"""GCE-GNN: the session's own transitions, and those of all training sessions."""
+"""GCE-GNN: graph attention over the session's transitions and over those of all training sessions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SessionGraphAttention(nn.Module):
     .. math:: h^s_i = \sum_{j \in N_i} \alpha_{ij} h_j, \quad
         \alpha_{ij} = softmax_j(LeakyReLU(a_{r_{ij}}^T (h_i \odot h_j)))
 
-    Type :math:`r_{ij}` is *out* where the session goes from i to j only, *in* where it goes from j to i only,
-    *in-out* where it does both, and *self* from every node to itself.
+    Type :math:`r_{ij}` is *out* if the session has only the transition from i to j, *in* if it has only the
+    one from j to i, *in-out* if it has both, and *self* from every node to itself.
 
     Args:
         dim: ``d``.
@@ -41,7 +41,7 @@ class SessionGraphAttention(nn.Module):
     def forward(self, hidden: Tensor, edge_index: Tensor) -> Tensor:
         """Attend once."""
         size = len(hidden)
-        # A click repeated at once is the node's edge to itself, which every node has.
+        # An immediately repeated click is a self-loop, which every node has anyway.
         source, target = edge_index[:, edge_index[0] != edge_index[1]]
         both = torch.cat((source * size + target, target * size + source))
         pair, where = torch.unique(both, return_inverse=True)  # (E,): centre * size + neighbour
@@ -60,7 +60,7 @@ class SessionGraphAttention(nn.Module):
 
 
 class GlobalAggregator(nn.Module):
-    r"""One hop over the global graph, with attention that knows the session (Sec. 4.1, arXiv:2106.05081).
+    r"""One hop over the global graph, with session-aware attention (Sec. 4.1, arXiv:2106.05081).
 
     .. math:: \pi_{ij} = softmax_j(q_1^T LeakyReLU(W_1 [(s \odot h_j) ; w_{ij}])), \quad
         h^g_i = ReLU(W_2 [h_i ; \sum_j \pi_{ij} h_j])
@@ -69,8 +69,8 @@ class GlobalAggregator(nn.Module):
         dim: ``d``.
 
     Shapes:
-        - hidden: ``(P, d)``, states of items in sessions; session: ``(P, d)``, ``s`` of each
-        - own: ``(P',)``, neighbours: ``(P', N)``, rows of `hidden`; weights: ``(P', N)``, 0: no neighbour
+        - hidden: ``(P, d)``, states of items in sessions; session: ``(P, d)``, ``s`` for each state
+        - own: ``(P',)``, neighbours: ``(P', N)``, rows of `hidden`; weights: ``(P', N)``, 0 if no neighbour
         - output: ``(P', d)``
     """
 
@@ -85,11 +85,11 @@ class GlobalAggregator(nn.Module):
     ) -> Tensor:
         """Aggregate once."""
         by_state, by_weight = self.relate.weight[:, :-1], self.relate.weight[:, -1:].T
-        related = F.linear(session * hidden, by_state)  # (P, d + 1): once for all who share a neighbour
-        # As a product, since its gradient is then one too, without another (P' N, d + 1).
+        related = F.linear(session * hidden, by_state)  # (P, d + 1): once per shared neighbour
+        # A product, because its gradient is also a product and needs no further (P' N, d + 1) tensor.
         edges = torch.addmm(F.embedding(neighbours.flatten(), related), weights.view(-1, 1), by_weight)
         score = self.score(F.leaky_relu(edges, 0.2)).view_as(weights)  # (P', N)
-        # Without any neighbour every share goes to the padding row, which is zero after each hop.
+        # An item without neighbours attends to the padding row, which is zero after each hop.
         share = score.masked_fill(weights == 0, torch.finfo(score.dtype).min).softmax(-1)  # (P', N)
         around = (share.unsqueeze(1) @ F.embedding(neighbours, hidden)).squeeze(1)  # (P', d)
         return torch.relu(self.combine(torch.cat((F.embedding(own, hidden), around), dim=-1)))
@@ -98,27 +98,26 @@ class GlobalAggregator(nn.Module):
 class GCEGNN(EmbeddingBackbone):
     r"""Global context enhanced graph neural networks (Wang et al., SIGIR 2020, arXiv:2106.05081).
 
-    Items learn from their neighbours in all training sessions (`GlobalAggregator`, hop by hop) and from
-    those in the session (`SessionGraphAttention`); both are added and read out
-    (`ReversedPositionAttention`):
+    Item states aggregate neighbours in all training sessions (`GlobalAggregator`, once per hop) and in the
+    current session (`SessionGraphAttention`). Both are added and read out (`ReversedPositionAttention`):
 
     .. math:: h'_i = dropout(h^{g,(k)}_i) + h^s_i, \quad \hat y = softmax(S^T V)
 
-    The read-out ``S`` is the long-term interest, the last click's :math:`h'` the short-term one. The paper's
-    session vector is ``S`` alone, so `merge` gives the long-term interest.
+    The read-out ``S`` is the long-term interest, the last click's :math:`h'` the short-term interest. The
+    paper's session vector is ``S`` alone, so `merge` returns the long-term interest.
 
-    Two things differ from the authors' code and follow the paper: an item with fewer than ``N`` neighbours
-    attends to those it has (there, some are repeated at random), and both ends of an edge call it *in-out*
-    (there, one does).
+    Two departures from the authors' code follow the paper: an item with fewer than ``N`` neighbours attends
+    to its actual neighbours (their code repeats some at random), and an *in-out* edge has this type at both
+    ends (in their code at one end).
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``.
-        hops: ``k``, hops on the global graph; the paper tries 1 and 2.
-        window: ε, the most steps between neighbours in a training session.
-        num_neighbours: ``N``, the neighbours that an item keeps.
+        hops: ``k``, number of hops on the global graph; the paper tries 1 and 2.
+        window: ε, maximum number of steps between neighbours in a training session.
+        num_neighbours: ``N``, maximum number of neighbours of an item.
         dropout: Dropout on the global states.
-        max_length: Longest session, the number of positions; 200 in the authors' code.
+        max_length: Number of positions, the length of the longest session; 200 in the authors' code.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
@@ -143,11 +142,11 @@ class GCEGNN(EmbeddingBackbone):
         self.session_attention = SessionGraphAttention(embedding_dim)
         self.dropout = nn.Dropout(dropout)
         self.readout = ReversedPositionAttention(embedding_dim, max_length)
-        self.init_uniform()  # as the authors
+        self.init_uniform()  # as in the authors' code
         self.readout.begin_positive()
 
     def read_training_sessions(self, examples: Examples) -> None:
-        """Build the global graph."""
+        """Build the global graph of the training sessions."""
         self.global_graph.read(examples)
 
     def encode(self, batch: SessionBatch) -> Interests:
@@ -167,14 +166,14 @@ class GCEGNN(EmbeddingBackbone):
         return Interests(long_term=self.readout(clicks, where), short_term=clicks[where.last])
 
     def aggregate(self, nodes: Tensor, session: Tensor, context: Tensor) -> Tensor:
-        """Global states of items, each as its session sees it.
+        """Global states of items, each conditioned on its session.
 
         Shapes:
             - nodes: ``(N,)`` items, session: ``(N,)`` rows of `context`, context: ``(B, d)``
             - output: ``(N, d)``
         """
         stride = self.num_items + 1
-        # A state depends on item and session; many edges lead to the same one, which is computed once.
+        # A state depends on item and session; many edges share a state, which is computed once.
         pairs = session * stride + nodes  # (P0,)
         reached = []
         for _ in self.hops:
@@ -192,5 +191,5 @@ class GCEGNN(EmbeddingBackbone):
         return cast(Tensor, hidden)
 
     def merge(self, interests: Interests) -> Tensor:
-        """The attentive read-out, which is the long-term interest, ``(B, d)``."""
+        """The attentive read-out, equal to the long-term interest, ``(B, d)``."""
         return interests.long_term

@@ -42,12 +42,12 @@ class SelfAttentionBlock(nn.Module):
         self.dropout = dropout
 
     def forward(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Rows of ``E``, those of `queries`, which attend to every real click."""
+        """Rows of ``E`` for the `queries`, which attend to every real click."""
         attended = functional.scaled_dot_product_attention(
             self.query(queries),
             self.key(states),
             self.value(states),
-            attn_mask=mask.unsqueeze(1),  # (B, 1, L): padding is no key; a session has one real click or more
+            attn_mask=mask.unsqueeze(1),  # (B, 1, L): padding is masked; every session has a real click
             dropout_p=self.dropout if self.training else 0.0,
         )  # (B, Q, d)
         return cast(Tensor, self.feed_forward(attended) + attended)
@@ -56,22 +56,22 @@ class SelfAttentionBlock(nn.Module):
 class GCSAN(EmbeddingBackbone):
     r"""Graph contextualized self-attention network for session-based recommendation (Xu et al., IJCAI 2019).
 
-    SR-GNN's gated graph layer reads the transitions, ``k`` self-attention blocks read the whole session. The
-    last click's node is the short-term interest, the last position of the last block the long-term one:
+    SR-GNN's gated graph layer reads the transitions; ``k`` self-attention blocks read the whole session. The
+    last click's node is the short-term interest, the last position of the last block the long-term interest:
 
     .. math::
         H = \mathrm{GGNN}(s), \quad E^{(k)} = \mathrm{SAN}(E^{(k-1)}), \; E^{(0)} = H, \quad
         S = \omega E^{(k)}_n + (1 - \omega) H_n
 
-    Attention goes both ways and knows no positions, as in the paper's equations; padding takes no part. The
-    graph layer and the initialisation (uniform within :math:`1 / \sqrt{d}`) are SR-GNN's.
+    Attention is bidirectional and has no position embeddings, as in the paper's equations; padding is
+    masked. The graph layer and the initialisation (uniform within :math:`1 / \sqrt{d}`) are SR-GNN's.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``.
-        steps: Propagation steps of the graph layer.
-        num_blocks: ``k``, self-attention blocks.
-        weight: ``ω``, the share of the self-attention; the paper advises 0.4 to 0.8.
+        steps: Number of propagation steps of the graph layer.
+        num_blocks: ``k``, number of self-attention blocks.
+        weight: ``ω``, weight of the self-attention; the paper advises 0.4 to 0.8.
         dropout: Dropout on attention weights and feed-forward layers.
 
     Shapes:
@@ -112,7 +112,7 @@ class GCSAN(EmbeddingBackbone):
         states, mask = clicks, batch.padding_mask()
         for block in self.blocks[:-1]:
             states = block(states, states, mask)
-        # Of the last block's output only the last position is read.
+        # Only the last position of the last block's output is used.
         last = last_click(states, batch.lengths).unsqueeze(1)  # (B, 1, d)
         return Interests(
             long_term=self.blocks[-1](last, states, mask).squeeze(1),

@@ -15,13 +15,13 @@ class GRU4Rec(SequenceBackbone):
     """Session-based recommendations with recurrent neural networks (Hidasi et al., arXiv:1511.06939).
 
     The last hidden state is the short-term interest and, as in the paper, the model's own read-out; the mean
-    of the hidden states is the long-term one. Trained on whole-catalogue cross-entropy over tied embeddings,
-    the form in which later work reports it (Tan et al., arXiv:1606.08117).
+    of the hidden states is the long-term interest. It is trained with cross-entropy over the whole catalogue
+    and tied embeddings, the form that later work reports (Tan et al., arXiv:1606.08117).
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``, also the size of the hidden state.
-        num_layers: Stacked GRU layers.
+        num_layers: Number of stacked GRU layers.
         dropout: Dropout on item embeddings.
 
     Shapes:
@@ -40,7 +40,7 @@ class GRU4Rec(SequenceBackbone):
         nn.init.xavier_normal_(self.embedding.weight[1:].data)
 
     def states(self, batch: SessionBatch) -> Tensor:
-        """Hidden states through the output layer, ``(B, L, d)``."""
-        # Right padding needs no packing: a state never sees what stands after it.
+        """Hidden states after the output layer, ``(B, L, d)``."""
+        # Right padding needs no packing: a state does not depend on later positions.
         states, _ = self.gru(self.dropout(self.embedding(batch.item_ids)))
         return cast(Tensor, self.readout(states))

@@ -1,4 +1,4 @@
-"""LESSR: edge order and shortcuts, so that a session's graph loses nothing of the session."""
+"""LESSR: a lossless session graph with ordered edges and shortcuts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from llm4sbr.contracts.errors import InputError
 
 
 class AttentionReadout(nn.Module):
-    r"""The session as a whole: attention over its nodes, asked by the last click's.
+    r"""Session vector by attention over the nodes, with the last click's node as the query.
 
     .. math::
         \beta_i = \mathrm{softmax}_i\, q^T \sigma(W_1 x_i + W_2 x_{last} + r), \quad
         s_g = \mathrm{PReLU}\Big(W_{out} \sum_i \beta_i x_i\Big)
 
     Args:
-        in_dim: ``D``, the size of the features.
-        out_dim: ``d``, the size of the session vector.
+        in_dim: ``D``, size of the features.
+        out_dim: ``d``, size of the session vector.
         dropout: Dropout on the features.
 
     Shapes:
@@ -61,23 +61,23 @@ class AttentionReadout(nn.Module):
 class LESSR(EmbeddingBackbone):
     r"""Handling information loss of graph neural networks for session-based recommendation.
 
-    Chen and Wong, KDD 2020. `EdgeOrderConv` and `ShortcutAttention` take turns; each layer reads all
-    features found so far, ``x = [x^{(0)} ; ... ; x^{(l)}]``. The read-out is linear in both interests,
+    Chen and Wong, KDD 2020. Layers of `EdgeOrderConv` and `ShortcutAttention` alternate; each layer reads the
+    features of all earlier layers, ``x = [x^{(0)} ; ... ; x^{(l)}]``. The read-out is linear in both,
 
     .. math:: s = W_h [s_g ; x_{last}] = W_h^g s_g + W_h^l x_{last}
 
-    whose summands are the long-term and the short-term interest here: :math:`x_{last}` itself is
+    The two summands are the long-term and the short-term interest here, because :math:`x_{last}` itself is
     ``num_layers + 1`` times as wide as an item.
 
-    Taken from the authors' code: batch normalisation before every layer and read-out, a PReLU behind layers
-    and attention, dropout, item vectors cut to a norm of 1, and PyTorch's own initialisation.
+    These details follow the authors' code: batch normalisation before every layer and read-out, a PReLU
+    after layers and attention, dropout, item vectors clipped to a norm of 1, and PyTorch's initialisation.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``.
-        num_layers: ``L``, layers of both kinds together; the first is an `EdgeOrderConv`.
-        dropout: Dropout on the features that enter a layer.
-        max_norm: Largest norm of an item vector, kept by cutting a vector when it is read; None for no bound.
+        num_layers: ``L``, number of layers of both kinds; the first is an `EdgeOrderConv`.
+        dropout: Dropout on the input features of a layer.
+        max_norm: Maximum norm of an item vector, which is clipped when it is read; None for no bound.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
@@ -98,8 +98,8 @@ class LESSR(EmbeddingBackbone):
             raise InputError("max_norm must be positive", value=max_norm, hint="None sets no bound")
         self.max_norm = max_norm
         if max_norm is not None:
-            # The first look-up would do it, but where titles are added to vectors it cuts the sum alone: what
-            # is learned would stay ten times as long as the cut, and turn ten times as slowly.
+            # The first look-up would clip the vectors. With titles it clips only the sum: the learned part
+            # would stay ten times too long, and its direction would change ten times as slowly.
             self.embedding.weight.data.renorm_(2, 0, max_norm)
         self.register_buffer("catalogue", torch.arange(1, num_items + 1), persistent=False)
         width = embedding_dim
@@ -109,7 +109,7 @@ class LESSR(EmbeddingBackbone):
             self.layers.append(layer(width, embedding_dim, dropout))
             width += embedding_dim
         self.pool = AttentionReadout(width, embedding_dim, dropout)
-        # Normalisation and dropout act on each feature alone, so they can be split as W_h is.
+        # Normalisation and dropout act on each feature separately, so they can be split like W_h.
         bound = (width + embedding_dim) ** -0.5  # of W_h as one matrix
         self.readout_global = self._readout(embedding_dim, dropout, bound)
         self.readout_last = self._readout(width, dropout, bound)
@@ -120,11 +120,11 @@ class LESSR(EmbeddingBackbone):
         return nn.Sequential(FeatureNorm(width), nn.Dropout(dropout), linear)
 
     def encode(self, batch: SessionBatch) -> Interests:
-        """What the attention over the nodes (long term) and the last click (short term) give the session."""
+        """Read-outs of the attention over the nodes (long term) and of the last click (short term)."""
         graph = build_lessr_graph(batch)
         features = self._look_up(graph.nodes)  # (N, d)
         for layer in self.layers:
-            features = torch.cat((features, layer(features, graph)), dim=1)  # (N, D): one d wider each time
+            features = torch.cat((features, layer(features, graph)), dim=1)  # (N, D): D grows by d per layer
         return Interests(
             long_term=self.readout_global(self.pool(features, graph)),
             short_term=self.readout_last(features[graph.last]),
@@ -135,14 +135,14 @@ class LESSR(EmbeddingBackbone):
         return interests.long_term + interests.short_term
 
     def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
+        """Item embeddings, ``(V, d)``, without the padding row."""
         return self._look_up(cast(Tensor, self.catalogue))
 
     def _look_up(self, item_ids: Tensor) -> Tensor:
-        """Vectors of items, cut in place as by ``nn.Embedding(max_norm=...)``, which takes row after row.
+        """Look up item vectors and clip them in place, like ``nn.Embedding(max_norm=...)`` but vectorised.
 
-        Behind autograd's back, for FSDP's weights are views that must not change in front of it. There what
-        is cut lasts for the step alone.
+        The update bypasses autograd, because FSDP's weights are views that autograd does not allow to change
+        in place. Under FSDP the clipping lasts for the current step only.
         """
         if self.max_norm is not None:
             self.embedding.weight.data.renorm_(2, 0, self.max_norm)

@@ -1,4 +1,4 @@
-"""The two graphs that LESSR reads a batch as, and the layer over each."""
+"""The two graphs of LESSR (ordered multigraph and shortcut graph) and the layer over each."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from llm4sbr.contracts.batch import SessionBatch, build_session_graph
 
 
 class LESSRGraph(NamedTuple):
-    """A batch as one multigraph of transitions in click order, and as one graph of shortcuts.
+    """A multigraph of a batch's transitions in click order, and a graph of its shortcuts.
 
-    Node ``v`` hears a message from ``u`` for every transition ``u -> v``, repeats included. Its messages are
-    a sequence in click order; all sequences of the batch lie packed as in
-    `torch.nn.utils.rnn.PackedSequence`: every receiver's first message, then every second one, and so on,
-    receivers with more messages standing before those with fewer.
+    Node ``v`` receives a message from ``u`` for every transition ``u -> v``, including repeats. The messages
+    of a node form a sequence in click order. All sequences of the batch are packed as in
+    `torch.nn.utils.rnn.PackedSequence`: the first message of every receiver, then the second, and so on, with
+    receivers sorted by decreasing number of messages.
     """
 
-    nodes: Tensor  # (N,) long: item id of each node; nodes of one session are neighbours in this list
+    nodes: Tensor  # (N,) long: item id of each node; the nodes of one session are contiguous
     session: Tensor  # (N,) long: row of each node's session in the batch
     last: Tensor  # (B,) long: node of each session's last click
     senders: Tensor  # (M,) long: sending node of each message, packed
-    batch_sizes: Tensor  # (longest sequence,) long, on the CPU: messages of each step
-    receivers: Tensor  # (R,) long: nodes that hear anything, in the order of the packing
+    batch_sizes: Tensor  # (longest sequence,) long, on the CPU: number of messages per step
+    receivers: Tensor  # (R,) long: nodes that receive a message, in packing order
     shortcuts: Tensor  # (2, S) long: distinct pairs u -> v, u clicked no later than v, u = v included
 
 
@@ -59,19 +59,20 @@ def _pack_messages(alias: Tensor, real: Tensor, num_nodes: int) -> tuple[Tensor,
     """Senders, batch sizes and receivers of the transitions."""
     step = real[:, 1:]  # (B, L-1): both ends of the transition are real
     receiver = alias[:, 1:][step]  # (M,), in click order within a session
-    heard = torch.bincount(receiver, minlength=num_nodes)  # (N,)
+    received = torch.bincount(receiver, minlength=num_nodes)  # (N,)
     by_receiver = receiver.argsort(stable=True)  # (M,): grouped, click order kept within a group
     receiver = receiver[by_receiver]
-    rank = torch.arange(len(receiver), device=alias.device) - (heard.cumsum(0) - heard)[receiver]  # (M,)
-    receivers = heard.argsort(descending=True, stable=True)[: int(heard.count_nonzero())]  # (R,)
-    place = torch.empty_like(heard)
+    first = received.cumsum(0) - received  # (N,): index of each receiver's first message
+    rank = torch.arange(len(receiver), device=alias.device) - first[receiver]  # (M,)
+    receivers = received.argsort(descending=True, stable=True)[: int(received.count_nonzero())]  # (R,)
+    place = torch.empty_like(received)
     place[receivers] = torch.arange(len(receivers), device=alias.device)
     packed = (rank * num_nodes + place[receiver]).argsort()  # (M,)
     return alias[:, :-1][step][by_receiver][packed], torch.bincount(rank).cpu(), receivers
 
 
 def _shortcuts(alias: Tensor, real: Tensor, num_nodes: int) -> Tensor:
-    """Distinct pairs of nodes whose clicks stand in this order, ``(2, S)``."""
+    """Distinct pairs of nodes whose clicks occur in this order, ``(2, S)``."""
     width = real.size(1)
     order = torch.ones(width, width, dtype=torch.bool, device=real.device).triu()  # (L, L): i <= j
     row, earlier, later = (order & real.unsqueeze(1)).nonzero().unbind(1)  # a click before a real one is real
@@ -80,10 +81,10 @@ def _shortcuts(alias: Tensor, real: Tensor, num_nodes: int) -> Tensor:
 
 
 class FeatureNorm(nn.BatchNorm1d):
-    """Batch normalisation over nodes or sessions that takes a single row, too.
+    """Batch normalisation over nodes or sessions that also accepts a single row.
 
-    A last batch of one click has one row, of which no variance can be estimated: it is normalised by the
-    running statistics, as in evaluation.
+    A last batch of one click has one row, which gives no variance; it is normalised with the running
+    statistics, as in evaluation.
 
     Shapes:
         - features: ``(N, D)``
@@ -103,11 +104,11 @@ class EdgeOrderConv(nn.Module):
 
     .. math:: h_k = \mathrm{GRU}(x_{j_k}, h_{k-1}), \; h_0 = 0, \quad x_i' = W_{upd} [x_i ; h_{d_i}]
 
-    The paper maps messages by a matrix first; as in the authors' code, the GRU's input weights hold it.
+    The paper first maps messages by a matrix; as in the authors' code, the GRU's input weights include it.
 
     Args:
-        in_dim: ``D``, the size of the features.
-        out_dim: ``d``, the size of the new ones.
+        in_dim: ``D``, size of the input features.
+        out_dim: ``d``, size of the output features.
         dropout: Dropout on the messages.
 
     Shapes:
@@ -131,21 +132,21 @@ class EdgeOrderConv(nn.Module):
         if len(graph.senders):
             messages = self.dropout(features)[graph.senders]  # (M, D)
             _, heard = self.gru(PackedSequence(messages, graph.batch_sizes))  # (1, R, D)
-            # A node without messages keeps h_0 = 0, and adds nothing.
+            # A node without messages keeps h_0 = 0, which adds nothing.
             updated = updated.index_add(0, graph.receivers, self.update_heard(heard[0]))
         return cast(Tensor, self.activation(updated))
 
 
 class ShortcutAttention(nn.Module):
-    r"""Shortcut graph attention (SGAT): a node attends to all that is clicked no later than it.
+    r"""Shortcut graph attention (SGAT): a node attends to all nodes that are clicked no later than it.
 
     .. math::
         \alpha_{ij} = \mathrm{softmax}_j\, p^T \sigma(W_{key} x_i + W_{qry} x_j + b), \quad
         x_i' = \sum_j \alpha_{ij} W_{val}\, x_j
 
     Args:
-        in_dim: ``D``, the size of the features.
-        out_dim: ``d``, the size of the new ones.
+        in_dim: ``D``, size of the input features.
+        out_dim: ``d``, size of the output features.
         dropout: Dropout on the features.
 
     Shapes:

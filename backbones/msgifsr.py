@@ -1,4 +1,4 @@
-"""MSGIFSR: runs of consecutive clicks as intent units of several granularities."""
+"""MSGIFSR: intent units of several granularities from runs of consecutive clicks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 
 
 class Intents(NamedTuple):
-    """What the ranking needs beside the session vector."""
+    """Data that the scores need besides the session vector."""
 
     coarser: Tensor  # (B, K - 1, d): session vectors of levels 2..K
     seen: Tensor  # (B, L) long: columns of the session's clicks; padding repeats the first click
@@ -26,38 +26,39 @@ class Intents(NamedTuple):
 class MSGIFSR(EmbeddingBackbone):
     r"""Multi-granularity consecutive intent units (Guo et al., WSDM 2022, arXiv:2112.13197).
 
-    A unit of level ``k`` is a run of ``k`` clicks; it starts as half the mean of its items and half the last
-    state of a GRU over them. Layers of `GranularityConv` pass messages within a level and between clicks and
-    longer units. For each level the unit of the last ``k`` clicks asks all units of all levels:
+    A unit of level ``k`` is a run of ``k`` clicks. Its initial state is the average of the mean of its items
+    and the last state of a GRU over them. Layers of `GranularityConv` pass messages within a level and
+    between clicks and longer units. For each level, the unit of the last ``k`` clicks is the query of an
+    attention over all units of all levels:
 
     .. math::
         g_k = \sum_i \text{softmax}_i\big(q_k^T \sigma(U_k x_i + V_k l_k)\big)\, x_i, \quad
         s_k = W_k [l_k ; g_k]
 
-    with ``l_k`` that unit. Each level ranks clicked and unclicked items apart, a gate weighs both, and
-    learned weights mix the levels (intent fusion ranking):
+    with ``l_k`` the query unit. Each level ranks clicked and unclicked items separately, a gate weights both
+    rankings, and learned weights mix the levels (intent fusion ranking):
 
     .. math::
         P(v) = \sum_k \alpha_k \big(\phi^r_k\, \text{softmax}_{v \in s}\, \tau \cos(s_k, e_v)
         + \phi^e_k\, \text{softmax}_{v \notin s}\, \tau \cos(s_k, e_v)\big)
 
-    `score` gives ``log P``, on which cross-entropy is exact. ``g_1`` is the long-term interest and ``l_1``
-    the short-term one; `merge` gives ``s_1``. So a wrapper's fused vector takes the place of the finest
-    intent, and the coarser ones stay as they are.
+    `score` returns ``log P``, on which cross-entropy is exact. ``g_1`` is the long-term interest and ``l_1``
+    the short-term interest; `merge` returns ``s_1``. A wrapper's fused vector therefore replaces the finest
+    intent, and the coarser intents are not changed.
 
-    Details beyond the above are those of the authors' code: 8 heads of size ``d`` and the largest of them, a
-    gate shared by the levels, ``alpha`` started at ``softmax(1, 0, ...)``, item vectors of length at most one
-    in units, units of unit length before and after the layers, other parameters from
-    ``U(-1/sqrt(d), 1/sqrt(d))``. Its unused parameters are left out.
+    Other details follow the authors' code: 8 heads of size ``d`` with a maximum over the heads, a gate shared
+    by the levels, ``alpha`` initialised to ``softmax(1, 0, ...)``, item vectors of length at most one in
+    units, units of unit length before and after the layers, and other parameters drawn from
+    ``U(-1/sqrt(d), 1/sqrt(d))``. Unused parameters of their code are omitted.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d`` (authors: 256).
-        levels: ``K``, clicks of the longest unit.
-        layers: Steps of propagation.
-        heads: Attention heads, each of size ``d``.
+        levels: ``K``, number of clicks of the longest unit.
+        layers: Number of propagation steps.
+        heads: Number of attention heads, each of size ``d``.
         dropout: Dropout on embeddings, units and attention.
-        scale: ``tau``, which the cosines are multiplied by.
+        scale: ``tau``, factor of the cosines.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
@@ -93,7 +94,7 @@ class MSGIFSR(EmbeddingBackbone):
         self.mixture = nn.Parameter(torch.eye(levels)[0]) if levels > 1 else None
 
     def encode(self, batch: SessionBatch) -> Interests:
-        """What the last click asks of all units (long term) and the last click's unit (short term)."""
+        """Attention of the last click over all units (long term) and the last click's unit (short term)."""
         clicks = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
         graph = build_intent_graph(clicks, batch.lengths, self.levels)
         units = torch.cat([self._unit(items) for items in graph.items])  # (N, d)
@@ -101,7 +102,7 @@ class MSGIFSR(EmbeddingBackbone):
             units = layer(units, graph)
         units = F.normalize(units, dim=-1)
         local = units[graph.last]  # (B, K, d)
-        overall = [self._ask(level, units, local[:, level], graph) for level in range(self.levels)]
+        overall = [self._attend(level, units, local[:, level], graph) for level in range(self.levels)]
         coarser = [
             self.readout[level](torch.cat((local[:, level], overall[level]), dim=-1))
             for level in range(1, self.levels)
@@ -117,7 +118,7 @@ class MSGIFSR(EmbeddingBackbone):
         return cast(Tensor, self.readout[0](both))
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
-        """Log-probabilities of all items, ``(B, V)``; `session` stands for the finest intent."""
+        """Log-probabilities of all items, ``(B, V)``; `session` is the finest intent."""
         intents: Intents = interests.context
         sessions = F.normalize(torch.cat((session.unsqueeze(1), intents.coarser), dim=1), dim=-1)  # (B, K, d)
         logits = self.scale * sessions @ F.normalize(self.item_embeddings(), dim=-1).T  # (B, K, V)
@@ -127,7 +128,7 @@ class MSGIFSR(EmbeddingBackbone):
         repeat, explore = gate.chunk(2, dim=-1)  # (B, K, 1) each
         column = intents.seen.unsqueeze(1).expand(-1, logits.size(1), -1)  # (B, K, L)
         clicked = logits.gather(2, column).masked_fill(~intents.first.unsqueeze(1), float("-inf"))
-        # Not minus infinity: the gradient would be undefined for a session that clicked every item.
+        # Minus infinity would make the gradient undefined for a session that clicked every item.
         unclicked = logits.scatter(2, column, torch.finfo(logits.dtype).min)
         chance = (explore * torch.softmax(unclicked, dim=-1)).sum(1)  # (B, V)
         chance = chance.scatter_add(1, intents.seen, (repeat * torch.softmax(clicked, dim=-1)).sum(1))
@@ -143,7 +144,7 @@ class MSGIFSR(EmbeddingBackbone):
             mixed = (mixed + state[0]) / 2
         return F.normalize(mixed, dim=-1)
 
-    def _ask(self, level: int, units: Tensor, last: Tensor, graph: IntentGraph) -> Tensor:
+    def _attend(self, level: int, units: Tensor, last: Tensor, graph: IntentGraph) -> Tensor:
         """Soft attention of one level's last unit over the session's units of all levels, ``(B, d)``."""
         query = self.attend_last[level](last)[graph.session]  # (N, d)
         fit = self.attend_score[level](torch.sigmoid(self.attend_unit[level](units) + query))  # (N, 1)

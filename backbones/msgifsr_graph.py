@@ -1,4 +1,4 @@
-"""The graph of consecutive intent units that MSGIFSR reads, and attention over it."""
+"""The graph of consecutive intent units of MSGIFSR, and attention over it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from llm4sbr.contracts.batch import SessionGraph
 
 
 class IntentGraph(NamedTuple):
-    """The units of all sessions of a batch, level after level in one list of ``N`` nodes.
+    """The units of all sessions of a batch, sorted by level, as one list of ``N`` nodes.
 
-    A unit of level ``k`` is a distinct run of ``k`` clicks of one session. Edges within a level lead to the
-    unit that starts one click later; edges between level 1 and level ``k`` lead from a click to the unit
-    after it and from a unit to the click after it.
+    A unit of level ``k`` is a distinct run of ``k`` clicks of one session. An edge within a level leads to
+    the unit that starts one click later. Edges between level 1 and level ``k`` lead from a click to the next
+    unit and from a unit to the next click.
     """
 
-    items: tuple[Tensor, ...]  # of level k: (N_k, k) long, each unit's items in click order
+    items: tuple[Tensor, ...]  # per level k: (N_k, k) long, each unit's items in click order
     level: Tensor  # (N,) long: level of each unit, from 0
     session: Tensor  # (N,) long: session of each unit
     last: Tensor  # (B, K) long: the unit of the last k clicks
-    edge_index: Tensor  # (2, M) long: distinct edges; the levels of both ends tell their type
+    edge_index: Tensor  # (2, M) long: distinct edges; the levels of both ends define their type
 
 
 def build_intent_graph(graph: SessionGraph, lengths: Tensor, levels: int) -> IntentGraph:
     """Build the multi-granularity intent graph of a whole batch without a loop over sessions.
 
-    A session of fewer than ``k`` clicks has one unit of level ``k``, with no edges: its clicks, the last of
-    them repeated until there are ``k``. (The authors repeat the item with the smallest id instead.)
+    A session of fewer than ``k`` clicks has one unit of level ``k`` without edges: its clicks, with the last
+    click repeated up to length ``k``. (The authors repeat the item with the smallest id instead.)
 
     Args:
         graph: The batch's graph; its nodes are the units of level 1.
@@ -56,12 +56,12 @@ def build_intent_graph(graph: SessionGraph, lengths: Tensor, levels: int) -> Int
     real = click < lengths.unsqueeze(1)  # (B, L)
     session = alias.new_zeros(stride)
     session[alias[real]] = torch.arange(len(lengths), device=device).repeat_interleave(lengths)
-    unit, offset = alias, 0  # (B, L): unit that starts at each click, and the number of those of lower levels
+    unit, offset = alias, 0  # (B, L): unit that starts at each click; number of units of lower levels
     items, sessions = [nodes.unsqueeze(1)], [session]
     last = [alias.gather(1, lengths.unsqueeze(1) - 1)]
     within, between = [_steps(alias, alias, lengths - 1, 1)], []
     for size in range(2, levels + 1):
-        # A unit is the unit that is a click shorter and the click after that; both are numbered already.
+        # A unit is the unit that is one click shorter plus the next click; both are already numbered.
         starts = (lengths - size + 1).clamp(min=1)  # (B,): runs in each session
         row, first = (click < starts.unsqueeze(1)).nonzero().unbind(1)
         final = alias[row, torch.minimum(first + size - 1, lengths[row] - 1)]
@@ -81,7 +81,7 @@ def build_intent_graph(graph: SessionGraph, lengths: Tensor, levels: int) -> Int
 
 
 def _steps(source: Tensor, target: Tensor, count: Tensor, shift: int) -> Tensor:
-    """Distinct edges from the first `count` entries of each row to those `shift` to the right, ``(2, M)``."""
+    """Distinct edges from the first `count` entries of each row to the entries `shift` later, ``(2, M)``."""
     index = torch.arange(source.size(1), device=source.device)
     row, first = (index < count.unsqueeze(1)).nonzero().unbind(1)
     stride = int(target.max()) + 1
@@ -90,17 +90,18 @@ def _steps(source: Tensor, target: Tensor, count: Tensor, shift: int) -> Tensor:
 
 
 class GranularityConv(nn.Module):
-    r"""One step of attention over the intent graph, along its edges and against them.
+    r"""One step of attention over the intent graph, in both directions of its edges.
 
     .. math::
         r_i = \sum_{j \to i} \text{softmax}_j\big(LeakyReLU(a^T [W x_j ; W x_i])\big)\, W x_j + x_i + b
 
-    Edges of one type (their ends are of the same two levels) have a softmax and an ``r`` of their own. Types
-    within a level have their own parameters and those between levels share theirs, in each direction. A new
-    unit is the sum of its ``r``, the largest value over the heads, plus the mean of its session's units of
-    the same level.
+    Each edge type (a pair of levels) has a separate softmax and a separate ``r``. In each direction, every
+    type within a level has its own parameters, and all types between levels share theirs. The new state of a
+    unit is the sum of its ``r``, the maximum over the heads, plus the mean of its session's units of the same
+    level.
 
-    Parameters of all types are stacked, since a type that never leaves a choice gets no gradient.
+    The parameters of all types are stacked, because a type in which every unit has a single edge would get
+    no gradient.
 
     Args:
         dim: ``d``.
@@ -117,7 +118,7 @@ class GranularityConv(nn.Module):
         super().__init__()
         self.levels, self.heads, self.dim = levels, heads, dim
         kinds = levels + (levels > 1)  # within each level, then between levels
-        self.weight = nn.Parameter(torch.empty(2, kinds, dim, heads, dim))  # 2: along the edges, against them
+        self.weight = nn.Parameter(torch.empty(2, kinds, dim, heads, dim))  # 2: edge directions
         self.attend = nn.Parameter(torch.empty(2, kinds, 2, heads, dim))  # source, target
         self.bias = nn.Parameter(torch.empty(2, kinds, heads, dim))
         self.dropout = nn.Dropout(dropout)
@@ -137,12 +138,12 @@ class GranularityConv(nn.Module):
         """Attention over edges of all types, summed: ``(N, H, d)``."""
         source, target = edges
         count = len(units)
-        # Every unit once for edges within its level and once, `count` rows on, for those between levels.
+        # Every unit appears once for edges within its level and once, `count` rows later, for other edges.
         inputs = [*torch.split(units, [len(items) for items in graph.items]), units]
         rows, fits = [], []
         for part, weight, attend in zip(inputs, self.weight[direction], self.attend[direction], strict=False):
             rows.append((part @ weight.flatten(1)).view(-1, self.heads, self.dim))
-            # a^T W first: the wide W x need not be read again.
+            # a^T W first, so that the wide W x is not read again.
             fits.append(part @ torch.einsum("dhe,zhe->dzh", weight, attend).flatten(1))
         projected = torch.cat(rows)  # (2N, H, d); (N, H, d) with one level
         from_source, from_target = torch.cat(fits).chunk(2, dim=1)  # (2N, H) each

@@ -1,4 +1,4 @@
-"""NARM: a recurrent network whose states are read twice, last and by attention."""
+"""NARM: a recurrent network read out by its last state and by attention."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 class NARM(EmbeddingBackbone):
     r"""Neural attentive session-based recommendation (Li et al., CIKM 2017, arXiv:1711.04725).
 
-    A GRU reads the clicks into states ``h_1..h_t``. Its last state is the global encoder's reading, the
-    sequential behaviour; attention over all states, asked by the last one, is the local encoder's, the main
-    purpose of the session. A bilinear map compares both with the items:
+    A GRU encodes the clicks into states ``h_1..h_t``. Its last state is the output of the global encoder, the
+    sequential behaviour. Attention over all states, with the last state as the query, is the output of the
+    local encoder, the main purpose of the session. A bilinear map compares both with the items:
 
     .. math::
         c^g = h_t, \quad c^l = \sum_j v^T \sigma(A_1 h_t + A_2 h_j)\, h_j, \quad S_i = emb_i^T B\, [c^g ; c^l]
 
-    The names follow what a state has seen, not the paper's: ``c^l`` weighs the whole session and is the
-    long-term interest, ``c^g`` ends at the last click and is the short-term one.
+    The interests do not follow the paper's names "global" and "local": ``c^l`` covers the whole session and
+    is the long-term interest; ``c^g`` is the state at the last click and is the short-term interest.
 
     As in the paper the attention weights are not normalised and the GRU has no biases; the authors' code
-    normalises the weights by a softmax and has biases at the GRU's input. Its one GRU for both encoders is
-    kept. Items and states share one size, where the paper has 50 and 100. torch's GRU applies the reset gate
-    to ``U h``, the paper to ``h``.
+    normalises the weights by a softmax and has biases at the GRU's input. As in their code, one GRU serves
+    both encoders. Items and states have the same size; the paper uses 50 and 100. PyTorch's GRU applies the
+    reset gate to ``U h``, the paper to ``h``.
 
     Args:
         num_items: ``V``.
@@ -61,7 +61,7 @@ class NARM(EmbeddingBackbone):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As the authors' code: Gaussians of variance ``2 / fan-in``, orthogonal recurrent matrices."""
+        """Initialise as the authors' code: Gaussians of variance ``2 / fan-in``, orthogonal recurrence."""
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=math.sqrt(2 / parameter.size(1)))
         nn.init.normal_(self.embedding.weight, std=math.sqrt(2 / self.num_items))
@@ -71,7 +71,7 @@ class NARM(EmbeddingBackbone):
 
     def encode(self, batch: SessionBatch) -> Interests:
         """Attention over the states (long term, ``c^l``) and the last state (short term, ``c^g``)."""
-        # Right padding needs no packing: a state never sees what stands after it.
+        # Right padding needs no packing: a state does not depend on later positions.
         states, _ = self.gru(self.embedding_dropout(self.embedding(batch.item_ids)))  # (B, L, d)
         last = last_click(states, batch.lengths)  # (B, d)
         query = self.attend_last(last).unsqueeze(1)  # (B, 1, d)
@@ -80,6 +80,6 @@ class NARM(EmbeddingBackbone):
         return Interests(long_term=(weight * states).sum(1), short_term=last)
 
     def merge(self, interests: Interests) -> Tensor:
-        """``B [c^g ; c^l]``, ``(B, d)``: the side of the bilinear map that faces the items."""
+        """``B [c^g ; c^l]``, ``(B, d)``: the session's side of the bilinear map."""
         session = torch.cat((interests.short_term, interests.long_term), dim=-1)  # (B, 2d)
         return cast(Tensor, self.bilinear(self.session_dropout(session)))

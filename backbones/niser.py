@@ -14,9 +14,9 @@ from llm4sbr.nn.functional import unit_rows
 class NISERPlus(SRGNN):
     r"""Normalised item and session representations against popularity bias (Gupta et al., arXiv:1909.04276).
 
-    SR-GNN whose items and sessions have length one, so that a popular item's long vector wins nothing; a
-    scale ``σ`` gives the softmax its range back. NISER+ adds dropout on the item embeddings and the position
-    ``p_i`` of a click to its node's state:
+    SR-GNN with items and sessions normalised to length one, so that the long vector of a popular item gives
+    no advantage; a scale ``σ`` restores the range of the softmax. NISER+ adds dropout on the item embeddings,
+    and adds the position embedding ``p_i`` of a click to its node's state:
 
     .. math::
         \tilde x = x / \|x\|, \quad v_i = GNN(\tilde x)_i + p_i
@@ -24,16 +24,16 @@ class NISERPlus(SRGNN):
         s_g = \sum_i q^T \sigma(W_1 v_n + W_2 v_i + c)\, v_i, \quad
         \hat y_k = \sigma\, \tilde x_k^T \tilde s, \quad s = W_3 [s_g ; v_n]
 
-    The last click is the short-term interest, the attention ``s_g`` the long-term one. `score` normalises
-    whatever session vector it is given, the wrapper's fused one, too. Positions count from the session's
-    first kept click. Initialisation is SR-GNN's, on which the paper builds.
+    The last click is the short-term interest, the attention ``s_g`` the long-term interest. `score`
+    normalises any session vector, including the wrapper's fused vector. Positions count from the session's
+    first kept click. The initialisation is SR-GNN's, on which the paper builds.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d`` (100 in the paper).
-        steps: Propagation steps (1 in the paper).
+        steps: Number of propagation steps (1 in the paper).
         scale: ``σ``, the factor of the cosines (16 in the paper).
-        dropout: Dropout on item embeddings, before they are normalised (0.1 in the paper).
+        dropout: Dropout on item embeddings before normalisation (0.1 in the paper).
         max_length: Longest session; a longer batch is an error.
 
     Shapes:
@@ -70,7 +70,7 @@ class NISERPlus(SRGNN):
         return self.attend(clicks, batch)
 
     def item_embeddings(self) -> Tensor:
-        """Normalised, ``(V, d)``, without the padding row."""
+        """Normalised item embeddings, ``(V, d)``, without the padding row."""
         return unit_rows(self.embedding.weight[1:])
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:

@@ -1,4 +1,4 @@
-"""The read-out of GCE-GNN, which S²-DHCN took over."""
+"""The read-out of GCE-GNN, which S²-DHCN also uses."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from llm4sbr.contracts.batch import SessionBatch
 
 
 class Clicks(NamedTuple):
-    """The real clicks of a batch, session after session, ``T`` in all."""
+    """The ``T`` real clicks of a batch, grouped by session."""
 
-    mask: Tensor  # (B, L) bool: where they stand in the batch
+    mask: Tensor  # (B, L) bool: their places in the batch
     session: Tensor  # (T,) long: row of the batch
-    to_end: Tensor  # (T,) long: clicks that follow in the session; 0 for its last
-    last: Tensor  # (B,) long: each session's last click among the T
+    to_end: Tensor  # (T,) long: number of later clicks in the session; 0 for the last click
+    last: Tensor  # (B,) long: index of each session's last click among the T
 
 
 def find_clicks(batch: SessionBatch) -> Clicks:
-    """Leave the padding behind."""
+    """Find the real clicks of a batch."""
     mask = batch.padding_mask()
     session, column = mask.nonzero(as_tuple=True)
     return Clicks(mask, session, batch.lengths[session] - 1 - column, batch.lengths.cumsum(0) - 1)
 
 
 class ReversedPositionAttention(nn.Module):
-    r"""Soft attention over clicks that know how far the session's end is (arXiv:2106.05081).
+    r"""Soft attention over clicks with positions counted from the session's end (arXiv:2106.05081).
 
     .. math:: z_i = \tanh(W_3 [h_i ; p_{l-i+1}] + b_3), \quad
         \beta_i = q_2^T \sigma(W_4 z_i + W_5 s' + b_4), \quad S = \sum_i \beta_i h_i
@@ -39,7 +39,7 @@ class ReversedPositionAttention(nn.Module):
 
     Args:
         dim: ``d``.
-        max_length: Positions, the longest session.
+        max_length: Number of positions, the length of the longest session.
 
     Shapes:
         - clicks: ``(T, d)``, where: `Clicks`
@@ -56,12 +56,12 @@ class ReversedPositionAttention(nn.Module):
 
     @torch.no_grad()
     def begin_positive(self) -> None:
-        r"""Let the clicks of a session speak for it: :math:`q_2` as drawn, but for its signs.
+        r"""Make :math:`q_2` non-negative, so that a session vector starts with positive click weights.
 
-        At first all :math:`\beta` of a session are about half of :math:`q_2`'s sum. As drawn that is near
-        zero, of either sign, and a few steps of Adam carry it across; where it is negative ``S`` is the
-        opposite of the session, items learn to be found that way, and many a training stays there. Without
-        signs the sum begins out of reach.
+        At the start all :math:`\beta` of a session are about half the sum of :math:`q_2`. With random signs
+        this sum is near zero, and a few steps of Adam can change its sign. If it is negative, ``S`` points
+        away from the session; the item embeddings adapt to that, and many runs do not recover. Without
+        negative entries the sum starts far from zero.
         """
         self.attend_score.weight.abs_()
 

@@ -1,4 +1,4 @@
-"""Small read-outs that several backbones share. All of them ignore padding."""
+"""Small read-outs that several backbones share. They ignore padding."""
 
 from __future__ import annotations
 

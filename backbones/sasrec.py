@@ -15,15 +15,15 @@ from llm4sbr.contracts.checks import check_dropout, check_heads, check_whole
 class SASRec(SequenceBackbone):
     """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018, arXiv:1808.09781).
 
-    Learned positions, causal self-attention blocks, a final layer norm. The last position is the short-term
-    interest and the model's own read-out; the mean over positions is the long-term one. Positions count from
-    the session's first kept click.
+    The model has learned positions, causal self-attention blocks and a final layer norm. The last position is
+    the short-term interest and the model's own read-out; the mean over positions is the long-term interest.
+    Positions count from the session's first kept click.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``, divisible by ``num_heads``.
-        num_blocks: Attention blocks.
-        num_heads: Attention heads.
+        num_blocks: Number of attention blocks.
+        num_heads: Number of attention heads.
         dropout: Dropout on embeddings, attention and feed-forward layers.
         max_length: Longest session; a longer batch is an error.
 
@@ -64,5 +64,5 @@ class SASRec(SequenceBackbone):
         positions = torch.arange(width, device=batch.item_ids.device)
         embedded = self.embedding(batch.item_ids) * self.embedding_dim**0.5 + self.position(positions)
         causal = nn.Transformer.generate_square_subsequent_mask(width, device=batch.item_ids.device)
-        # The causal mask alone keeps right padding from real clicks: it stands after all of them.
+        # Padding follows all real clicks, so the causal mask also hides it from them.
         return cast(Tensor, self.blocks(self.dropout(embedded), mask=causal, is_causal=True))

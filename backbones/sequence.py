@@ -1,4 +1,4 @@
-"""What backbones share that turn clicks into one state each."""
+"""SequenceBackbone: base class of backbones with one state per click."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 class SequenceBackbone(EmbeddingBackbone):
     """A backbone whose read-out is the last click's state.
 
-    That state is the short-term interest and the model's own read-out; the mean of all states is the
+    The last state is the short-term interest and the model's own read-out; the mean of all states is the
     long-term interest.
 
     Args:
@@ -22,7 +22,7 @@ class SequenceBackbone(EmbeddingBackbone):
         embedding_dim: ``d``.
 
     Shapes:
-        - states: `SessionBatch` -> ``(B, L, d)``; a real click's state depends on no padding
+        - states: `SessionBatch` -> ``(B, L, d)``; a real click's state must not depend on padding
         - encode: `SessionBatch` -> two ``(B, d)``
     """
 
@@ -31,7 +31,7 @@ class SequenceBackbone(EmbeddingBackbone):
         """One state per click, ``(B, L, d)``."""
 
     def encode(self, batch: SessionBatch) -> Interests:
-        """Mean of the states (long term) and the last of them (short term)."""
+        """Mean of the states (long term) and the last state (short term)."""
         states = self.states(batch)
         return Interests(
             long_term=masked_mean(states, batch.padding_mask()),

@@ -1,4 +1,4 @@
-"""SHARE: attention over the session's sliding windows as hyperedges."""
+"""SHARE: hypergraph attention with the session's sliding windows as hyperedges."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class WindowHypergraph(NamedTuple):
 
     node: Tensor  # (P,) long: node of each distinct pair of a node and a hyperedge
     edge: Tensor  # (P,) long: hyperedge of each pair, 0..num_edges-1
-    num_edges: int  # windows of all sizes
+    num_edges: int  # number of windows of all sizes
 
 
 def build_window_hypergraph(alias: Tensor, lengths: Tensor, max_window: int) -> WindowHypergraph:
-    """Make a hyperedge of every window of 1..`max_window` consecutive clicks.
+    """Build one hyperedge per window of 1..`max_window` consecutive clicks.
 
-    An item clicked twice within a window is in it once; two windows of the same items are two hyperedges.
+    An item clicked twice within a window occurs in it once; two windows of the same items are two hyperedges.
 
     Args:
         alias: Node of each click, as in `SessionGraph`.
         lengths: Number of clicks of each session.
-        max_window: Clicks of the widest window.
+        max_window: Number of clicks of the widest window.
 
     Shapes:
         - alias: ``(B, L)`` long, lengths: ``(B,)`` long
@@ -84,7 +84,7 @@ class HypergraphAttention(nn.Module):
         self.temperature = math.sqrt(dim)
 
     def forward(self, nodes: Tensor, hypergraph: WindowHypergraph) -> Tensor:
-        """Nodes to hyperedges to nodes."""
+        """Propagate from nodes to hyperedges and back to nodes."""
         node, edge, num_edges = hypergraph
         fit = self.node_key(nodes) @ self.context / self.temperature  # (N,)
         weight = self.dropout(softmax(fit[node], edge, num_nodes=num_edges))  # (P,)
@@ -100,29 +100,29 @@ class SHARE(EmbeddingBackbone):
     r"""Session-based recommendation with hypergraph attention (Wang et al., SDM 2021, arXiv:2112.14266).
 
     Every window of consecutive clicks, of several sizes, is a hyperedge over the session's distinct items.
-    Layers of `HypergraphAttention` make items depend on their contexts; each adds the items' own embedding:
+    Layers of `HypergraphAttention` contextualise the items; each layer adds the items' own embedding:
 
     .. math:: n^{(l)} = HGAT^{(l)}(n^{(l-1)}) + n^{(0)}
 
-    The last click asks all clicks (Eq. 4-5), which gives the long-term interest; the last click's node is
-    the short-term one, and a feed-forward block reads out both:
+    Attention over all clicks, with the last click as the query (Eq. 4-5), gives the long-term interest; the
+    last click's node is the short-term interest, and a feed-forward block reads out both:
 
     .. math::
         h = \sum_i \text{softmax}_i\big(S(W_Q n_t, W_K n_i)\big)\, W_V n_i, \quad
         x = h + n_t, \quad s = LN(x + FFN(LN(x)))
 
-    The attentions are the paper's equations, of which the authors' code drops some matrices (``W_2`` is
-    absent, ``W_3`` equals ``\hat W_1``, the first layer has no ``W_1``). Taken from their code, where the
-    equations say nothing: windows of a single click, without which a one-click session has no hyperedge, the
-    added embedding, dropout and the feed-forward block.
+    The attentions follow the paper's equations; the authors' code omits some matrices (``W_2`` is absent,
+    ``W_3`` equals ``\hat W_1``, the first layer has no ``W_1``). The equations do not specify the windows of
+    a single click (without them a one-click session has no hyperedge), the added embedding, dropout and the
+    feed-forward block; these follow the authors' code.
 
-    All parameters start from ``U(-1/sqrt(d), 1/sqrt(d))``, as the authors' do.
+    All parameters are drawn from ``U(-1/sqrt(d), 1/sqrt(d))``, as in the authors' code.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``.
-        layers: ``L``, attention layers.
-        max_window: ``W``, clicks of the widest window, at least 2 (the authors' script: 2).
+        layers: ``L``, number of attention layers.
+        max_window: ``W``, number of clicks of the widest window, at least 2 (2 in the authors' script).
         dropout: Dropout on attention, after each layer and in the read-out.
 
     Shapes:
@@ -163,7 +163,7 @@ class SHARE(EmbeddingBackbone):
         self.init_uniform()
 
     def encode(self, batch: SessionBatch) -> Interests:
-        """Attention over the session asked by the last click (long term) and that click (short term)."""
+        """Attention with the last click as the query (long term) and the last click (short term)."""
         graph = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
         hypergraph = build_window_hypergraph(graph.alias, batch.lengths, self.max_window)
         items = self.embedding(graph.nodes)  # (N, d)

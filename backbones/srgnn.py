@@ -19,10 +19,10 @@ class GatedSessionConv(nn.Module):
 
     .. math:: a_i = [A^{in}_i (H W_{in}) ; A^{out}_i (H W_{out})] + b, \quad h_i' = GRU(a_i, h_i)
 
-    Rows of both adjacency matrices are normalised, so a product with one is the mean over neighbours.
+    The rows of both adjacency matrices are normalised, so a product with one is the mean over neighbours.
 
     Args:
-        dim: ``d``, the hidden size.
+        dim: ``d``, hidden size.
 
     Shapes:
         - hidden: ``(N, d)``, edge_index: ``(2, M)``
@@ -53,17 +53,17 @@ class GatedSessionConv(nn.Module):
 class SRGNN(EmbeddingBackbone):
     r"""Session-based recommendation with graph neural networks (Wu et al., AAAI 2019, arXiv:1811.00855).
 
-    The last click's node is the short-term interest; soft attention over the session's clicks, asked by the
-    last click, is the long-term one (Eq. 6). The read-out is a linear map of both (Eq. 7):
+    The last click's node is the short-term interest; soft attention over the session's clicks, with the last
+    click as the query, is the long-term interest (Eq. 6). The read-out is a linear map of both (Eq. 7):
 
     .. math:: s_g = \sum_i q^T \sigma(W_1 v_n + W_2 v_i + c)\, v_i, \quad s_h = W_3 [s_g ; v_n]
 
-    The attention weights are not normalised, as in the paper; padding takes no part.
+    The attention weights are not normalised, as in the paper; padding is masked.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``.
-        steps: Propagation steps.
+        steps: Number of propagation steps.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none

@@ -13,8 +13,8 @@ from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 class STAMP(EmbeddingBackbone):
     r"""Short-term attention/memory priority model for session-based recommendation (Liu et al., KDD 2018).
 
-    Attention over the clicks' embeddings, asked by the last click ``x_t`` and the session's mean ``m_s``, is
-    the general interest; the last click is the current one. Each goes through a layer of its own:
+    Attention over the clicks' embeddings, with the last click ``x_t`` and the session's mean ``m_s`` as the
+    query, is the general interest; the last click is the current interest. Each passes its own layer:
 
     .. math::
         \alpha_i = W_0 \sigma(W_1 x_i + W_2 x_t + W_3 m_s + b_a), \quad m_a = \sum_i \alpha_i x_i
@@ -22,15 +22,15 @@ class STAMP(EmbeddingBackbone):
         h_s = \tanh(W_s m_a + b_s), \quad h_t = \tanh(W_t x_t + b_t)
 
     Items are scored by the trilinear product of both and the item's embedding, ``<h_s, h_t, x_i>``, that is
-    ``(h_s * h_t) x_i``. The attention weights are not normalised, as in the paper; padding takes no part.
+    ``(h_s * h_t) x_i``. The attention weights are not normalised, as in the paper; padding is masked.
 
-    The paper bounds the product by a sigmoid before its softmax, which changes no rank and keeps a
-    cross-entropy over many items from falling; as in the authors' code it is left out. Their code also adds
-    ``m_s`` to ``m_a`` and has no biases; here both are as in the paper.
+    The paper bounds the product by a sigmoid before its softmax. The sigmoid changes no rank and prevents a
+    cross-entropy over many items from falling, so it is omitted, as in the authors' code. Their code also
+    adds ``m_s`` to ``m_a`` and has no biases; in both points this model follows the paper.
 
     Args:
         num_items: ``V``.
-        embedding_dim: ``d``, the size of items and of both hidden layers (100 in the paper).
+        embedding_dim: ``d``, size of items and of both hidden layers (100 in the paper).
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``
@@ -44,7 +44,7 @@ class STAMP(EmbeddingBackbone):
         self.attend_score = nn.Linear(embedding_dim, 1, bias=False)
         self.general = nn.Linear(embedding_dim, embedding_dim)
         self.current = nn.Linear(embedding_dim, embedding_dim)
-        # The paper's: N(0, 0.05^2) for weights, N(0, 0.002^2) for items.
+        # The paper's initialisation: N(0, 0.05^2) for weights, N(0, 0.002^2) for items.
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -65,5 +65,5 @@ class STAMP(EmbeddingBackbone):
         )
 
     def merge(self, interests: Interests) -> Tensor:
-        """``h_s * h_t``, ``(B, d)``: its product with an item's embedding is the trilinear one."""
+        """``h_s * h_t``, ``(B, d)``; its product with an item's embedding is the trilinear product."""
         return interests.long_term * interests.short_term

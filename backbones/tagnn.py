@@ -14,7 +14,7 @@ from llm4sbr.contracts.checks import check_whole
 
 
 class SessionClicks(NamedTuple):
-    """The real clicks of a batch, one session after the other; ``T`` is the sum of the lengths."""
+    """The real clicks of a batch, grouped by session; ``T`` is the sum of the lengths."""
 
     states: Tensor  # (T, d) node of each click
     session: Tensor  # (T,) long: row of the session in the batch
@@ -23,25 +23,25 @@ class SessionClicks(NamedTuple):
 class TAGNN(SRGNN):
     r"""Target attentive graph neural networks (Yu et al., SIGIR 2020, arXiv:2005.02844).
 
-    SR-GNN's last click is the short-term interest, its soft attention the long-term one. For each candidate
-    ``t`` a third vector attends to the session with the candidate as its query (Eq. 6-7, 11):
+    SR-GNN's last click is the short-term interest, its soft attention the long-term interest. For each
+    candidate ``t``, a third vector attends to the session with the candidate as the query (Eq. 6-7, 11):
 
     .. math::
         \beta_{i,t} = \mathrm{softmax}_i(v_t^T W v_i), \quad s_t = \sum_i \beta_{i,t} v_i, \quad
         y_t = v_t^T W_3 [s_t ; s_{local} ; s_{global}]
 
-    Scores are linear in :math:`W_3`, so `merge` holds its part for both interests, and `score` adds the part
-    for the target, :math:`\sum_i \beta_{i,t} (W_3^{target} v_i)^T v_t`. Both factors are products of clicks
-    and items: no vector per session and candidate is ever made. Padding takes no part in the attention.
+    Scores are linear in :math:`W_3`, so `merge` applies its part for both interests, and `score` adds the
+    part for the target, :math:`\sum_i \beta_{i,t} (W_3^{target} v_i)^T v_t`. Both factors are products of
+    clicks and items, so no vector per session and candidate is computed. Padding is masked in the attention.
 
-    The authors' code leaves :math:`W_3` out of the target's part, normalises the soft attention of SR-GNN
-    and lets padding into both; this follows the paper. The initialisation is SR-GNN's, as in their code.
+    The authors' code omits :math:`W_3` in the target's part, normalises the soft attention of SR-GNN and
+    includes padding in both; this model follows the paper. The initialisation is SR-GNN's, as in their code.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``.
-        steps: Propagation steps.
-        chunk_size: Items scored at a time; the scores don't depend on it.
+        steps: Number of propagation steps.
+        chunk_size: Number of items scored at a time; the scores do not depend on it.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
@@ -59,7 +59,7 @@ class TAGNN(SRGNN):
         self.init_uniform(self.target_attention, self.target_readout)
 
     def encode(self, batch: SessionBatch) -> Interests:
-        """SR-GNN's interests, and the states of all clicks for the target's attention."""
+        """SR-GNN's interests, with the states of all clicks for the target attention as context."""
         graph = batch.graph or build_session_graph(batch.item_ids, batch.lengths)
         hidden = self.embedding(graph.nodes)  # (N, d)
         for _ in range(self.steps):
@@ -69,7 +69,7 @@ class TAGNN(SRGNN):
         return self.attend(clicks, batch)._replace(context=SessionClicks(clicks[mask], session))
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
-        """Product of session and items, and the target's part, which no one session vector can hold."""
+        """Product of session and items plus the target's part, which depends on the candidate."""
         clicks: SessionClicks = interests.context
         keys = self.target_attention(clicks.states)  # (T, d): W v_i
         values = self.target_readout(clicks.states)  # (T, d): W_3^target v_i
@@ -83,6 +83,6 @@ class TAGNN(SRGNN):
 
     @staticmethod
     def _exponents(logits: Tensor, session: Tensor, sessions: int) -> Tensor:
-        """Numerators of a softmax within each session: to divide ``(B, C)`` later beats ``(T, C)`` now."""
+        """Numerators of a softmax within each session; dividing the later ``(B, C)`` sums is cheaper."""
         largest: Tensor = scatter(logits.detach(), session, dim_size=sessions, reduce="max")  # (B, C)
         return (logits - largest[session]).exp()

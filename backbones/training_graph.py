@@ -1,4 +1,4 @@
-"""Graphs of all training sessions: how they are built, and buffers that hold them."""
+"""Graphs of all training sessions, stored in buffers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llm4sbr.contracts.examples import Examples, IntArray
 
 
 class TrainingGraph(nn.Module):
-    """Buffers whose size is known only once the training sessions are read.
+    """Base class with buffers whose sizes depend on the training sessions.
 
-    They are empty before; a state dict brings its own sizes, so it can be loaded into a fresh model.
+    The buffers start empty. Loading a state dict sets their sizes, so it can be loaded into a new model.
 
     Args:
         num_items: ``V``.
-        buffers: Name and type of each buffer.
+        buffers: Type of each buffer, by name.
     """
 
     def __init__(self, num_items: int, **buffers: torch.dtype) -> None:
@@ -32,13 +32,17 @@ class TrainingGraph(nn.Module):
         self.register_load_state_dict_pre_hook(_take_sizes)  # type: ignore[no-untyped-call]
 
     def fill(self, **arrays: np.ndarray) -> None:
-        """Replace the buffers; types and devices stay."""
+        """Replace the content of the buffers; their types and devices do not change."""
         for name, array in arrays.items():
             old = self.get_buffer(name)
             setattr(self, name, torch.from_numpy(array).to(old.device, old.dtype))
 
     def check_known(self) -> None:
-        """Refuse to go on without the training sessions."""
+        """Check that the training sessions have been read.
+
+        Raises:
+            InputError: If the buffers are empty.
+        """
         if any(buffer.numel() == 0 for buffer in self.buffers()):
             raise InputError(
                 "this backbone has not read the training sessions",
@@ -47,7 +51,7 @@ class TrainingGraph(nn.Module):
             )
 
     def clicks(self, examples: Examples) -> tuple[IntArray, IntArray]:
-        """Items of all training sessions one after the other, and the session (0, 1, ...) of each click.
+        """Clicked items of all training sessions, concatenated, and the session (0, 1, ...) of each click.
 
         Shapes:
             - output: ``(T,)``, ``(T,)``
@@ -58,7 +62,7 @@ class TrainingGraph(nn.Module):
         items = np.concatenate(sessions)
         if items.max() > self.num_items:
             raise InputError(
-                f"the backbone was built for {self.num_items} items, a training session has another",
+                f"the backbone was built for {self.num_items} items, but a training session has another item",
                 value=int(items.max()),
             )
         return items, np.repeat(np.arange(len(sessions)), [len(clicks) for clicks in sessions])
@@ -66,25 +70,25 @@ class TrainingGraph(nn.Module):
 
 def _take_sizes(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: object) -> None:
     for name, old in list(module.named_buffers(recurse=False)):
-        new = state_dict.get(prefix + name)  # FSDP brings a promise of a tensor, with its shape
+        new = state_dict.get(prefix + name)  # under FSDP this is a placeholder with the tensor's shape
         if new is not None and new.shape != old.shape:
             setattr(module, name, old.new_empty(new.shape))
 
 
 class GlobalGraph(TrainingGraph):
-    r"""Which items stand near each other in the training sessions (Sec. 3, arXiv:2106.05081).
+    r"""Graph of items that are clicked near each other in training sessions (Sec. 3, arXiv:2106.05081).
 
-    Two clicks of one session that are at most :math:`\epsilon` steps apart join their items; the weight of
-    an edge counts how often. Each item keeps its heaviest edges, of equal ones those to the lower ids. A
-    click repeated within the window makes an item its own neighbour.
+    Two clicks of one session that are at most :math:`\epsilon` steps apart connect their items; the weight
+    of an edge is the number of such pairs. Each item keeps its heaviest edges; ties are broken by the lower
+    id. A click repeated within the window makes an item its own neighbour.
 
     Args:
         num_items: ``V``.
-        window: :math:`\epsilon`.
-        num_neighbours: ``N``, the edges that an item keeps.
+        window: :math:`\epsilon`, maximum number of steps between two clicks.
+        num_neighbours: ``N``, maximum number of edges of an item.
 
     Shapes:
-        - neighbours: ``(V + 1, N)`` item ids, row 0 is padding; 0 where an item has fewer neighbours
+        - neighbours: ``(V + 1, N)`` item ids, row 0 is padding; 0 if an item has fewer neighbours
         - weights: ``(V + 1, N)`` edge weights, heaviest first; 0 where there is no neighbour
     """
 
@@ -108,7 +112,7 @@ class GlobalGraph(TrainingGraph):
         item, neighbour = np.divmod(pair, stride)
         order = np.lexsort((neighbour, -weight, item))
         item, neighbour, weight = item[order], neighbour[order], weight[order]
-        rank = np.arange(len(item)) - np.searchsorted(item, item)  # place among the item's edges
+        rank = np.arange(len(item)) - np.searchsorted(item, item)  # rank among the item's edges
         kept = rank < self.num_neighbours
         where = item[kept], rank[kept]
         neighbours = np.zeros((stride, self.num_neighbours), dtype=np.int64)
@@ -118,19 +122,19 @@ class GlobalGraph(TrainingGraph):
 
 
 class Hypergraph(TrainingGraph):
-    r"""Each training session is a hyperedge over its distinct items (Sec. 3, arXiv:2012.06852).
+    r"""Hypergraph with one hyperedge per training session over its distinct items (Sec. 3, arXiv:2012.06852).
 
     .. math:: X' = D^{-1} H W B^{-1} H^T X, \quad W = I
 
-    The incidence matrix ``H`` stays as it is, sorted by session and by item: a layer costs two passes over
-    its entries, where the product of both has many times as many.
+    The incidence matrix ``H`` is stored twice, sorted by session and by item. A layer then costs two passes
+    over its entries; the product :math:`H B^{-1} H^T` has many times as many entries.
 
     Args:
         num_items: ``V``.
 
     Shapes:
-        - items, sessions: ``(E,)``, the entries of ``H``: items session by session, sessions item by item
-        - session_start: ``(M,)``, item_start: ``(V + 1,)``, where each begins; row 0 is padding
+        - items, sessions: ``(E,)``, the entries of ``H``: items sorted by session, sessions sorted by item
+        - session_start: ``(M,)``, item_start: ``(V + 1,)``, index of the first entry; row 0 is padding
         - session_share: ``(M, 1)``, the inverse of ``B``; item_share: ``(V + 1, 1)``, the inverse of ``D``, 0
           for an item without sessions
         - forward: ``(V + 1, d)`` -> ``(V + 1, d)``
@@ -148,7 +152,7 @@ class Hypergraph(TrainingGraph):
         super().__init__(num_items, **index, session_share=torch.float, item_share=torch.float)
 
     def read(self, examples: Examples) -> None:
-        """Note which items are in which training session."""
+        """Store the items of every training session."""
         clicked, number = self.clicks(examples)
         stride = self.num_items + 1
         session, item = np.divmod(np.unique(number * stride + clicked), stride)  # (E,), (E,): by session
@@ -165,7 +169,7 @@ class Hypergraph(TrainingGraph):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """From items to sessions and back, a mean each time."""
+        """Propagate from items to sessions and back, with a mean in each direction."""
         return cast(Tensor, _Convolution.apply(hidden, self))  # type: ignore[no-untyped-call]
 
     def spread(self, hidden: Tensor) -> Tensor:
@@ -175,9 +179,9 @@ class Hypergraph(TrainingGraph):
 
 
 class _Convolution(torch.autograd.Function):
-    """``D^-1 P X`` with a symmetric ``P``, whose gradient is ``P D^-1 G``: the same two products.
+    """``D^-1 P X`` with a symmetric ``P``; its gradient ``P D^-1 G`` consists of the same two products.
 
-    PyTorch's own gradient of `embedding_bag` sorts all entries at every step and takes several times as long.
+    PyTorch's gradient of `embedding_bag` sorts all entries in every step and takes several times as long.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Raw data to sessions to batches, one format a file. Import them as ``llm4sbr.datamodules``."""
+"""Data modules from raw data to batches, one format per file. Import them as ``llm4sbr.datamodules``."""
 
 if __name__ != "llm4sbr.datamodules":  # a second copy of every class would fail isinstance silently
     raise ImportError("import llm4sbr.datamodules, not the bare folder 'datamodules'")

@@ -28,20 +28,20 @@ _ASIN = re.compile(rb"""['"]asin['"]\s*:\s*['"]([^'"]+)['"]""")
 class AmazonBeauty(SessionDataModule):
     """Amazon Beauty, from ``events.csv`` and ``items.csv`` with a split column, or from the raw 2014 dumps.
 
-    The dumps have no published split: the `paper` protocol divides them at random. No checksum of them is
-    published either, so they are downloaded only where the user gives one for each.
+    The dumps have no published split, so the `paper` protocol splits them at random. They have no published
+    checksums either, so they are downloaded only if the user gives a checksum for each.
 
     Args:
-        data_dir: Folder of either form; by default a folder of the cache.
-        protocol: `paper`: the published split, every item and session. `temporal`: leak-free; split by the
-            clock, filtered on training only, unseen items dropped. It needs the raw dumps, since the prepared
-            tables hold positions in place of times.
-        checksums: File name to ``md5:...`` or ``sha256:...``, for downloading the dumps.
-        url: Folder on the net in which the dumps lie.
-        sessions: Replaces the protocol's.
-        kcore: Replaces the protocol's.
-        split: Replaces the protocol's.
-        **kwargs: As of `SessionDataModule`.
+        data_dir: Folder of the tables or the dumps; by default a folder of the cache.
+        protocol: `paper`: the published split with every item and session. `temporal`: a leak-free split by
+            time, filtered on training only, without unseen items. It needs the raw dumps, because the
+            prepared tables hold positions instead of times.
+        checksums: Mapping from file name to ``md5:...`` or ``sha256:...``, for downloading the dumps.
+        url: URL of the folder with the dumps.
+        sessions: Session options that replace the protocol's.
+        kcore: Filter options that replace the protocol's.
+        split: Split options that replace the protocol's.
+        **kwargs: Arguments of `SessionDataModule`.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class AmazonBeauty(SessionDataModule):
         self.checksums, self.url = checksums or {}, url
 
     def fetch(self) -> None:
-        """Use the tables or the dumps at hand, else download the dumps.
+        """Use existing tables or dumps, otherwise download the dumps.
 
         Raises:
-            InputError: Neither is at hand and a checksum is not given; says where to get the files.
+            InputError: If there are no files and a checksum is missing; the message says where to get them.
         """
         if all(file.is_file() for file in self.source_files()):
             return
@@ -86,22 +86,22 @@ class AmazonBeauty(SessionDataModule):
             fetch(self.url + name, self._folder / name, self.checksums[name])
 
     def source_files(self) -> list[Path]:
-        """The two tables where they are at hand, else the two dumps."""
+        """The two tables if they exist, otherwise the two dumps."""
         tables = [self._folder / name for name in (self.events, self.items) if name is not None]
         return tables if tables[0].is_file() else [self._folder / REVIEWS, self._folder / META]
 
     def recipe(self) -> Recipe:
-        """The dumps have no split column and no session column but the user's."""
+        """Recipe for tables or dumps; dumps have no split column, and their sessions are users."""
         recipe = super().recipe()
         if not self._raw or recipe.split.by != "column":
             return recipe
         return replace(recipe, split=replace(recipe.split, by="ratio"))
 
     def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-        """Clicks and titles of either form.
+        """Clicks and titles of the tables or the dumps.
 
         Raises:
-            InputError: A split by time of a table without times, or a line of a dump that can't be read.
+            InputError: If a table without times is to be split by time, or a line of a dump is malformed.
         """
         if self._raw:
             reviews, meta = self.source_files()
@@ -129,7 +129,7 @@ class AmazonBeauty(SessionDataModule):
 
 
 def read_reviews(path: Path) -> pl.DataFrame:
-    """Clicks of a review dump: one JSON object a line."""
+    """Read the clicks of a review dump, one JSON object per line."""
     rows = []
     for number, line in enumerate(read_bytes(path).splitlines(), start=1):
         try:
@@ -143,7 +143,7 @@ def read_reviews(path: Path) -> pl.DataFrame:
 
 
 def read_meta(path: Path, wanted: set[str]) -> pl.DataFrame:
-    """Titles of `wanted` items of a metadata dump: a Python literal a line, parsed and never run."""
+    """Read titles of `wanted` items from a metadata dump: one Python literal per line, never executed."""
     rows = []
     for number, line in enumerate(read_bytes(path).splitlines(), start=1):
         name = _ASIN.search(line)

@@ -1,4 +1,4 @@
-"""The paper authors' files: a pickle of prefixes and a list of targets, already expanded."""
+"""The paper authors' files: pickles of already expanded prefixes and their targets."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _HINT = "Save lists of plain integers: pickle.dump((list_of_lists, list_of_targe
 
 
 class _ListsOnly(pickle.Unpickler):
-    """An unpickler without a single global: lists, tuples, numbers and strings come out, nothing runs."""
+    """Unpickler that rejects every global: it returns lists, tuples, numbers and strings and runs no code."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise InputError("the pickle asks for code and was refused", value=f"{module}.{name}", hint=_HINT)
+        raise InputError("the pickle refers to code and is rejected", value=f"{module}.{name}", hint=_HINT)
 
 
 def read_pickle(path: str | Path) -> tuple[Sequences, list[int]]:
-    """Read prefixes and targets from a pickle, without running anything in it.
+    """Read prefixes and targets from a pickle without running code from it.
 
     Raises:
-        InputError: It asks for any class or function, is damaged, or holds something else than two lists of
-            equal length, of non-empty lists of positive integers and of positive integers.
+        InputError: If the pickle refers to a class or function, is damaged, or does not hold a list of
+            non-empty lists of positive integers and a list of positive integers of the same length.
     """
     try:
         content = _ListsOnly(io.BytesIO(read_bytes(path))).load()
@@ -47,7 +47,7 @@ def read_pickle(path: str | Path) -> tuple[Sequences, list[int]]:
         if error.path is not None:
             raise
         raise InputError(error.problem, path=path, value=error.value, hint=error.hint) from None
-    except Exception as error:  # the unpickler raises nearly anything on a damaged stream
+    except Exception as error:  # the unpickler raises many error types on a damaged stream
         raise InputError(f"the pickle is damaged ({error!r})", path=path, hint=_HINT) from error
     if not (_is_list(content) and len(content) == 2 and all(map(_is_list, content))):
         raise InputError("the pickle is not a pair of lists", path=path, value=type(content), hint=_HINT)
@@ -56,17 +56,19 @@ def read_pickle(path: str | Path) -> tuple[Sequences, list[int]]:
         raise InputError(f"{len(prefixes)} prefixes but {len(targets)} targets", path=path)
     for row, (prefix, target) in enumerate(zip(prefixes, targets, strict=True), start=1):
         if not _is_list(prefix) or not prefix:
-            raise InputError("a prefix is a list with an item at least", path=path, row=row, value=prefix)
+            raise InputError("a prefix must be a non-empty list of items", path=path, row=row, value=prefix)
         for item in (*prefix, target):
             if type(item) is not int or not 0 < item < 1 << 62:
-                raise InputError("an item is a positive integer", path=path, row=row, value=item, hint=_HINT)
+                raise InputError(
+                    "an item must be a positive integer", path=path, row=row, value=item, hint=_HINT
+                )
     return [list(prefix) for prefix in prefixes], list(targets)
 
 
 def group(prefixes: Sequences, targets: Sequence[int]) -> tuple[Sequences, list[int]]:
-    """Find the sessions that expanded examples came from.
+    """Recover the sessions behind expanded examples.
 
-    Neighbours of which one is a prefix of the other belong to one session.
+    Adjacent examples belong to the same session if one is a prefix of the other.
 
     Returns:
         Whole sessions, and the session of each example.
@@ -88,20 +90,21 @@ def group(prefixes: Sequences, targets: Sequence[int]) -> tuple[Sequences, list[
 
 
 class AuthorPickles(ExampleDataModule):
-    """``train.txt`` and ``test.txt`` as SR-GNN's and LLM4SBR's authors publish them.
+    """``train.txt`` and ``test.txt`` in the format of SR-GNN's and LLM4SBR's authors.
 
-    Validation is cut from training by whole sessions, as far as they can be told from the examples.
+    Validation is cut from training by whole sessions, as far as the examples allow recovering them.
 
     Args:
         data_dir: Folder of the files.
         train: Pickle of training examples.
         test: Pickle of test examples.
-        items: Table of titles (``item_id`` is the integer); null for data without titles.
-        columns: What the columns of `items` are called.
-        val_ratio: Share of the training sessions cut for validation.
-        missing_titles: Clicked items without a row in `items`: an error, or empty titles and one warning.
+        items: Table of titles (``item_id`` is the pickle's integer); null for data without titles.
+        columns: Column names of `items`.
+        val_ratio: Share of the training sessions used for validation.
+        missing_titles: Treatment of clicked items without a row in `items`: an error, or empty titles with
+            one warning.
         seed: Seed of the validation cut.
-        **kwargs: As of `ExampleDataModule`.
+        **kwargs: Arguments of `ExampleDataModule`.
     """
 
     def __init__(
@@ -124,12 +127,12 @@ class AuthorPickles(ExampleDataModule):
         self.missing_titles: Literal["error", "empty"] = missing_titles
 
     def source_files(self) -> list[Path]:
-        """Both pickles, and the titles where there are any."""
+        """Both pickles, and the table of titles if there is one."""
         folder = Path(self.data_dir)
         return [folder / name for name in (self.train, self.test, self.items) if name is not None]
 
     def choices(self) -> dict[str, Any]:
-        """The recipe that the authors followed, and the columns."""
+        """The authors' recipe and the columns."""
         recipe = Recipe(
             Sessions(by="column"),
             KCore(over="all"),
@@ -142,7 +145,7 @@ class AuthorPickles(ExampleDataModule):
         return {**asdict(recipe), "columns": asdict(self.columns)}
 
     def build(self) -> Prepared:
-        """Read the pickles, cut validation, number the items by their integers."""
+        """Read the pickles, cut the validation split and number the items in the order of their integers."""
         train_file, test_file, *titles = self.source_files()
         training, testing = read_pickle(train_file), read_pickle(test_file)
         if not training[0]:
@@ -152,7 +155,7 @@ class AuthorPickles(ExampleDataModule):
         clicked = pl.Series(items.astype(str).tolist(), dtype=pl.String)
         if titles:
             table = read_items(titles[0], self.columns)
-        else:  # in numerical order, not that of strings
+        else:  # in numerical order, not in string order
             table = pl.DataFrame({"item_id": clicked, "title": [""] * len(clicked)})
         catalogue = make_catalogue(clicked, table, self.missing_titles, titles[0] if titles else None)
         numbers = np.array([catalogue.index[item] for item in clicked], dtype=np.int64)
@@ -176,7 +179,7 @@ def _is_list(value: object) -> bool:
 
 
 def _grouped(name: str, prefixes: Sequences, targets: Sequence[int]) -> Examples:
-    """Examples over the sessions that `group` finds; items are still the pickle's."""
+    """Examples over the sessions that `group` finds; the items are still the pickle's integers."""
     sessions, session_of = group(prefixes, targets)
     lengths = np.array([len(clicks) for clicks in sessions], dtype=np.int64)  # (S,)
     first = np.cumsum(lengths) - lengths  # (S,)
@@ -198,7 +201,7 @@ def _renumbered(examples: Examples, items: IntArray, numbers: IntArray) -> Examp
 
 
 def _chosen(examples: Examples, wanted: npt.NDArray[np.bool_]) -> Examples:
-    """The `wanted` examples (whole sessions), with no other session's clicks beside them."""
+    """The `wanted` examples (whole sessions), without the clicks of other sessions."""
     kept = np.unique(examples.session[wanted])  # (S',)
     bounds = np.append(np.unique(examples.start), len(examples.clicks))  # (S + 1,)
     lengths = np.diff(bounds)[kept]  # (S',)

@@ -1,4 +1,4 @@
-"""The data module that every other is built on: prepared examples, served as batches."""
+"""ExampleDataModule: base class of data modules, which serves prepared examples as batches."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from .sampler import ExampleSampler
 
 
 class ExampleDataModule(LightningDataModule):
-    """Prepares examples once, keeps them in the cache and serves them as batches.
+    """Prepares examples once, caches them and serves them as batches.
 
-    The cache entry is keyed by the content of the files and every choice that shapes the examples. Data are
-    prepared on demand: `num_items`, `catalogue` and `examples` work before any Trainer has seen the module. A
-    subclass says what it reads (`source_files`), by which choices (`choices`), and how (`build`).
+    The key of the cache entry covers the content of the files and every choice that affects the examples.
+    Data are prepared on demand: `num_items`, `catalogue` and `examples` work without a Trainer. A subclass
+    defines its files (`source_files`), its choices (`choices`) and how it builds the examples (`build`).
 
     Args:
-        max_length: Longest prefix; the latest clicks are kept.
-        batch_size: Training examples a batch.
-        eval_batch_size: Examples a batch otherwise.
-        num_workers: Processes that make batches.
-        session_graph: Build the session graph of each batch.
-        bucket: Training batches that are sorted by length together, so that a batch holds sessions of like
-            length and little padding (`ExampleSampler`); 0 shuffles freely. 50 is a good number.
-        cache_dir: Where prepared and fetched data are kept; by default in `cache_root`.
+        max_length: Length of the longest prefix; the latest clicks are kept.
+        batch_size: Number of examples in a training batch.
+        eval_batch_size: Number of examples in any other batch.
+        num_workers: Number of data-loader worker processes.
+        session_graph: Whether to build the session graph of each batch.
+        bucket: Number of training batches that are sorted by length together, so that a batch holds sessions
+            of similar length and little padding (`ExampleSampler`). 0 shuffles freely; 50 is a good value.
+        cache_dir: Folder of prepared and downloaded data; by default `cache_root`.
 
     Raises:
-        InputError: Of a choice out of range; and when prepared, of data that can't be used.
+        InputError: If a choice is out of range or, at preparation, if the data are invalid.
     """
 
     def __init__(
@@ -73,28 +73,28 @@ class ExampleDataModule(LightningDataModule):
         self._key_of_prepared: str | None = None
         self._order_seed: int | None = None
 
-    # What a subclass overrides.
+    # Methods that a subclass overrides.
 
     def fetch(self) -> None:
-        """Make sure that the raw files are there."""
+        """Make sure that the raw files exist, for example by a download."""
 
     def source_files(self) -> Sequence[Path]:
         """The raw files, whose content is part of the cache key."""
         raise NotImplementedError
 
     def new_files(self) -> Sequence[Path]:
-        """Files beside the raw ones, whose content is part of the key, too."""
+        """Further files whose content is part of the cache key."""
         return ()
 
     def choices(self) -> dict[str, Any]:
-        """Every choice that shapes the examples, as plain values; part of the key."""
+        """Every choice that affects the examples, as plain values; part of the cache key."""
         raise NotImplementedError
 
     def build(self) -> Prepared:
-        """Make the examples of every split from the raw files."""
+        """Build the examples of every split from the raw files."""
         raise NotImplementedError
 
-    # What everyone uses.
+    # Public interface.
 
     @property
     def catalogue(self) -> Catalogue:
@@ -108,7 +108,7 @@ class ExampleDataModule(LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of the files' content and of every choice that shapes the examples."""
+        """Hex digest of the files' content and of every choice that affects the examples."""
         self._ready()
         assert self._key_of_prepared is not None
         return self._key_of_prepared
@@ -135,17 +135,17 @@ class ExampleDataModule(LightningDataModule):
     # Lightning's hooks.
 
     def prepare_data(self) -> None:
-        """Fetch and prepare, once a machine; the result is on disk for the other processes."""
+        """Download and prepare the data once per machine; other processes read the result from disk."""
         self._ready()
 
     def setup(self, stage: str | None = None) -> None:
-        """Load what is prepared."""
+        """Load the prepared data."""
         self._ready()
         if stage == "fit":
-            self._order_seed = None  # of this fit's global seed, unless a checkpoint has one
+            self._order_seed = None  # from this fit's global seed, unless a checkpoint sets it
 
     def train_dataloader(self) -> DataLoader[SessionBatch]:
-        """Training examples, shuffled; batches of like length with `bucket`."""
+        """Training examples, shuffled; with `bucket` a batch holds sessions of similar length."""
         return self._loader("train", self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[SessionBatch]:
@@ -161,11 +161,11 @@ class ExampleDataModule(LightningDataModule):
         return self._loader("predict", self.eval_batch_size)
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps, beside the position that the Trainer keeps: the seed of the order."""
+        """Seed of the shuffle for a checkpoint; the Trainer saves the position in the epoch."""
         return {} if self._order_seed is None else {"order_seed": self._order_seed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on in the order of an interrupted run."""
+        """Restore the shuffle of an interrupted run."""
         self._order_seed = state_dict.get("order_seed")
 
     def _loader(self, split: Split, batch_size: int, shuffle: bool = False) -> DataLoader[SessionBatch]:
@@ -191,7 +191,7 @@ class ExampleDataModule(LightningDataModule):
         )
 
     def _seed_of_order(self) -> int:
-        """Of training's order: from the global seed, but one for all processes and for all of a run."""
+        """Seed of the training shuffle, from the global seed; the same on all ranks and for a whole run."""
         if self.trainer is None:
             return torch.initial_seed()
         if self._order_seed is None:
@@ -199,13 +199,13 @@ class ExampleDataModule(LightningDataModule):
         return self._order_seed
 
     def _position(self) -> tuple[int, int]:
-        """Epoch and batch at which the Trainer goes on."""
+        """Epoch and batch at which the Trainer resumes."""
         assert self.trainer is not None
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def _ready(self) -> Prepared:
         if self._prepared is None:
-            # Processes that were started together come here together: one fetches and prepares, all read.
+            # Processes that start together arrive here together: one downloads and prepares, all read.
             with one_at_a_time(cache_root(self.cache_dir)):
                 self._prepared = self._fetch_and_prepare()
         return self._prepared

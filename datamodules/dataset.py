@@ -20,17 +20,18 @@ def expand(
     session_ids: Sequence[str],
     mode: Literal["prefixes", "last", "predict"],
 ) -> Examples:
-    """Make the examples of whole sessions.
+    """Expand whole sessions into examples.
 
     Args:
-        clicks: Items of all sessions, one after the other.
-        lengths: Clicks of each session.
-        session_ids: The shop's ids.
+        clicks: Items of all sessions, concatenated.
+        lengths: Number of clicks of each session.
+        session_ids: The shop's session ids.
         mode: `prefixes`: every prefix of 1..L-1 clicks predicts the next click. `last`: only the last click
-            is a target. `predict`: the whole session is the prefix and the target is not known.
+            is a target. `predict`: the whole session is the prefix and the target is unknown.
 
     Returns:
-        Examples in session order, shorter prefixes first. One click gives none, except to `predict`.
+        Examples in session order, shorter prefixes first. A session of one click gives no example, except in
+        the mode `predict`.
 
     Shapes:
         - clicks: ``(T,)``, lengths: ``(S,)``
@@ -58,14 +59,14 @@ def keep_latest(examples: Examples, max_length: int) -> Examples:
 
 
 class SessionDataset(Dataset[SessionBatch]):
-    """Examples as batches; a batch is gathered at once.
+    """Serves examples as batches; a whole batch is gathered at once.
 
-    Use it with a `DataLoader` whose `collate_fn` is `identity`: the loader hands a whole batch of indices to
-    `__getitems__`, while samplers, a distributed one included, go on working with single examples.
+    Use it with a `DataLoader` whose `collate_fn` is `identity`: the loader passes the indices of a whole
+    batch to `__getitems__`, while samplers, including distributed ones, still work with single examples.
 
     Args:
-        examples: What to serve.
-        session_graph: Build the session graph of each batch.
+        examples: Examples to serve.
+        session_graph: Whether to build the session graph of each batch.
 
     Shapes:
         - a batch: ``item_ids (B, L)`` with ``L`` the batch's longest prefix, the rest ``(B,)``
@@ -86,10 +87,10 @@ class SessionDataset(Dataset[SessionBatch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> SessionBatch:
-        """The batch of the examples at `indices`, in that order; a filler has no target."""
+        """The batch of the examples at `indices`, in this order; a filler row has no target."""
         examples = self.examples
         given = np.asarray(indices, dtype=np.int64)  # (B,)
-        rows = np.maximum(given, 0)  # a filler has the clicks of some example
+        rows = np.maximum(given, 0)  # a filler row repeats the clicks of an arbitrary example
         start = examples.start[rows]
         lengths = examples.end[rows] - start  # (B,)
         columns = np.arange(lengths.max(initial=0))  # (L,)
@@ -106,5 +107,5 @@ class SessionDataset(Dataset[SessionBatch]):
 
 
 def identity(batch: SessionBatch) -> SessionBatch:
-    """Collate nothing: `SessionDataset` already serves batches. At module level, so that it pickles."""
+    """Return the batch unchanged, since `SessionDataset` already serves batches; picklable for workers."""
     return batch

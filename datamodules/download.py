@@ -1,4 +1,4 @@
-"""Files from the net: whole, checked, or not at all."""
+"""Downloads that are complete and verified, or leave no file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _CHUNK = 1 << 16
 
 
 def fetch(url: str, destination: str | Path, checksum: str, *, timeout: float = 30.0) -> Path:
-    """Download a file and check it; nothing is left behind where that fails.
+    """Download a file and check it; a failure leaves no file.
 
     Args:
-        url: ``http`` or ``https``.
-        destination: Where the file goes. A file there that has the checksum is kept as it is.
-        checksum: ``md5:...`` or ``sha256:...``.
-        timeout: Seconds without an answer or a byte.
+        url: URL of the file, ``http`` or ``https``.
+        destination: Path of the file. An existing file with the checksum is kept.
+        checksum: Expected checksum, ``md5:...`` or ``sha256:...``.
+        timeout: Maximum time without a response or a byte, in seconds.
 
     Raises:
-        InputError: Net, address, length or checksum fails; says where to put the file by hand.
+        InputError: If the network, URL, length or checksum fails; the message says where to put the file by
+            hand.
     """
     destination = Path(destination)
     algorithm, _, expected = checksum.partition(":")
@@ -56,7 +57,7 @@ def fetch(url: str, destination: str | Path, checksum: str, *, timeout: float = 
 
 
 def _stream(url: str, file: BinaryIO, algorithm: str, title: str, timeout: float) -> str:
-    """Write the body to `file` and return its digest."""
+    """Write the response body to `file` and return its digest."""
     digest = hashlib.new(algorithm)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with (
@@ -78,15 +79,15 @@ def _stream(url: str, file: BinaryIO, algorithm: str, title: str, timeout: float
 
 
 def unpack(archive: str | Path, destination: str | Path, members: Sequence[str]) -> list[Path]:
-    """Take named files out of a zip archive, flat, into a folder.
+    """Extract named members of a zip archive into one folder, without subfolders.
 
     Args:
         archive: Zip file.
-        destination: Folder; each member goes there under its last name.
-        members: Names inside the archive.
+        destination: Target folder; each member is written there under its base name.
+        members: Names of the members in the archive.
 
     Raises:
-        InputError: The archive is damaged, lacks a member, or holds a name that leads out of the folder.
+        InputError: If the archive is damaged, lacks a member, or holds a name that leads out of the folder.
     """
     destination = Path(destination)
     try:

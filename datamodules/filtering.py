@@ -1,4 +1,4 @@
-"""Rare items and short sessions, dropped until neither is left."""
+"""Filters that drop rare items and short sessions until none is left."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from .rules import KCore
 
 
 def k_core(clicks: pl.DataFrame, *, min_item_clicks: int = 1, min_session_length: int = 1) -> pl.DataFrame:
-    """Drop items with too few clicks and sessions that are too short, in turn, to the fixed point.
+    """Drop rare items and short sessions alternately, until nothing changes.
 
     Args:
-        clicks: ``session_id, item_id`` and more.
-        min_item_clicks: Least clicks of an item.
-        min_session_length: Least clicks of a session.
+        clicks: Table with ``session_id, item_id`` and any other columns.
+        min_item_clicks: Minimum number of clicks of an item.
+        min_session_length: Minimum number of clicks of a session.
 
     Returns:
-        The rows that stay, in order.
+        The remaining rows, in their order.
 
     >>> k_core(pl.DataFrame({"session_id": [1, 1, 2], "item_id": [7, 7, 7]}), min_session_length=2).height
     2
@@ -32,14 +32,14 @@ def k_core(clicks: pl.DataFrame, *, min_item_clicks: int = 1, min_session_length
 
 
 def k_core_on_train(clicks: pl.DataFrame, rules: KCore) -> pl.DataFrame:
-    """Find the core of the training sessions alone and hold the other splits to its items.
+    """Compute the core of the training sessions only and restrict the other splits to its items.
 
     Args:
-        clicks: ``session_id, item_id, part``.
-        rules: Thresholds; the length applies to the other splits' sessions too, once.
+        clicks: Table with ``session_id, item_id, part``.
+        rules: Thresholds; the minimum length is also applied once to the other splits' sessions.
 
     Returns:
-        The rows that stay, in order.
+        The remaining rows, in their order.
     """
     in_training = pl.col("part") == "train"
     core = k_core(
@@ -55,6 +55,6 @@ def k_core_on_train(clicks: pl.DataFrame, rules: KCore) -> pl.DataFrame:
 
 
 def drop_unseen(clicks: pl.DataFrame) -> pl.DataFrame:
-    """Drop clicks of validation and test on items that training never saw."""
+    """Drop clicks of validation and test on items that do not occur in training."""
     seen = clicks.filter(pl.col("part") == "train")["item_id"].unique()
     return clicks.filter((pl.col("part") == "train") | pl.col("item_id").is_in(seen.implode()))

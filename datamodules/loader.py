@@ -1,4 +1,4 @@
-"""A loader that begins where a run was interrupted."""
+"""ExampleLoader: a data loader that resumes in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .sampler import ExampleSampler
 
 
 class ExampleLoader(DataLoader[SessionBatch]):
-    """Batches of examples; what is done of an epoch already is neither made again nor waited for.
+    """Loads batches of examples and resumes within an epoch without building the finished batches again.
 
-    It draws nothing from the global random numbers, so that a run that was interrupted and one that was not
-    see the same.
+    It does not use the global random generator, so a resumed run and an uninterrupted run get the same
+    random numbers.
 
     Args:
-        dataset: What to serve.
-        position: Epoch, and batches of it that are done, asked for when a pass begins. If None, every pass
-            is the next epoch, from its beginning.
-        kwargs: What else a `DataLoader` takes.
+        dataset: Dataset to serve.
+        position: Function that returns the epoch and its number of finished batches; called at the start of
+            a pass. If None, every pass is the next epoch, from its first batch.
+        kwargs: Other arguments of `DataLoader`.
     """
 
     def __init__(
@@ -33,16 +33,16 @@ class ExampleLoader(DataLoader[SessionBatch]):
         position: Callable[[], tuple[int, int]] | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs["collate_fn"] = identity  # __getitems__ hands it a batch, not a list
+        kwargs["collate_fn"] = identity  # __getitems__ returns a batch, not a list
         kwargs["generator"] = torch.Generator()
         super().__init__(dataset, **kwargs)
         self.position = position
 
     def __iter__(self) -> Iterator[SessionBatch]:  # type: ignore[override]
-        """A pass over the epoch, or the rest of it.
+        """Iterate over the epoch or the rest of it.
 
-        Nothing happens before the first batch is asked for: a Trainer makes the iterator before it knows
-        where the run that it resumes had come.
+        The position is read when the first batch is requested, because a Trainer creates the iterator before
+        it has loaded the position of a resumed run.
         """
         sampler = getattr(self.batch_sampler, "sampler", None)
         if isinstance(sampler, ExampleSampler):
@@ -52,10 +52,10 @@ class ExampleLoader(DataLoader[SessionBatch]):
             yield from super().__iter__()
         finally:
             if isinstance(sampler, ExampleSampler):
-                sampler.set_epoch(sampler.epoch + 1)  # without a Trainer nobody else counts
+                sampler.set_epoch(sampler.epoch + 1)  # without a Trainer no other code counts epochs
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: a Trainer's checkpoint has the position; this tells it that the loader can begin there."""
+        """Empty state, which tells the Trainer that the loader can resume; the Trainer saves the position."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""MovieLens 100K and 1M: sessions are bursts of a user's ratings."""
+"""MovieLens 100K and 1M, with sessions from a user's consecutive ratings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RATINGS = ("user_id", "item_id", "rating", "timestamp")
 
 
 class _MovieLens(SessionDataModule):
-    """What the two sizes share: where the files are looked for, and the two forms they come in."""
+    """Base class of both sizes: search paths, and the formats of GroupLens and RecBole."""
 
     dataset: ClassVar[str]
     checksum: ClassVar[str]
@@ -48,13 +48,13 @@ class _MovieLens(SessionDataModule):
         self.url = url or f"https://files.grouplens.org/datasets/movielens/{self.dataset}.zip"
 
     def fetch(self) -> None:
-        """Use the files at hand, else download and unpack the archive."""
+        """Use existing files, otherwise download and unpack the archive."""
         if not all(file.is_file() for file in self.source_files()):
             archive = fetch(self.url, self._folder / f"{self.dataset}.zip", self.checksum)
             unpack(archive, self._folder, [f"{self.dataset}/{member}" for member in self.members])
 
     def source_files(self) -> list[Path]:
-        """Ratings and movies: GroupLens' own files or RecBole's, the first that are found."""
+        """Files of ratings and movies: the first pair found, in GroupLens' or RecBole's format."""
         for folder in self._places():
             for names in (self.members, (f"{self.dataset}.inter", f"{self.dataset}.item")):
                 files = [folder / name for name in names]
@@ -63,7 +63,7 @@ class _MovieLens(SessionDataModule):
         return [self._folder / member for member in self.members]
 
     def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-        """Clicks and titles, with the year behind the title."""
+        """Clicks and titles; a title ends with the year."""
         ratings, movies = self.source_files()
         if ratings.suffix == ".inter":
             clicks, titles = read_atomic(ratings), _titled(read_atomic(movies))
@@ -82,20 +82,21 @@ class _MovieLens(SessionDataModule):
 
 
 class MovieLens100K(_MovieLens):
-    """MovieLens 100K: 100,000 ratings of 943 users; 10 minutes of silence start a session.
+    """MovieLens 100K: 100,000 ratings of 943 users; 10 minutes of inactivity start a new session.
 
-    Taken from `data_dir` (``u.data`` and ``u.item``, or RecBole's ``ml-100k.inter`` and ``.item``), else from
-    an installed ``recbole`` distribution, which carries it, else downloaded from GroupLens.
+    The files are read from `data_dir` (``u.data`` and ``u.item``, or RecBole's ``ml-100k.inter`` and
+    ``.item``), otherwise from an installed ``recbole`` distribution, which includes them, otherwise they are
+    downloaded from GroupLens.
 
     Args:
         data_dir: Folder of the files; by default a folder of the cache.
-        protocol: `paper`: items with 5 clicks and sessions of 2 kept, counted on everything; split by time.
-            `temporal`: leak-free; the same counted on training only, and unseen items dropped.
-        url: Where the archive lies.
-        sessions: How clicks become sessions.
-        kcore: Replaces the protocol's.
-        split: Replaces the protocol's.
-        **kwargs: As of `SessionDataModule`.
+        protocol: `paper`: items with at least 5 clicks and sessions of at least 2 clicks, counted on all
+            data; split by time. `temporal`: leak-free; counted on training only, without unseen items.
+        url: URL of the archive.
+        sessions: Options that turn clicks into sessions.
+        kcore: Filter options that replace the protocol's.
+        split: Split options that replace the protocol's.
+        **kwargs: Arguments of `SessionDataModule`.
     """
 
     dataset = "ml-100k"
@@ -116,7 +117,7 @@ class MovieLens100K(_MovieLens):
         super().__init__(data_dir, protocol, url, sessions=sessions, kcore=kcore, split=split, **kwargs)
 
     def _places(self) -> list[Path]:
-        spec = find_spec("recbole")  # finds it without running it
+        spec = find_spec("recbole")  # locates the package without importing it
         carried = [Path(folder) / "dataset_example" / self.dataset for folder in _locations(spec)]
         return [*super()._places(), *carried]
 
@@ -127,14 +128,14 @@ class MovieLens1M(_MovieLens):
     Args:
         data_dir: Folder of ``ratings.dat`` and ``movies.dat``, or of RecBole's ``ml-1m.inter`` and ``.item``;
             by default a folder of the cache, filled from GroupLens.
-        variant: `gap`: 10 minutes of silence start a session. `window`: 5-minute windows within a day.
-        protocol: As of `MovieLens100K`.
-        url: Where the archive lies.
-        sessions: Replaces the variant's.
-        kcore: Replaces the protocol's.
-        split: Replaces the protocol's.
-        examples_per_session: As of `SessionDataModule`.
-        **kwargs: As of `SessionDataModule`.
+        variant: `gap`: 10 minutes of inactivity start a new session. `window`: 5-minute windows in a day.
+        protocol: See `MovieLens100K`.
+        url: URL of the archive.
+        sessions: Session options that replace the variant's.
+        kcore: Filter options that replace the protocol's.
+        split: Split options that replace the protocol's.
+        examples_per_session: See `SessionDataModule`.
+        **kwargs: Arguments of `SessionDataModule`.
     """
 
     dataset = "ml-1m"
@@ -171,7 +172,7 @@ def _locations(spec: Any) -> list[str]:
 
 
 def _read_latin(path: Path, separator: str, names: tuple[str, ...]) -> pl.DataFrame:
-    """GroupLens' tables: Latin-1, without a header, ``::`` between values in the .dat files."""
+    """Read a table of GroupLens: Latin-1, without a header, ``::`` between values in the .dat files."""
     text = read_bytes(path).decode("latin-1")
     if path.suffix == ".dat":
         text = text.replace("::", "\t")
@@ -179,7 +180,7 @@ def _read_latin(path: Path, separator: str, names: tuple[str, ...]) -> pl.DataFr
 
 
 def _titled(movies: pl.DataFrame) -> pl.DataFrame:
-    """RecBole's movies with "Toy Story (1995)" for a title, like GroupLens' own."""
+    """Format RecBole's movie titles like GroupLens' titles: "Toy Story (1995)"."""
     title = pl.col("movie_title").fill_null("")
     if "release_year" in movies.columns:
         year = pl.col("release_year").fill_null("")

@@ -1,4 +1,4 @@
-"""Clicks and titles to the examples of every split, in the one order that leaks nothing.
+"""Pipeline from clicks and titles to the examples of every split, in the order that avoids leakage.
 
 sessions -> filter (on everything) -> split -> filter (on training) -> catalogue -> sample
 -> prefixes inside each split
@@ -29,7 +29,7 @@ from .tables import warn_missing
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a data module serves: the catalogue, and the examples of every split at full length."""
+    """Prepared data: the catalogue, and the examples of every split with prefixes of full length."""
 
     catalogue: Catalogue
     splits: dict[Split, Examples]
@@ -37,7 +37,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice that shapes the examples; what the cache is keyed by, beside the files themselves."""
+    """Every choice that affects the examples; with the files' content it forms the cache key."""
 
     sessions: Sessions
     kcore: KCore
@@ -59,14 +59,14 @@ def build(
     """Run the whole pipeline.
 
     Args:
-        events: ``key, item_id, timestamp`` and maybe ``split``.
-        items: ``item_id, title``; None where there are no titles.
-        recipe: The choices.
-        predict: Clicks of the sessions to recommend for; by default the test sessions, whole.
-        path: Where the data came from, to name in an error.
+        events: Table with ``key, item_id, timestamp`` and optionally ``split``.
+        items: Table with ``item_id, title``; None for data without titles.
+        recipe: Choices of the pipeline.
+        predict: Clicks of the sessions to recommend for; by default the whole test sessions.
+        path: Source of the data for error messages.
 
     Raises:
-        InputError: No training example is left; the message says what took them.
+        InputError: If no training example is left; the message names the remaining sessions and clicks.
     """
     clicks = sessionize(events, recipe.sessions)
     seen = f"{clicks['session_id'].n_unique()} sessions of {clicks.height} clicks"
@@ -109,9 +109,9 @@ def make_catalogue(
     missing_titles: Literal["error", "empty"] = "empty",
     path: str | Path | None = None,
 ) -> Catalogue:
-    """The clicked items, in the order of the items table; those it lacks come last, sorted.
+    """Catalogue of the clicked items, in the order of the items table; items without a row come last, sorted.
 
-    Clicks decide which items there are and never in which order, so that reordering them renumbers nothing.
+    The order of clicks does not affect the numbers of items.
     """
     if items is None:
         ids = sorted(clicked.to_list())
@@ -125,7 +125,7 @@ def make_catalogue(
 
 
 def number_items(clicks: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
-    """Add the column ``item``: the number of ``item_id`` in the catalogue, null where it has none."""
+    """Add the column ``item``: the number of ``item_id`` in the catalogue, null for an unknown item."""
     numbers = pl.DataFrame(
         {"item_id": catalogue.item_ids, "item": range(1, catalogue.num_items + 1)},
         schema={"item_id": pl.String, "item": pl.Int64},

@@ -1,4 +1,4 @@
-"""Prepared examples kept on disk, keyed by what made them, written whole or not at all, checked when read."""
+"""On-disk cache of prepared examples: keyed by files and choices, written atomically, verified on reading."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _FIELDS = ("clicks", "start", "end", "target", "session")
 
 
 class CacheWarning(UserWarning):
-    """The cache of prepared data was damaged or could not be written; the data themselves are right."""
+    """The cache of prepared data was damaged or could not be written; the returned data are correct."""
 
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Within it no other process of this machine, or of those that share `folder`, is within it, too.
+    """Exclusive lock between the processes of this machine and of machines that share `folder`.
 
-    Where the folder cannot be written nobody waits: nothing is kept there either.
+    If the folder is not writable there is no lock, because nothing is cached there either.
     """
     from filelock import FileLock
 
@@ -56,7 +56,7 @@ def cache_key(settings: Mapping[str, object], files: Iterable[str | Path]) -> st
 
     Args:
         settings: JSON-serialisable choices.
-        files: The source files, in a fixed order; where they lie does not matter.
+        files: Source files in a fixed order; their location does not matter.
     """
     sources = [(Path(file).name, Path(file).stat().st_size, _digest(Path(file))) for file in files]
     made_from = json.dumps([FORMAT, settings, sources], sort_keys=True)
@@ -64,18 +64,18 @@ def cache_key(settings: Mapping[str, object], files: Iterable[str | Path]) -> st
 
 
 def load_or_build(folder: Path, key: str, build: Callable[[], Prepared]) -> Prepared:
-    """Read entry `key` of `folder`, or build and keep it.
+    """Read entry `key` of `folder`, or build and store it.
 
     Warns:
-        CacheWarning: The entry is damaged (it is then built anew), or `folder` can't be written.
+        CacheWarning: If the entry is damaged (it is then rebuilt), or `folder` can't be written.
     """
     entry = folder / key
     if entry.exists():
         try:
             return load(entry)
-        except Exception as error:  # whatever a damaged file makes a reader raise: build it anew
+        except Exception as error:  # a damaged file can raise any error; rebuild the entry
             warnings.warn(
-                f"{entry}: the cached data are damaged ({error}) and are built anew",
+                f"{entry}: the cached data are damaged ({error}) and are rebuilt",
                 CacheWarning,
                 stacklevel=2,
             )
@@ -89,7 +89,7 @@ def load_or_build(folder: Path, key: str, build: Callable[[], Prepared]) -> Prep
 
 
 def save(prepared: Prepared, entry: Path) -> None:
-    """Write an entry, whole or not at all; if another process was first, keep its entry."""
+    """Write an entry atomically; if another process wrote it first, keep that entry."""
     splits, catalogue = prepared.splits, prepared.catalogue
     arrays = {f"{name}.{field}": getattr(splits[name], field) for name in SPLITS for field in _FIELDS}
     with atomic_folder(entry) as scratch:
@@ -113,13 +113,13 @@ def load(entry: Path) -> Prepared:
     """Read an entry.
 
     Raises:
-        ValueError: A file's content is not what was written.
-        OSError: A file is missing.
+        ValueError: If a file's content differs from what was written.
+        OSError: If a file is missing.
     """
     meta = json.loads((entry / _META).read_text("utf-8"))
     for name in (_ARRAYS, _ITEMS, _SESSIONS):
         if _digest(entry / name) != meta["digests"][name]:
-            raise ValueError(f"{name} is not what was written")
+            raise ValueError(f"the checksum of {name} is wrong")
     arrays = load_file(entry / _ARRAYS)
     items, sessions = pl.read_parquet(entry / _ITEMS), pl.read_parquet(entry / _SESSIONS)
     splits: dict[Split, Examples] = {}

@@ -1,4 +1,4 @@
-"""RecBole's atomic files: ``NAME.inter`` and ``NAME.item``, tab-separated, a type behind each column name."""
+"""RecBole's atomic files ``NAME.inter`` and ``NAME.item``: tab-separated, with a type after column names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_atomic(path: str | Path) -> pl.DataFrame:
     """Read one atomic file as strings; ``item_id:token`` in the header becomes ``item_id``.
 
     Raises:
-        InputError: The file is missing, empty, ragged or not UTF-8.
+        InputError: If the file is missing, empty, ragged or not UTF-8.
     """
     table = parse_delimited(read_bytes(path), path, separator="\t", quoted=False)
     return table.rename({name: name.partition(":")[0] for name in table.columns})
@@ -29,16 +29,16 @@ class RecBoleAtomic(SessionDataModule):
 
     Args:
         data_dir: Folder of the atomic files.
-        name: Their name without suffix; by default that of the only ``.inter`` file. The ``.item`` file may
-            be missing; titles are then empty.
-        columns: What the columns are called, without types; name the title column of the ``.item`` file here.
-        sessions: How clicks become sessions; by default a gap of 10 minutes of one user.
-        kcore: Which rare items and short sessions are dropped.
-        split: How sessions are divided.
-        **kwargs: As of `SessionDataModule`.
+        name: File name without suffix; by default that of the only ``.inter`` file. Without an ``.item``
+            file, titles are empty.
+        columns: Column names without types; set the title column of the ``.item`` file here.
+        sessions: Options that turn clicks into sessions; by default a user's gap of 10 minutes.
+        kcore: Options of the filter for rare items and short sessions.
+        split: Options of the split.
+        **kwargs: Arguments of `SessionDataModule`.
 
     Raises:
-        InputError: No ``.inter`` file, or several and no `name`.
+        InputError: If there is no ``.inter`` file, or there are several and no `name` is given.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RecBoleAtomic(SessionDataModule):
         self.name = name
 
     def source_files(self) -> list[Path]:
-        """The ``.inter`` file and, where there is one, the ``.item`` file."""
+        """The ``.inter`` file and, if it exists, the ``.item`` file."""
         folder = Path(self.data_dir or ".")
         name = self.name
         if name is None:

@@ -1,4 +1,4 @@
-"""The choices that turn a table of clicks into examples: plain, frozen, one group a step.
+"""Options that turn a table of clicks into examples: one frozen dataclass per step of the pipeline.
 
 Each group starts with a required choice, so that setting one field of a group from the command line can't
 silently replace the choice that a preset made.
@@ -17,14 +17,14 @@ Protocol = Literal["paper", "temporal"]
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns are called in the tables at hand.
+    """Column names of the tables.
 
     Args:
-        session: Session id in the events table, read when sessions are given by a column.
+        session: Session id in the events table, read if sessions are given by a column.
         user: User id in the events table, read otherwise.
-        item: Item id, in both tables.
-        time: Moment of the click: epoch (see `time_unit`) or ISO 8601. None: the file's order is the order.
-        split: Split of the session, read when the split is given by a column.
+        item: Item id in both tables.
+        time: Time of the click: epoch (see `time_unit`) or ISO 8601. With None, rows are in click order.
+        split: Split of the session, read if the split is given by a column.
         title: Title in the items table.
         text: Further text columns of the items table, joined to the title with ", ".
         time_unit: Unit of a numeric `time`.
@@ -42,14 +42,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Sessions:
-    """How clicks become sessions.
+    """Options that turn clicks into sessions.
 
     Args:
-        by: `column`: a session id is given. `gap`: `gap` seconds of inactivity start a new one.
+        by: `column`: a column holds the session id. `gap`: `gap` seconds of inactivity start a new session.
             `window`: fixed windows of `window` seconds, counted from midnight UTC. `user`: a user's whole
             history is one session.
-        gap: Seconds, for `gap`.
-        window: Seconds, for `window`.
+        gap: Inactivity in seconds that starts a new session, for `gap`.
+        window: Length of a window in seconds, for `window`.
     """
 
     by: Literal["column", "gap", "window", "user"]
@@ -64,13 +64,13 @@ class Sessions:
 
 @dataclass(frozen=True)
 class KCore:
-    """Drop rare items and short sessions until none is left.
+    """Options of the filter that drops rare items and short sessions until none is left.
 
     Args:
-        over: Count clicks in `all` sessions, as most papers do, or in `train` only, which leaks nothing;
-            items outside training's core are then dropped from the other splits.
-        min_item_clicks: Least clicks of an item.
-        min_session_length: Least clicks of a session.
+        over: Sessions in which clicks are counted: `all`, as in most papers, or `train` only, which avoids
+            leakage; items outside the core of training are then dropped from the other splits.
+        min_item_clicks: Minimum number of clicks of an item.
+        min_session_length: Minimum number of clicks of a session.
     """
 
     over: Literal["all", "train"]
@@ -85,17 +85,17 @@ class KCore:
 
 @dataclass(frozen=True)
 class SplitBy:
-    """How sessions are divided; always whole sessions, always before prefixes are expanded.
+    """Options of the split, which assigns whole sessions before prefixes are expanded.
 
     Args:
-        by: `temporal`: the sessions that end last are test. `ratio`: at random by session id and seed.
-            `column`: as the split column says.
-        test_ratio: Share of all sessions, for `temporal` and `ratio`.
-        val_ratio: Share of the training sessions cut for validation (not used where the column names a
-            validation split): the latest for `temporal`, else at random.
-        unseen_items: Keep or drop clicks of validation and test on items that training never saw.
-        sample: Keep this share of each part's sessions, drawn by session id and seed, to try things on. The
-            catalogue and the split are those of the whole; a smaller sample lies in a larger.
+        by: `temporal`: the sessions that end last are the test split. `ratio`: random by session id and seed.
+            `column`: the split column decides.
+        test_ratio: Share of all sessions in the test split, for `temporal` and `ratio`.
+        val_ratio: Share of the training sessions used for validation: the latest for `temporal`, otherwise
+            random. It is ignored if the split column names a validation split.
+        unseen_items: Whether to keep or drop clicks of validation and test on items that are not in training.
+        sample: Share of each part's sessions to keep, chosen by session id and seed, for quick experiments.
+            The catalogue and the split are those of the full data; a smaller sample is part of a larger one.
     """
 
     by: Literal["temporal", "ratio", "column"]

@@ -1,4 +1,4 @@
-"""Which examples an epoch brings, in which order, and which of them each process takes."""
+"""ExampleSampler: order of the examples in an epoch and their distribution over processes."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-FILLER = -1  # in place of an example's index; `SessionDataset` makes a row of it that nobody counts
+FILLER = -1  # replaces an example's index; `SessionDataset` turns it into a row without a target
 
 
 class ExampleSampler(DistributedSampler[int]):
-    """An order of the examples that follows from a seed and the epoch alone, dealt out to the processes.
+    """Orders the examples by seed and epoch only, and distributes them over the processes.
 
     Process ``r`` of ``W`` takes places ``r, r + W, r + 2W, ...``, so the batches of all processes together
-    are those of one process with ``W`` times the batch size. Nobody gets an example that another has, and
-    nobody gets one twice: a process that would have a batch less than the others gets one of a `FILLER`, for
-    it has to take part in what the others compute together.
+    are those of one process with ``W`` times the batch size. No example is used twice. A process that would
+    have one batch less than the others gets a batch with one `FILLER`, because every rank must take part in
+    collectives.
 
-    With a ``pool`` the examples of a batch are of like length: a batch is as wide as its longest session, and
-    one long session among a hundred short ones makes a model compute mostly padding. Examples are shuffled
-    and cut into pools of so many batches; a pool is sorted by length and cut into batches; the batches are
-    shuffled. Which others share an example's batch changes from epoch to epoch.
+    With a ``pool`` the examples of a batch have similar lengths. A batch is as wide as its longest session,
+    so with one long session among a hundred short ones most of the computation is padding. Examples are
+    shuffled and cut into pools of ``pool`` batches; each pool is sorted by length and cut into batches; the
+    batches are shuffled. The composition of batches changes from epoch to epoch.
 
     Args:
         lengths: Length of every example.
-        batch_size: Examples of one process in one batch.
-        shuffle: False for examples in order.
-        pool: Batches that are sorted together: 1 leaves the order random, many leave no padding but always
-            pair long sessions with long ones; 0 shuffles freely.
-        seed: Of the order; the same in every process.
-        num_replicas: ``W``, how many processes share the examples.
-        rank: ``r``, which of them this is.
+        batch_size: Number of examples in a batch of one process.
+        shuffle: Whether to shuffle; otherwise examples are in order.
+        pool: Number of batches that are sorted together. 1 leaves the order random; a large number avoids
+            padding but always combines long sessions with long ones; 0 shuffles freely.
+        seed: Seed of the shuffle, the same on every rank.
+        num_replicas: ``W``, number of processes.
+        rank: ``r``, rank of this process.
 
     Shapes:
         - lengths: ``(E,)``
@@ -54,7 +54,7 @@ class ExampleSampler(DistributedSampler[int]):
         num_replicas: int = 1,
         rank: int = 0,
     ) -> None:
-        # Lightning leaves alone what is a DistributedSampler already.
+        # Lightning does not replace a sampler that is already a DistributedSampler.
         super().__init__(range(len(lengths)), num_replicas, rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.lengths, self.batch_size, self.pool = lengths, batch_size, pool
         self.skipped = 0
@@ -63,20 +63,20 @@ class ExampleSampler(DistributedSampler[int]):
         """Start the next pass in the middle of an epoch.
 
         Args:
-            epoch: Which one, from 0.
-            batches: Of this process, that are done already.
+            epoch: Index of the epoch, from 0.
+            batches: Number of this process's finished batches.
         """
         self.set_epoch(epoch)
         self.skipped = batches * self.batch_size
 
     def __len__(self) -> int:
-        """Of a whole epoch, wherever the next pass starts."""
+        """Number of examples of a whole epoch, wherever the next pass starts."""
         own = len(range(self.rank, len(self.lengths), self.num_replicas))
-        most = len(range(0, len(self.lengths), self.num_replicas))  # the first process never has fewer
+        most = len(range(0, len(self.lengths), self.num_replicas))  # rank 0 has the most examples
         return own + (-(-own // self.batch_size) < -(-most // self.batch_size))
 
     def __iter__(self) -> Iterator[int]:
-        """Indices of this process, or what is left of them."""
+        """Indices of this process for the epoch or the rest of it."""
         own: list[int] = self.order()[self.rank :: self.num_replicas].tolist()
         own += [FILLER] * (len(self) - len(own))
         start, self.skipped = self.skipped, 0
@@ -87,7 +87,7 @@ class ExampleSampler(DistributedSampler[int]):
         count = len(self.lengths)
         if not self.shuffle:
             return torch.arange(count)
-        # A generator of its own: the global one has come a different way in every process.
+        # A separate generator, because the state of the global one differs between processes.
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(count, generator=generator)
         return self._alike(order, generator) if self.pool and count else order
@@ -98,7 +98,7 @@ class ExampleSampler(DistributedSampler[int]):
             pool[self.lengths[pool].argsort(stable=True)] for pool in torch.split(order, self.pool * size)
         ]
         batches = torch.split(torch.cat(pools), size)
-        # A shorter batch stays at the end: the loader cuts by counting, so it would shift all others.
+        # A shorter batch stays at the end: the loader cuts by count, so it would shift all later batches.
         whole = len(batches) - (len(batches[-1]) < size)
         places = torch.randperm(whole, generator=generator).tolist()
         return torch.cat([*(batches[place] for place in places), *batches[whole:]])

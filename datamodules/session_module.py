@@ -1,4 +1,4 @@
-"""Clicks and titles from tables: the data module that every preset is a few lines over."""
+"""SessionDataModule: clicks and titles from tables; the base class of the presets."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from .tables import read_events, read_items
 
 
 class SessionDataModule(ExampleDataModule):
-    """Clicks and titles from tables of one's own, as batches of session examples.
+    """Reads clicks and titles from your own tables and serves batches of session examples.
 
     A preset overrides `fetch`, `source_files` and `load_tables`, or only the defaults.
 
     Args:
-        data_dir: Folder of `events` and `items`; by default the current one.
-        events: Table of clicks: CSV, TSV or Parquet, also gzipped.
+        data_dir: Folder of `events` and `items`; by default the current folder.
+        events: Table of clicks: CSV, TSV or Parquet, optionally gzipped.
         items: Table of titles; null for data without titles.
-        columns: What the columns are called.
-        sessions: How clicks become sessions.
-        kcore: Which rare items and short sessions are dropped.
-        split: How sessions are divided.
-        missing_titles: Clicked items without a row in `items`: an error, or empty titles and one warning.
-        examples_per_session: Every prefix predicts the next click, or only the last click is a target.
-        eval_examples: The same for validation and test; by default as for training.
-        seed: Seed of random cuts. Shuffling follows Lightning's global seed.
-        predict_events: Table of the sessions to recommend for, with `events`' columns; by default the test
-            sessions, whole.
-        **kwargs: As of `ExampleDataModule`.
+        columns: Column names of the tables.
+        sessions: Options that turn clicks into sessions.
+        kcore: Options of the filter for rare items and short sessions.
+        split: Options of the split.
+        missing_titles: Treatment of clicked items without a row in `items`: an error, or empty titles with
+            one warning.
+        examples_per_session: Targets of a session: every click after the first, or only the last click.
+        eval_examples: The same option for validation and test; by default as for training.
+        seed: Seed of random cuts. The shuffle uses Lightning's global seed.
+        predict_events: Table of the sessions to recommend for, with the columns of `events`; by default the
+            whole test sessions.
+        **kwargs: Arguments of `ExampleDataModule`.
 
     Raises:
-        InputError: Of a choice out of range; and when prepared, of data that can't be used.
+        InputError: If a choice is out of range or, at preparation, if the data are invalid.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class SessionDataModule(ExampleDataModule):
         return {**asdict(self.recipe()), "columns": asdict(self.columns)}
 
     def recipe(self) -> Recipe:
-        """Every choice that shapes the examples."""
+        """Every choice that affects the examples."""
         return Recipe(
             self.sessions,
             self.kcore,
@@ -90,14 +91,14 @@ class SessionDataModule(ExampleDataModule):
         )
 
     def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-        """Clicks (``key, item_id, timestamp``, maybe ``split``) and titles (``item_id, title``)."""
+        """Clicks (``key, item_id, timestamp``, optionally ``split``) and titles (``item_id, title``)."""
         files = self.source_files()
         split = self.recipe().split.by == "column"
         events = read_events(files[0], self.columns, key=self._key, split=split)
         return events, read_items(files[1], self.columns) if len(files) > 1 else None
 
     def build(self) -> Prepared:
-        """Make the examples of every split from the raw files."""
+        """Build the examples of every split from the raw files."""
         events, items = self.load_tables()
         new = self.predict_events
         predict = read_events(new, self.columns, key=self._key) if new else None

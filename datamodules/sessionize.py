@@ -1,4 +1,4 @@
-"""Clicks to sessions. Pure functions; the order is by time, ties by the file's order."""
+"""Pure functions from clicks to sessions. Clicks are sorted by time; ties keep the file's order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DAY = 86_400.0
 
 
 def sessionize(events: pl.DataFrame, rules: Sessions) -> pl.DataFrame:
-    """Apply `rules`; see `by_key`, `by_gap` and `by_window`."""
+    """Apply the session options `rules`; see `by_key`, `by_gap` and `by_window`."""
     if rules.by == "gap":
         return by_gap(events, rules.gap)
     if rules.by == "window":
@@ -22,11 +22,11 @@ def by_key(events: pl.DataFrame) -> pl.DataFrame:
     """One session per distinct key: a session id, or a user whose whole history is one session.
 
     Args:
-        events: ``key, item_id, timestamp`` and maybe ``split``, in any order.
+        events: Table with ``key, item_id, timestamp`` and optionally ``split``, in any order.
 
     Returns:
-        ``session_id`` in place of ``key``; a session's clicks stand together, oldest first, and sessions come
-        in the order in which their keys first appear.
+        The table with ``session_id`` instead of ``key``. The clicks of a session are contiguous, oldest
+        first; sessions are in the order in which their keys first appear.
 
     >>> by_key(pl.DataFrame({"key": ["b", "a", "b"], "timestamp": [2.0, 0.0, 1.0]})).rows()
     [('b', 1.0), ('b', 2.0), ('a', 0.0)]
@@ -35,7 +35,7 @@ def by_key(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def by_gap(events: pl.DataFrame, seconds: float) -> pl.DataFrame:
-    """A user's session ends where `seconds` or more pass until the next click. Ids are ``user#n``, n from 1.
+    """Split a user's clicks at gaps of `seconds` or more. Session ids are ``user#n``, n from 1.
 
     >>> by_gap(pl.DataFrame({"key": ["u", "u", "u"], "timestamp": [0.0, 599.0, 1199.0]}), 600.0).rows()
     [('u#1', 0.0), ('u#1', 599.0), ('u#2', 1199.0)]
@@ -44,7 +44,7 @@ def by_gap(events: pl.DataFrame, seconds: float) -> pl.DataFrame:
 
 
 def by_window(events: pl.DataFrame, seconds: float) -> pl.DataFrame:
-    """A user's session is a fixed window of `seconds` from midnight UTC. Ids are ``user#n``, n from 1.
+    """Split a user's clicks into windows of `seconds` from midnight UTC. Ids are ``user#n``, n from 1.
 
     >>> by_window(pl.DataFrame({"key": ["u", "u", "u"], "timestamp": [299.0, 300.0, 301.0]}), 300.0).rows()
     [('u#1', 299.0), ('u#2', 300.0), ('u#2', 301.0)]

@@ -1,4 +1,4 @@
-"""Whole sessions to train, validate and test. Validation is always cut from training."""
+"""Split whole sessions into train, validate and test. Validation is always cut from training."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ _PARTS = {
 def split_sessions(clicks: pl.DataFrame, rules: SplitBy, seed: int) -> pl.DataFrame:
     """Add the column ``part``: train, validate or test, one value per session.
 
-    Random cuts rank sessions by a hash of seed and session id, so they don't depend on the order of rows.
+    Random cuts rank sessions by a hash of seed and session id, so they do not depend on the order of rows.
 
     Args:
-        clicks: ``session_id, item_id, timestamp`` and, for `column`, ``split``; sessions stand together.
-        rules: How.
-        seed: Of the random cuts.
+        clicks: Table with ``session_id, item_id, timestamp`` and, for `column`, ``split``; the rows of a
+            session are contiguous.
+        rules: Options of the split.
+        seed: Seed of the random cuts.
 
     Raises:
-        InputError: A session in two splits, or an unknown split name.
+        InputError: If a session is in two splits, or a split name is unknown.
     """
     sessions = clicks.group_by("session_id", maintain_order=True).agg(
         pl.col("timestamp").max(), *([pl.col("split")] if rules.by == "column" else [])
@@ -55,9 +56,9 @@ def split_sessions(clicks: pl.DataFrame, rules: SplitBy, seed: int) -> pl.DataFr
 
 
 def sample_sessions(clicks: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
-    """Keep a share of the sessions of each ``part``, at least one: the first in an order drawn by hash.
+    """Keep a share of the sessions of each ``part``, at least one: the first in the order of a hash.
 
-    The order does not depend on the share, so that the sessions of a smaller one are among those of a larger.
+    The order does not depend on the share, so a smaller sample is a subset of a larger sample.
     """
     if share == 1:
         return clicks
@@ -69,13 +70,13 @@ def sample_sessions(clicks: pl.DataFrame, share: float, seed: int) -> pl.DataFra
 
 
 def cut_at_random(ids: Sequence[str], seed: int, share: float) -> set[int]:
-    """Positions of the sessions that go to validation: `share` of them, at least one, never all."""
+    """Positions of the validation sessions: a share of `share`, at least one session, never all."""
     parts = _cut(["train"] * len(ids), _shuffled(ids, seed, "validate"), "validate", share)
     return {row for row, part in enumerate(parts) if part == "validate"}
 
 
 def _cut(parts: Sequence[str], order: Sequence[int], name: str, share: float) -> list[str]:
-    """Give the last `share` of `order` the part `name`: at least one session, never all of them."""
+    """Assign the part `name` to the last `share` of `order`: at least one session, never all."""
     parts = list(parts)
     count = min(max(1, round(share * len(order))), len(order) - 1) if share > 0 else 0
     for row in order[len(order) - count :] if count > 0 else ():

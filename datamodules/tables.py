@@ -1,4 +1,4 @@
-"""Tables of clicks and items, read as strings first so that an id stays what the shop wrote."""
+"""Tables of clicks and items, read as strings first, so that ids are not changed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PARQUET = (".parquet", ".pq")
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Content of a file, unpacked where its name ends in ``.gz``.
+    """Read a file, and unpack it if its name ends in ``.gz``.
 
     Raises:
-        InputError: The file is missing, empty, or damaged gzip.
+        InputError: If the file is missing, empty or damaged gzip.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,10 +43,10 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_table(path: str | Path) -> pl.DataFrame:
-    """Read CSV, TSV or Parquet, also gzipped; the suffix tells which. Text tables come as strings.
+    """Read CSV, TSV or Parquet, optionally gzipped, by the suffix. Columns of text tables are strings.
 
     Raises:
-        InputError: An unknown suffix, or what `read_bytes` and `parse_delimited` refuse.
+        InputError: If the suffix is unknown, or for the reasons of `read_bytes` and `parse_delimited`.
     """
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -67,17 +67,17 @@ def read_table(path: str | Path) -> pl.DataFrame:
 def parse_delimited(
     data: bytes, path: str | Path, *, separator: str, names: Sequence[str] | None = None, quoted: bool = True
 ) -> pl.DataFrame:
-    """Parse delimited UTF-8 text; every value is a string, a missing one is null, blank lines are skipped.
+    """Parse delimited UTF-8 text. Values are strings, missing values are null, blank lines are skipped.
 
     Args:
-        data: The text.
-        path: File to name in an error.
-        separator: One character.
-        names: Names of the first columns, where the text has no header.
+        data: Text as bytes.
+        path: File name for error messages.
+        separator: Separator, one character.
+        names: Names of the first columns, for text without a header.
         quoted: Whether ``"`` quotes a value.
 
     Raises:
-        InputError: A byte that is not UTF-8 or is NUL, a row with too many values.
+        InputError: If a byte is not UTF-8 or is NUL, or a row has too many values.
     """
     data = data.removeprefix(b"\xef\xbb\xbf")
     _refuse_bad_bytes(data, path)
@@ -99,7 +99,7 @@ def parse_delimited(
 
 
 def require_columns(table: pl.DataFrame, columns: Sequence[str], path: str | Path) -> None:
-    """Refuse a table that lacks one of the columns, listing those it has."""
+    """Check that a table has the columns; the error lists the columns that it has."""
     for column in columns:
         if column not in table.columns:
             hint = f"It has the columns {', '.join(table.columns)}; name yours in `columns`"
@@ -113,17 +113,17 @@ def read_events(
 
     Args:
         path: Events table.
-        columns: What its columns are called.
+        columns: Column names of the table.
         key: Column of the session or user id.
         split: Whether to read the split column.
-        table: The table itself, where it was read by other means; `path` then only names it.
+        table: The table, if it is already loaded; `path` is then only for error messages.
 
     Returns:
-        A row per click in file order: ``key``, ``item_id`` (String), ``timestamp`` (Float64) and, if asked
-        for, ``split`` (String).
+        One row per click in file order: ``key``, ``item_id`` (String), ``timestamp`` (Float64) and, with
+        `split`, ``split`` (String).
 
     Raises:
-        InputError: A missing column, id or timestamp, with its data row (1 = first below the header).
+        InputError: If a column, id or timestamp is missing; names the data row (1 = first below the header).
     """
     table = read_table(path) if table is None else table
     wanted = (key, columns.item, columns.time, columns.split if split else None)
@@ -149,14 +149,14 @@ def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = 
 
     Args:
         path: Items table.
-        columns: What its columns are called; `columns.text` is joined to the title with ", ".
-        table: The table itself, where it was read by other means; `path` then only names it.
+        columns: Column names of the table; `columns.text` is joined to the title with ", ".
+        table: The table, if it is already loaded; `path` is then only for error messages.
 
     Returns:
-        A row per item in file order: ``item_id``, ``title`` (String, never null).
+        One row per item in file order: ``item_id``, ``title`` (String, never null).
 
     Raises:
-        InputError: A missing column or id, or one id in two rows that differ.
+        InputError: If a column or id is missing, or two rows with the same id differ.
     """
     table = read_table(path) if table is None else table
     texts = [columns.title, *columns.text]
@@ -167,7 +167,7 @@ def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = 
     if differing.any():
         first = int(differing.arg_true()[0])
         raise InputError(
-            "the item id stands in two rows that differ",
+            "duplicate item id in two rows that differ",
             path=path,
             row=first + 1,
             value=ids[first],
@@ -181,7 +181,7 @@ def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = 
 
 
 def warn_missing(missing: Sequence[str], *, error: bool, path: str | Path | None) -> None:
-    """Tell of clicked items without a row in the items table, by an error or by one warning."""
+    """Report clicked items without a row in the items table, by an error or by one warning."""
     if not missing:
         return
     problem = f"{len(missing)} clicked items have no row in the items table: {', '.join(missing[:5])}" + (
@@ -227,7 +227,7 @@ def _refuse_bad_bytes(data: bytes, path: str | Path) -> None:
 
 
 def _ragged_row(data: bytes, separator: str, *, header: bool) -> tuple[int | None, str | None]:
-    """First row with another number of values than the first line; None where there is none."""
+    """First row whose number of values differs from the first line's; None if there is no such row."""
     csv.field_size_limit(1 << 30)
     rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=separator)
     width = len(next(rows, []))

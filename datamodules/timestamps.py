@@ -1,4 +1,4 @@
-"""Clock readings to seconds since the epoch."""
+"""Conversion of timestamps to seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def parse_timestamps(
 
     Args:
         column: Strings, numbers, dates or date-times. A date-time without an offset is UTC.
-        path: File to name in an error.
+        path: File name for error messages.
         time_unit: Unit of epoch numbers.
 
     Returns:
         Float64 seconds since 1970-01-01 UTC.
 
     Raises:
-        InputError: A missing or unreadable value, with its data row.
+        InputError: If a value is missing or unreadable; the message names its data row.
 
     >>> parse_timestamps(pl.Series(["1970-01-01", "1970-01-01T00:01:00+00:00"])).to_list()
     [0.0, 60.0]

@@ -1,4 +1,4 @@
-"""Session-based recommendation with what a large language model understands of the items.
+"""Session-based recommendation with a large language model's views of the sessions.
 
 >>> from llm4sbr import LLM4SBRWrapper
 >>> from llm4sbr.backbones import SRGNN

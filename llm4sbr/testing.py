@@ -1,4 +1,4 @@
-"""Checks for plug-ins, public: test a backbone of your own with the checks that ours pass."""
+"""Public checks for plug-ins: test your own backbone with the checks of the built-in backbones."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def make_batch(
 
     Args:
         sessions: Clicks of each session, items 1..V.
-        target: Next items; 1 everywhere if not given.
-        padding: Extra columns of padding on the right.
+        target: Next items; by default 1 for every session.
+        padding: Number of extra padding columns on the right.
         graph: Whether to build the batch's graph.
 
     Shapes:
@@ -45,7 +45,7 @@ def make_examples(sessions: list[list[int]]) -> Examples:
     """Build training examples from lists of items: every prefix predicts the next click.
 
     Shapes:
-        - E: the sum of each session's clicks but one
+        - E: the number of clicks minus the number of sessions
 
     >>> make_examples([[3, 4, 5], [6, 7]]).prefixes()
     [(3,), (3, 4), (6,)]
@@ -73,20 +73,20 @@ def make_examples(sessions: list[list[int]]) -> Examples:
 def assert_backbone(
     make: Callable[[int], SessionBackbone], num_items: int = 13, tolerance: float = 1e-5
 ) -> None:
-    """Assert that a backbone keeps the contract of `SessionBackbone`.
+    """Assert that a backbone fulfils the contract of `SessionBackbone`.
 
-    Checked, in evaluation mode where randomness would interfere: shapes; finite scores for one-click sessions
-    and a session of one repeated item; extra padding changes nothing; a session scores the same alone as in a
-    batch; permuting the batch permutes the result; a batch without a graph scores as one with it; gradients
-    reach every parameter; a state dict makes the same model again.
+    It checks shapes; finite scores for one-click sessions and for a session of one repeated item; that extra
+    padding changes nothing; that a session has the same scores alone and in a batch; that permuting the batch
+    permutes the result; that scores with and without a graph are equal; that gradients reach every parameter;
+    and that a state dict restores the same model. Checks that randomness would disturb use evaluation mode.
 
     Args:
-        make: Builds the backbone for a number of items, e.g. ``SRGNN``.
+        make: Function that builds the backbone for a number of items, e.g. ``SRGNN``.
         num_items: Catalogue size of the check, at least 10.
-        tolerance: Allowed absolute difference.
+        tolerance: Largest allowed absolute difference.
 
     Raises:
-        AssertionError: Names the first promise that is broken.
+        AssertionError: If a check fails; the message names the first failed check.
     """
     torch.manual_seed(0)
     backbone = make(num_items)
@@ -114,7 +114,7 @@ def assert_backbone(
     torch.manual_seed(1)
     twin = make(num_items).eval()
     twin.load_state_dict(torch.load(stream, weights_only=True))
-    _same(twin(make_batch(sessions)), scores, "a state dict does not make the same model again", tolerance)
+    _same(twin(make_batch(sessions)), scores, "a state dict does not restore the same model", tolerance)
 
 
 def _check_shapes(backbone: SessionBackbone, batch: SessionBatch, num_items: int) -> None:
@@ -140,7 +140,7 @@ def _check_shapes(backbone: SessionBackbone, batch: SessionBatch, num_items: int
 
 def _check_gradients(backbone: SessionBackbone, batch: SessionBatch) -> None:
     interests = backbone.encode(batch)
-    # Both interests and the scores: what the wrapper aligns must be trained too.
+    # Both interests and the scores, because the wrapper aligns the interests.
     total = sum(getattr(interests, name).square().sum() for name in INTERESTS)
     total = total + backbone(batch).square().sum()
     if interests.auxiliary_loss is not None:

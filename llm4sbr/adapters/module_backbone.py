@@ -1,4 +1,4 @@
-"""ModuleBackbone: any torch module that turns a session into a vector, as a backbone."""
+"""ModuleBackbone: adapts any PyTorch module that encodes a session as a vector."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ ReadOut = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class ModuleBackbone(SessionBackbone):
-    r"""A model of your own that knows nothing of this package, as a backbone.
+    r"""Adapts your own PyTorch model, independent of this package, to a backbone.
 
-    The module needs two things: an item embedding, with which its scores are a product, and a session
-    vector of the same size. It is not edited; its parameters are trained, and a state dict holds them below
-    ``module.``. For scores that are more than a product, or a loss of the model's own, subclass this class
-    and override `score` or `encode`.
+    The module needs an item embedding and a session vector of the same size; scores are their product. The
+    module's code is not changed. Its parameters are trained, and a state dict holds them under ``module.``.
+    For scores that are more than a product, or for a loss of the model itself, subclass this class and
+    override `score` or `encode`.
 
-    A single session vector is both interests, and the read-out is the mean of the two,
+    A single session vector is used as both interests, and the read-out is the mean of the two,
 
     .. math:: h_g = h_l = h, \quad s = (h_g + h_l) / 2
 
-    which is the vector itself, to the last bit; so the bare scores are the module's own, and either fusion
-    hears both views. The last click's embedding is not made the short-term interest on its own: the module
-    never meant it as a reading of the session, and aligning it would pull the table that all scores are made
-    with. A module that does read in two ways returns the pair.
+    which equals the vector to the last bit. The bare scores are therefore the module's own, and every fusion
+    uses both views. The last click's embedding does not serve as the short-term interest by default: the
+    module does not train it as a session vector, and alignment would change the table behind all scores. A
+    module with two interests returns the pair.
 
     Args:
         num_items: ``V``.
-        module: The model.
-        session_vector: Calls it: from the module and a batch to one vector per session, or to a pair of
-            them, long-term and short-term. Items are 1..V and rows right-padded with 0; a module that
-            counts from 0 subtracts 1 here.
-        embedding: Where the item embedding is: an attribute's dotted name (``"encoder.items"``), or a
-            function of the module. ``V + 1`` rows (row 0 is padding) or ``V`` rows (row 0 is item 1).
-        read_out: From the module and both interests to the vector that is scored; by default their mean.
-            It is meant for a pair.
+        module: PyTorch module to adapt.
+        session_vector: Function of the module and a batch that returns one vector per session, or a pair of
+            vectors (long-term, short-term). Items are 1..V and rows are right-padded with 0; if the module's
+            ids start at 0, subtract 1 in this function.
+        embedding: Item embedding: the dotted name of an attribute (``"encoder.items"``), or a function of
+            the module. It has ``V + 1`` rows (row 0 is padding) or ``V`` rows (row 0 is item 1).
+        read_out: Function of the module and both interests that returns the session vector to score; by
+            default their mean. It is intended for a pair.
 
     Shapes:
-        - session_vector: `SessionBatch` -> ``(B, d)``, or two of them
+        - session_vector: `SessionBatch` -> ``(B, d)``, or a pair of them
         - embedding: ``(V + 1, d)`` or ``(V, d)``
         - encode: `SessionBatch` -> two ``(B, d)``
 
     Raises:
-        InputError: No such attribute, a table of another number of items, or (when a batch is read) vectors
-            of another shape.
+        InputError: If the attribute does not exist, the table has another number of items, or (when a batch
+            is read) the vectors have another shape.
 
     >>> from llm4sbr.testing import make_batch
     >>> class Mean(nn.Module):
@@ -92,7 +92,7 @@ class ModuleBackbone(SessionBackbone):
         self._embedding, self._find = embedding, find
 
     def encode(self, batch: SessionBatch) -> Interests:
-        """What the module makes of every session: one vector that is both interests, or a pair."""
+        """Call `session_vector`; a single vector becomes both interests."""
         found = self.session_vector(self.module, batch)
         pair = found if isinstance(found, tuple) else (found, found)
         if len(pair) != 2:
@@ -115,30 +115,30 @@ class ModuleBackbone(SessionBackbone):
         return Interests(long_term=pair[0], short_term=pair[1])
 
     def merge(self, interests: Interests) -> Tensor:
-        """The module's read-out; the mean of both interests where it has none of its own, ``(B, d)``."""
+        """The given read-out, by default the mean of both interests, ``(B, d)``."""
         if self.read_out is None:
             return (interests.long_term + interests.short_term) / 2
         return self.read_out(self.module, interests.long_term, interests.short_term)
 
     def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row."""
+        """Item embeddings, ``(V, d)``, without the padding row."""
         return _table(self.module, self._find, self._embedding)[0][-self.num_items :]
 
     def _check_rows(self, table: Tensor) -> None:
-        """`item_embeddings` reads the last V rows."""
+        """Check that the table has V or V + 1 rows; `item_embeddings` reads the last V."""
         if len(table) not in (self.num_items, self.num_items + 1):
             raise InputError(
                 f"the item embedding must have {self.num_items + 1} rows (row 0 is padding) or "
                 f"{self.num_items}",
                 value=tuple(table.shape),
-                hint="num_items is the catalogue's size, as the data module's num_items tells it",
+                hint="num_items is the size of the catalogue, the num_items of the data module",
             )
 
 
 def _table(
     module: nn.Module, find: Callable[[nn.Module], object], embedding: object
 ) -> tuple[Tensor, int | None]:
-    """The item embedding's rows, and which of them is padding, if it says so."""
+    """Rows of the item embedding and its padding index, if it has one."""
     try:
         found = find(module)
     except AttributeError as error:

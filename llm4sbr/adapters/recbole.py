@@ -1,4 +1,4 @@
-"""RecBoleBackbone: RecBole's sequential models as backbones. RecBole is imported only when one is built."""
+"""RecBoleBackbone: adapts RecBole's sequential models. RecBole is imported only to build a model."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from llm4sbr.contracts.errors import InputError
 class RecBoleBackbone(ModuleBackbone):
     r"""A sequential model of RecBole 1.2.1 (Zhao et al., CIKM 2021, arXiv:2011.01731) as a backbone.
 
-    The model reads what RecBole would feed it: the latest ``MAX_ITEM_LIST_LENGTH`` clicks, padded on the
-    right to that width. Its session vector is both interests (see `ModuleBackbone`). Bare scores are those
-    of the model's own ``full_sort_predict`` without the padding column; this is tried out on two sessions
-    when the backbone is made, and a model that scores in a way not known here is refused. Known ways:
+    The model gets the same input as in RecBole: the latest ``MAX_ITEM_LIST_LENGTH`` clicks, right-padded to
+    that width. Its session vector is used as both interests (see `ModuleBackbone`). Bare scores equal the
+    model's own ``full_sort_predict`` without the padding column. The constructor checks this on two sessions
+    and rejects a model with an unsupported way of scoring. Supported are:
 
     - a product with ``item_embedding``: SASRec, GRU4Rec, NARM, STAMP, SRGNN, GCSAN, LightSANs, SINE,
-      NextItNet, FEARec, and models of your own that do the same;
+      NextItNet, FEARec, and your own models with such scores;
     - CORE: cosines over a temperature; the wrapper's fused vector is normalised, too, and dropout on the
-      candidates' embeddings (``item_dropout``) stays on in training;
-    - BERT4Rec: the state of a mask behind the last click, and a bias for every item. As in RecBole, the
-      session's first click makes room for the mask.
+      candidates' embeddings (``item_dropout``) stays active in training;
+    - BERT4Rec: the state of a mask after the last click, and a bias for every item. As in RecBole, the
+      session's first click is dropped to make room for the mask.
 
-    Models that need more than clicks (a user, item features, a knowledge graph) are refused when they are
-    named; an instance that holds its item features, such as a SASRecF, is welcome.
+    Models that need more than clicks (a user, item features, a knowledge graph) are rejected if given by
+    name; an instance that holds its item features, such as a SASRecF, is accepted.
 
-    Training is this project's: cross-entropy over the catalogue. Further losses of a model (FEARec's
-    contrast, the regularisers of NextItNet, GCSAN and SINE) and ``loss_type`` take no part.
+    Training uses this project's loss, cross-entropy over the catalogue. Further losses of a model (FEARec's
+    contrastive loss, the regularisers of NextItNet, GCSAN and SINE) and ``loss_type`` are ignored.
 
-    RecBole is no dependency. Its models run on this project's versions of numpy, pandas and torch::
+    RecBole is not a dependency. Its models run with this project's versions of numpy, pandas and torch::
 
         pip install --no-deps recbole==1.2.1
         pip install pandas colorlog colorama texttable tensorboard
 
     Args:
         num_items: ``V``.
-        model: A model's name in ``recbole.model.sequential_recommender``, or an instance. The items of an
-            instance are numbered as this project's catalogue numbers them. Who imports RecBole's models
-            calls ``torch.autograd.set_detect_anomaly(False)`` afterwards: one of them turns it on.
-        config: RecBole's options of a model that is named, over RecBole's own defaults, e.g.
+        model: Name of a model in ``recbole.model.sequential_recommender``, or an instance. The item numbers
+            of an instance must be those of this project's catalogue. If you import RecBole's models
+            yourself, call ``torch.autograd.set_detect_anomaly(False)`` afterwards: one of them enables it.
+        config: RecBole's options of a model given by name, which override RecBole's defaults, e.g.
             ``{"hidden_size": 100, "MAX_ITEM_LIST_LENGTH": 20}``. An option that the model does not read is
-            refused.
+            an error.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``
 
     Raises:
-        InputError: RecBole's models do not import, no such model or option, a model that needs more than
-            clicks, of another number of items, or with scores that are not known here.
+        InputError: If RecBole's models cannot be imported, the model or an option does not exist, or the
+            model needs more than clicks, has another number of items or an unsupported way of scoring.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RecBoleBackbone(ModuleBackbone):
             model = build(num_items, model, settings)
         elif config:
             raise InputError(
-                "config is for a model that is named; an instance has its own",
+                "config is for a model given by name; an instance has its own",
                 value=sorted(config),
                 hint="Give model='SASRec', or leave config out",
             )
@@ -78,22 +78,22 @@ class RecBoleBackbone(ModuleBackbone):
         super().__init__(num_items, model, partial(_read, vector), "item_embedding")
         self._score = _rule(model, _SCORES, _product)
         self._compare()
-        if settings is not None:  # after the first forward: some options are read there
+        if settings is not None:  # after the first forward, which also reads options
             settings.refuse_unread(config or {})
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
-        """Scores as the model's ``full_sort_predict`` makes them of its session vector, ``(B, V)``."""
+        """Scores as the model's ``full_sort_predict`` computes them from a session vector, ``(B, V)``."""
         scores: Tensor = self._score(self.module, session, self.item_embeddings())
         return scores
 
     def item_embeddings(self) -> Tensor:
-        """``(V, d)``, without the padding row in front and a mask token's behind."""
+        """Item embeddings, ``(V, d)``, without the first row (padding) and a last row for a mask token."""
         model: Any = self.module
         table: Tensor = model.item_embedding.weight
         return table[1 : self.num_items + 1]
 
     def _check_rows(self, table: Tensor) -> None:
-        """`_check_model` has counted the items; a mask token is one row more."""
+        """No check: `_check_model` counts the items, and a mask token adds a row."""
 
     def _check_model(self, num_items: int, model: Any) -> None:
         name = type(model).__name__
@@ -116,7 +116,7 @@ class RecBoleBackbone(ModuleBackbone):
 
     @torch.no_grad()
     def _compare(self) -> None:
-        """Two sessions, scored by the model itself and through this class."""
+        """Check on two sessions that the model itself and this class give the same scores."""
         model: Any = self.module
         name = type(model).__name__
         device = model.item_embedding.weight.device
@@ -133,18 +133,18 @@ class RecBoleBackbone(ModuleBackbone):
         finally:
             for part, mode in modes:
                 part.training = mode
-        theirs = theirs.view(len(ours), -1)[:, 1:]  # RecBole flattens scores here and there
-        size = theirs.abs().max()  # new models may score around 1e-5: what differs is relative to that
+        theirs = theirs.view(len(ours), -1)[:, 1:]  # some of RecBole's models flatten scores
+        size = theirs.abs().max()  # scores of a new model may be about 1e-5, so compare relative differences
         if theirs.shape != ours.shape or not (ours - theirs).abs().max() <= 1e-4 * size:
             raise InputError(
-                f"{name} does not score by a product of its forward with item_embedding, and how it does is "
-                "not known here",
+                f"{name} does not score by a product of its forward with item_embedding, and its way of "
+                "scoring is not supported",
                 hint="Subclass RecBoleBackbone and override score",
             )
 
 
 class _Clicks(dict[str, Tensor]):
-    """RecBole's `Interaction` of sessions, which have clicks and nothing else."""
+    """RecBole's `Interaction` for sessions, which have only clicks."""
 
     def __init__(self, fields: dict[str, Tensor], model: str) -> None:
         super().__init__(fields)
@@ -155,7 +155,7 @@ class _Clicks(dict[str, Tensor]):
 
 
 def right_padded(item_ids: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The latest clicks of every session, padded on the right to a fixed width, as RecBole has them.
+    """The latest clicks of every session, right-padded to a fixed width as in RecBole.
 
     Shapes:
         - item_ids: ``(B, L)``, lengths: ``(B,)``
@@ -173,7 +173,7 @@ def right_padded(item_ids: Tensor, lengths: Tensor, width: int) -> tuple[Tensor,
 
 def _read(vector: Callable[[Any, Tensor, Tensor], Tensor], model: nn.Module, batch: SessionBatch) -> Tensor:
     for part in model.modules():
-        if "device" in vars(part):  # RecBole's models keep a device of their own, which `to` does not move
+        if "device" in vars(part):  # RecBole's models store a device, which `to` does not update
             vars(part)["device"] = batch.item_ids.device
     width: Any = model.max_seq_length
     return vector(model, *right_padded(batch.item_ids, batch.lengths, width))
@@ -181,14 +181,14 @@ def _read(vector: Callable[[Any, Tensor, Tensor], Tensor], model: nn.Module, bat
 
 def _forward(model: Any, item_seq: Tensor, lengths: Tensor) -> Tensor:
     known = {"item_seq": item_seq, "item_seq_len": lengths}
-    asked = inspect.signature(model.forward).parameters
-    unknown = [name for name, p in asked.items() if name not in known and p.default is p.empty]
+    parameters = inspect.signature(model.forward).parameters
+    unknown = [name for name, p in parameters.items() if name not in known and p.default is p.empty]
     if unknown:
         raise InputError(
             f"{type(model).__name__}.forward reads {', '.join(unknown)}, and a session is only its clicks",
             hint="Only models with forward(item_seq, item_seq_len) or forward(item_seq) are read",
         )
-    found: Tensor = model(**{name: value for name, value in known.items() if name in asked})
+    found: Tensor = model(**{name: value for name, value in known.items() if name in parameters})
     if not isinstance(found, Tensor) or found.ndim != 2:
         raise InputError(
             f"{type(model).__name__}.forward does not give one vector per session",
@@ -222,5 +222,5 @@ _SCORES = {"BERT4Rec": _biased, "CORE": _cosine}
 
 
 def _rule(model: Any, rules: dict[str, Any], otherwise: Any) -> Any:
-    """What is said of a model's class, or of the first of its bases of which something is."""
+    """Look up the entry of a model's class or of its first base class with an entry."""
     return next((rules[c.__name__] for c in type(model).__mro__ if c.__name__ in rules), otherwise)

@@ -1,7 +1,7 @@
-"""Builds RecBole's models without a RecBole data set on disk, and without RecBole's `Config`.
+"""Build RecBole's models without a RecBole data set on disk and without RecBole's `Config`.
 
-`Config` would read the program's own command line, set ``CUDA_VISIBLE_DEVICES`` and fail under numpy 2; the
-models ask it for little more than the files of defaults that lie beside it.
+`Config` reads the program's command line, sets ``CUDA_VISIBLE_DEVICES`` and fails under numpy 2. The models
+need little more from it than the files of defaults in the same package.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _INSTALL = (
 
 
 class Settings(dict[str, Any]):
-    """RecBole's `Config` as a model sees it: what is absent is None. Remembers what it was asked.
+    """Replaces RecBole's `Config` for a model: an absent option is None. It records which options are read.
 
     Args:
-        values: Option to value.
+        values: Values by option.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
         super().__init__(values)
-        self.asked: set[str] = set()
+        self.read_options: set[str] = set()
 
     @classmethod
     def of(cls, model: str, config: dict[str, Any]) -> Settings:
-        """RecBole's defaults of a model, and what is set over them."""
+        """RecBole's defaults of a model, overridden by `config`."""
         values: dict[str, Any] = {}
         names = ("overall", f"model/{model}", "dataset/sample", "quick_start_config/sequential")
         try:
@@ -51,30 +51,30 @@ class Settings(dict[str, Any]):
         return cls({**values, **config, "device": torch.device("cpu"), "model": model})
 
     def __getitem__(self, option: str) -> Any:
-        self.asked.add(option)
+        self.read_options.add(option)
         return self.get(option)
 
     def __contains__(self, option: object) -> bool:
-        self.asked.add(str(option))
+        self.read_options.add(str(option))
         return super().__contains__(option)
 
     def refuse_unread(self, options: Iterable[str]) -> None:
-        """Refuse options that the model never asked for: a typing error would else go unnoticed."""
-        unread = sorted(set(options) - self.asked)
+        """Reject options that the model did not read, so that a typing error is noticed."""
+        unread = sorted(set(options) - self.read_options)
         if unread:
-            known = sorted(self.asked - _FIELDS)
+            known = sorted(self.read_options - _FIELDS)
             raise InputError(
                 f"{self.get('model')} does not read {', '.join(unread)}",
                 hint=f"It reads {', '.join(known)}",
             )
 
 
-# Asked for by every model and of no use to set.
+# Options that every model reads and that have no effect here.
 _FIELDS = {"USER_ID_FIELD", "ITEM_ID_FIELD", "LIST_SUFFIX", "ITEM_LIST_LENGTH_FIELD", "NEG_PREFIX", "device"}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which ``1e-12`` is a number, as RecBole means it."""
+    """YAML loader that reads ``1e-12`` as a number, as RecBole does."""
 
 
 _Loader.add_implicit_resolver(
@@ -83,39 +83,39 @@ _Loader.add_implicit_resolver(
 
 
 class _Sessions:
-    """RecBole's `Dataset` as a model of clicks alone sees it.
+    """Replaces RecBole's `Dataset` for a model that needs only clicks.
 
     Args:
-        num_items: ``V``; RecBole counts padding as an item.
+        num_items: ``V``, without padding; RecBole counts padding as an item.
         settings: Names of the fields.
     """
 
     def __init__(self, num_items: int, settings: Settings) -> None:
         item, length = str(settings.get("ITEM_ID_FIELD")), settings.get("MAX_ITEM_LIST_LENGTH")
         self.item_num = num_items + 1
-        self.user_num = 2  # padding, and nobody in particular
+        self.user_num = 2  # padding and one anonymous user
         self.field2seqlen = {f"{item}{settings.get('LIST_SUFFIX')}": length}
         self.inter_feat = {item: torch.zeros(0, dtype=torch.long)}  # FEARec sorts its training clicks
         self._item = item
 
     def num(self, field: str) -> int:
-        """How many values a field has, padding counted."""
+        """Number of values of a field, including padding."""
         return self.item_num if field == self._item else self.user_num
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"it asks its data set for {name!r}, and a session is only its clicks")
+        raise AttributeError(f"it reads {name!r} of its data set, but a session has only clicks")
 
 
 def build(num_items: int, name: str, settings: Settings) -> nn.Module:
-    """One of RecBole's sequential models, newly initialised.
+    """Build one of RecBole's sequential models with new parameters.
 
     Args:
         num_items: ``V``.
-        name: Class in ``recbole.model.sequential_recommender``.
-        settings: Its options.
+        name: Name of a class in ``recbole.model.sequential_recommender``.
+        settings: Options of the model.
 
     Raises:
-        InputError: RecBole's models do not import, there is no such model, or it cannot be built of this.
+        InputError: If RecBole's models cannot be imported, or the model does not exist or cannot be built.
     """
     anomaly = torch.is_anomaly_enabled()
     try:
@@ -123,7 +123,7 @@ def build(num_items: int, name: str, settings: Settings) -> nn.Module:
     except ImportError as error:
         raise InputError(f"RecBole's models do not import: {error}", value=name, hint=_INSTALL) from error
     finally:
-        # RecBole's sine.py turns it on for everybody; training would take up to twice as long.
+        # RecBole's sine.py enables it globally; training would take up to twice as long.
         torch.autograd.set_detect_anomaly(anomaly)
     classes = {key: value for key, value in vars(models).items() if isinstance(value, type)}
     if name not in classes:

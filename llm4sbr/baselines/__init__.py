@@ -1,4 +1,4 @@
-"""Strong, cheap baselines: popularity, item-kNN and session-kNN, measured as the neural models are.
+"""Strong, cheap baselines: popularity, item-kNN and session-kNN, evaluated like the neural models.
 
 >>> from llm4sbr.baselines import BaselineModule, SessionKNN
 >>> model = BaselineModule(SessionKNN(weighting="linear", similarity="dot"))

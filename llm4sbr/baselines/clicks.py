@@ -1,4 +1,4 @@
-"""What the baselines share: their contract, a batch's distinct clicks, and scores as a tensor."""
+"""Shared parts of the baselines: their contract, a batch's distinct clicks, and scores as a tensor."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Baseline(Protocol):
     """A recommender without gradients: it counts training sessions, then scores the catalogue."""
 
     def fit(self, examples: Examples, num_items: int) -> None:
-        """Count the sessions of the training examples; what was fitted before is forgotten."""
+        """Count the sessions of the training examples; earlier counts are replaced."""
         ...
 
     def scores(self, batch: SessionBatch) -> Tensor:
-        """Scores ``(B, V)``; column ``k - 1`` is item ``k``, and 0 means that nothing speaks for it."""
+        """Scores ``(B, V)``; column ``k - 1`` is item ``k``, and 0 means no evidence for the item."""
         ...
 
 
 class Clicks(NamedTuple):
-    """The distinct items of each session of a batch, at their latest click; ``C`` entries.
+    """The distinct items of each session of a batch with their latest clicks; ``C`` entries.
 
     Shapes:
         - row: ``(C,)`` session in the batch, item: ``(C,)`` in 1..V
-        - age: ``(C,)`` clicks since then, 0 for the last click; length: ``(C,)`` clicks of the session
+        - age: ``(C,)`` later clicks, 0 for the last click; length: ``(C,)`` clicks of the session
     """
 
     row: IntArray
@@ -40,7 +40,7 @@ class Clicks(NamedTuple):
 
 
 def clicks_of(batch: SessionBatch) -> Clicks:
-    """Read a batch; padding is left out."""
+    """The distinct clicks of a batch, without padding."""
     item_ids, length = batch.item_ids.cpu().numpy(), batch.lengths.cpu().numpy()
     row, column = np.nonzero(np.arange(item_ids.shape[1]) < length[:, None])
     item = item_ids[row, column]
@@ -50,9 +50,9 @@ def clicks_of(batch: SessionBatch) -> Clicks:
 
 
 def finish(scores: FloatArray, clicks: Clicks, remind: bool, batch: SessionBatch) -> Tensor:
-    """Scores as float32 on the batch's device; what was clicked falls to 0 unless `remind`.
+    """Convert scores to float32 on the batch's device; clicked items get 0 unless `remind`.
 
-    Sums in float64, rounded here, make scores tie that differ only by the order of their terms.
+    Rounding float64 sums to float32 makes scores tie if they differ only by the order of their terms.
     """
     if not remind:
         scores[clicks.row, clicks.item - 1] = 0

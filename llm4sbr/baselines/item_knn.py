@@ -1,4 +1,4 @@
-"""Item-kNN: what was clicked in the same sessions as the current clicks."""
+"""Item-kNN: recommends items that are clicked in the same sessions as the current clicks."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from llm4sbr.nn.item_neighbors import ItemNeighbors, Order, count_item_neighbors
 
 
 class ItemKNN:
-    r"""Items that are clicked together (Item-KNN of Hidasi et al., ICLR 2016, arXiv:1511.06939).
+    r"""Item-based nearest neighbours (Item-KNN of Hidasi et al., ICLR 2016, arXiv:1511.06939).
 
-    The neighbours of an item are the most similar other items. The score of j is the sum, over the items i of
-    the session s that have j as a neighbour, of
+    The neighbours of an item are the most similar other items. The score of j is a sum over the items i of
+    the session s that have j as a neighbour, with the terms
 
     .. math:: w(age_s(i)) \, sim(i, j), \quad
         sim(i, j) = \frac{c_{ij}}{(|S_i| + \lambda)^\alpha (|S_j| + \lambda)^{1 - \alpha}}, \quad
         c_{ij} = \sum_{s \in S_i \cap S_j} d(|p_s(i) - p_s(j)| - 1)
 
     with :math:`S_i` the training sessions that hold item i and :math:`p_s(i)` the position of its latest
-    click in s. The default is the paper's: d = 1, so that c counts sessions and :math:`\lambda = 0` gives the
-    cosine, and only the last click asks. (The authors' code counts an item clicked twice in a session
-    twice, their formula once.) ``order="later", pair_decay="harmonic", alpha=1, regularization=0`` are
-    sequential rules (SR, Ludewig & Jannach 2018, arXiv:1803.09587).
+    click in s. The default follows the paper: d = 1, so c counts sessions and :math:`\lambda = 0` gives the
+    cosine, and only the last click of the session is used. (The authors' code counts an item clicked twice in
+    a session twice, their formula once.) ``order="later", pair_decay="harmonic", alpha=1, regularization=0``
+    gives sequential rules (SR, Ludewig & Jannach 2018, arXiv:1803.09587).
 
-    Training sessions score themselves favourably: their own clicks are among the counts.
+    Scores of training sessions are biased upwards, because the counts include their own clicks.
 
     Args:
-        neighbors: Similar items kept for each item; of equal ones those with the higher number.
-        regularization: :math:`\lambda`, which keeps chance co-occurrences of rare items down.
-        alpha: 0.5 treats both items alike, 1 divides by the clicked item's sessions alone (confidence).
-        order: Count all pairs, or only items clicked ``later`` than the asking one.
-        pair_decay: d, by the clicks between the two.
-        weighting: w, by the clicks since the asking one; see `DECAYS`.
-        horizon: Clicks in which an ``exponential`` weight falls to 1/e.
+        neighbors: Number of neighbours kept for each item; ties are broken by the higher item number.
+        regularization: :math:`\lambda`, which damps chance co-occurrences of rare items.
+        alpha: Exponent of the query item's sessions; 0.5 is symmetric, 1 gives the confidence.
+        order: Pairs to count: ``any``, or only neighbours clicked ``later`` than the query item.
+        pair_decay: d, decay with the number of clicks between the two items.
+        weighting: w, decay with the number of clicks since the query item; see `DECAYS`.
+        horizon: Number of clicks after which an ``exponential`` weight falls to 1/e.
         remind: Whether clicked items may be recommended again.
 
     Shapes:
@@ -77,7 +77,7 @@ class ItemKNN:
         self._fitted: ItemNeighbors | None = None
 
     def fit(self, examples: Examples, num_items: int) -> None:
-        """Find the neighbours of every item, some items at a time."""
+        """Find the neighbours of every item, in blocks of items."""
         self._fitted = count_item_neighbors(
             examples,
             num_items,
@@ -93,13 +93,13 @@ class ItemKNN:
         """Scores over the catalogue, ``(B, V)``.
 
         Raises:
-            InputError: It has not been fitted.
+            InputError: If the model has not been fitted.
         """
         known, clicks = self._known(), clicks_of(batch)
         weight = DECAYS[self.weighting](clicks.age, clicks.length, self.horizon)  # (C,)
-        asking = np.flatnonzero(weight > 0)
-        owner, where = spread(known.start, clicks.item[asking])
-        click = asking[owner]
+        used = np.flatnonzero(weight > 0)
+        owner, where = spread(known.start, clicks.item[used])
+        click = used[owner]
         cell = clicks.row[click] * known.num_items + known.item[where] - 1
         shape = len(batch.lengths), known.num_items
         total = tally(cell, weight[click] * known.similarity[where], shape)

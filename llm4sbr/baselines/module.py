@@ -1,4 +1,4 @@
-"""BaselineModule: a baseline under Lightning, measured by the same code as the neural models."""
+"""BaselineModule: a baseline under Lightning, evaluated by the same code as the neural models."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from llm4sbr.training.ranking_module import RankingModule
 class BaselineModule(RankingModule):
     """Validates, tests and predicts with a baseline, as `SBRModule` does with a backbone.
 
-    Before each of them it fits itself on the training split of the Trainer's data module and reads no other
-    split; so there is no ``fit`` and no checkpoint. Without a data module, fit the baseline by hand. It logs
-    ``val/`` and ``test/`` Recall, MRR and NDCG at every K as ``test/recall@20``.
+    Before each of these stages it fits the baseline on the training split of the Trainer's data module and
+    reads no other split, so it needs no ``fit`` and no checkpoint. Without a data module, call the baseline's
+    ``fit`` yourself. It logs Recall, MRR and NDCG at every K under names such as ``test/recall@20``.
 
     >>> from llm4sbr.baselines import BaselineModule, SessionKNN
     >>> model = BaselineModule(SessionKNN(k=100))  # Trainer().test(model, datamodule=data)
 
     Args:
-        baseline: The model.
+        baseline: Baseline to evaluate.
         ks: Cut-offs of the metrics.
-        top_k: Items that a prediction lists (fewer if the catalogue is smaller).
+        top_k: Number of items in a prediction (fewer if the catalogue is smaller).
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
@@ -42,7 +42,7 @@ class BaselineModule(RankingModule):
         self.baseline = baseline
 
     def setup(self, stage: str) -> None:
-        """Count the training sessions; anew each time, since the data module may be another."""
+        """Fit the baseline; every stage fits again, because the data module may have changed."""
         source = getattr(self.trainer, "datamodule", None)
         if source is not None and hasattr(source, "examples"):
             self.baseline.fit(source.examples("train"), source.catalogue.num_items)

@@ -1,4 +1,4 @@
-"""Popularity, over all training sessions or within the current one."""
+"""Popularity over all training sessions or within the current session."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Popularity:
 
     .. math:: c_i(s) + \frac{c_i}{1 + \max_j c_j}
 
-    so that training decides among items that the session has clicked as often.
+    so that popularity in training breaks ties between items with equal clicks in the session.
 
     Args:
-        within_session: S-POP.
-        remind: Whether clicked items may be recommended again; S-POP lives on them.
+        within_session: Whether to use S-POP.
+        remind: Whether clicked items may be recommended again; S-POP requires it.
 
     Shapes:
         - scores: `SessionBatch` -> ``(B, V)``
@@ -46,7 +46,7 @@ class Popularity:
         """Scores over the catalogue, ``(B, V)``.
 
         Raises:
-            InputError: It has not been fitted.
+            InputError: If the model has not been fitted.
         """
         if self._popularity is None:
             raise InputError("Popularity has not counted any sessions", hint="Call fit first")

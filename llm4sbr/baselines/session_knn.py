@@ -1,4 +1,4 @@
-"""Session-kNN: what the most similar training sessions clicked."""
+"""Session-kNN: recommends items of the most similar training sessions."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from llm4sbr.nn.counting import (
 
 
 class _Index(NamedTuple):
-    """Training sessions, and for every item those that hold it."""
+    """Training sessions with an index from items to sessions."""
 
     num_items: int
     table: SessionTable
     start: IntArray  # (V + 2,): item k has the entries start[k]:start[k + 1] of `entry`
     entry: IntArray  # (N,) entries of the table by item, oldest session first
-    idf: FloatArray  # (V,): ln(S / |S_i|), 0 where an item has no session
+    idf: FloatArray  # (V,): ln(S / |S_i|), 0 for an item without a session
     first_index: int  # example_index of the first training example
     session: IntArray  # (E,) session of each training example
 
 
 class SessionKNN:
-    r"""Session-based nearest neighbours: SKNN, and by its options V-SKNN, S-SKNN and, in part, VSTAN.
+    r"""Session-based nearest neighbours: SKNN, with options for V-SKNN, S-SKNN and, in part, VSTAN.
 
     Candidates are the `sample_size` latest training sessions that share an item with the current session s.
     The k most similar of them, :math:`N(s)`, vote for their items (Jannach & Ludewig, RecSys 2017):
@@ -49,35 +49,36 @@ class SessionKNN:
         \sum_{n \in N(s),\, i \in n} sim(s, n) \, v_s(n) \, u_n(i), \quad
         sim(s, n) = \frac{\sum_{i \in s \cap n} w_s(i)}{\|w_s\| \sqrt{|n|}}
 
-    where w weighs the items of s by the age of their click; one clicked more than once counts where it was
-    clicked last. :math:`S_i` are the training sessions that hold item i, S is the number of all.
+    where w weights the items of s by the age of their click; for an item with several clicks the last one
+    counts. :math:`S_i` are the training sessions with item i, and S is the number of all training sessions.
 
-    - SKNN: w = v = u = 1, the cosine of two sets of items. The default, with the paper's k and m.
+    - SKNN: w = v = u = 1, the cosine of two sets of items. This is the default, with the paper's k and m.
     - V-SKNN (Ludewig & Jannach 2018, arXiv:1803.09587): ``weighting="linear", similarity="dot"``, the sum
       without its divisor; `idf` as in Ludewig et al. 2020, arXiv:1910.12781.
-    - S-SKNN (2018, too): ``score_weighting="linear"``, so v falls with the age of the latest shared click.
-    - STAN (Garg et al., SIGIR 2019) and VSTAN (arXiv:1910.12781): ``weighting="exponential"``, and u falls
-      with the distance, in the neighbour, of i from the latest shared item,
-      :math:`u_n(i) = \exp(-|p_n(i) - p_n(i^*)| / h)`. Their decay with the age of a session needs a clock,
-      which examples don't have.
+    - S-SKNN (same paper): ``score_weighting="linear"``; v falls with the age of the latest shared click.
+    - STAN (Garg et al., SIGIR 2019) and VSTAN (arXiv:1910.12781): ``weighting="exponential"``; u falls with
+      the distance between i and the latest shared item in the neighbour,
+      :math:`u_n(i) = \exp(-|p_n(i) - p_n(i^*)| / h)`. Their decay with the age of a session needs
+      timestamps, which examples do not have.
 
-    The latest sessions are those that stand last among the training examples: by time only where the data
-    module orders them so. Of equally similar ones the latest are chosen. The authors' code (session-rec)
-    counts clicks in :math:`|S_i|`, and its decay called linear is another, cut at ten clicks; its ``div`` is
-    ``linear`` here in w, and ``harmonic`` in v.
+    The latest sessions are the last ones among the training examples; this is the order of time only if the
+    data module sorts them by time. Ties in similarity are broken by the later session. The authors' code
+    (session-rec) counts clicks in :math:`|S_i|`, and its decay named linear differs (it is cut at ten
+    clicks); its ``div`` is ``linear`` here for w and ``harmonic`` for v.
 
-    A training example is known by its `example_index`, and its own session is not its neighbour. In batches
-    made by hand, other sessions need an `example_index` outside the training split's, such as -1.
+    A training example is identified by its `example_index`, and its own session is excluded from its
+    neighbours. In hand-made batches, give other sessions an `example_index` outside the training split, such
+    as -1.
 
     Args:
-        k: Neighbours.
-        sample_size: m, candidates; 0 for all.
+        k: Number of neighbours.
+        sample_size: m, number of candidates; 0 for all.
         similarity: ``cosine``, or ``dot`` without the divisor, which favours long neighbours.
-        weighting: w, by the clicks since; see `DECAYS`.
-        score_weighting: v, by the clicks since the latest shared one.
-        idf: :math:`\lambda_{idf}`, how much rare items are lifted; 0 for not.
-        horizon: Clicks in which an ``exponential`` weight falls to 1/e (STAN's :math:`\lambda_1`).
-        item_horizon: h, the same in clicks of the neighbour (STAN's :math:`\lambda_3`); None for u = 1.
+        weighting: w, decay with the number of later clicks; see `DECAYS`.
+        score_weighting: v, decay with the number of clicks since the latest shared click.
+        idf: :math:`\lambda_{idf}`, weight of the inverse document frequency of items; 0 disables it.
+        horizon: Clicks after which an ``exponential`` weight falls to 1/e (STAN's :math:`\lambda_1`).
+        item_horizon: h, horizon in clicks of the neighbour (STAN's :math:`\lambda_3`); None for u = 1.
         remind: Whether clicked items may be recommended again.
 
     Shapes:
@@ -119,15 +120,15 @@ class SessionKNN:
         self._index = _Index(num_items, table, start, entry, idf, examples.first_index, session)
 
     def scores(self, batch: SessionBatch) -> Tensor:
-        """Scores over the catalogue, ``(B, V)``; a few sessions at a time where they are many.
+        """Scores over the catalogue, ``(B, V)``; a large batch is scored in blocks of sessions.
 
         Raises:
-            InputError: It has not been fitted.
+            InputError: If the model has not been fitted.
         """
         if self._index is None:
             raise InputError("SessionKNN has not counted any sessions", hint="Call fit first")
         index, (item_ids, lengths, target, example) = self._index, batch[:4]
-        shared = np.diff(index.start)[item_ids.cpu().numpy()].sum(1)  # (B,) pairs at most; item 0 has none
+        shared = np.diff(index.start)[item_ids.cpu().numpy()].sum(1)  # (B,) most pairs; item 0 has none
         parts = [
             self._scores(index, SessionBatch(item_ids[some], lengths[some], target[some], example[some]))
             for some in blocks(shared + len(index.table.length) + index.num_items)
@@ -140,7 +141,7 @@ class SessionKNN:
         weight = DECAYS[self.weighting](clicks.age, clicks.length, self.horizon)  # (C,)
         click, where = spread(index.start, clicks.item)
         entry = index.entry[where]
-        shared = clicks.row[click] * shape[1] + table.session[entry]  # a cell of (B, S) for each shared item
+        shared = clicks.row[click] * shape[1] + table.session[entry]  # cell in (B, S) of each shared item
         similarity = tally(shared, weight[click], shape)
         similarity.reshape(-1)[self._own(index, batch)] = 0
         if self.similarity == "cosine":
@@ -163,7 +164,7 @@ class SessionKNN:
         return finish(total, clicks, self.remind, batch)
 
     def _nearest(self, similarity: FloatArray) -> tuple[IntArray, IntArray]:
-        """Rows and columns of the neighbours in a matrix of similarities, ``(B, S)``, the latest last."""
+        """Rows and columns of the neighbours in a similarity matrix ``(B, S)``, the latest session last."""
         row, session = np.nonzero(similarity)
         if self.sample_size:
             from_end = offsets(row, len(similarity))[row + 1] - np.arange(len(row))  # 1 for the latest
@@ -173,7 +174,7 @@ class SessionKNN:
         return row[best], session[best]
 
     def _own(self, index: _Index, batch: SessionBatch) -> IntArray:
-        """Cells of training examples and their own sessions."""
+        """Cells of training examples with their own sessions."""
         example = batch.example_index.cpu().numpy() - index.first_index  # (B,)
         row = np.flatnonzero((example >= 0) & (example < len(index.session)))
         own: IntArray = row * len(index.table.length) + index.session[example[row]]
@@ -181,7 +182,7 @@ class SessionKNN:
 
 
 def _highest(cell: IntArray, value: FloatArray, shape: tuple[int, int]) -> FloatArray:
-    """The largest value in each cell, 0 in those without one; flat."""
+    """The largest value in each cell as a flat array; 0 in empty cells."""
     found = np.zeros(shape[0] * shape[1])
     np.maximum.at(found, cell, value)
     return found

@@ -1,4 +1,4 @@
-"""ChosenEpoch: a callback that looks at every validation and keeps what it saw at the chosen epoch."""
+"""ChosenEpoch: base class of callbacks that record the validation of the chosen epoch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from llm4sbr.report.evaluation_hooks import Seen, watching
 from llm4sbr.training.ranking_module import RankingModule
 
 
-def counts(trainer: Trainer) -> bool:
-    """Whether a validation is one of training, by which an epoch is chosen."""
+def is_training_validation(trainer: Trainer) -> bool:
+    """Whether the current validation is part of training and not a sanity check."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
-def validated(trainer: Trainer) -> dict[str, float]:
+def validation_metrics(trainer: Trainer) -> dict[str, float]:
     """The metrics of the validation that has just ended."""
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
 
 
 def is_chosen(trainer: Trainer, metrics: dict[str, float], before: dict[str, float]) -> bool:
-    """Whether `ModelCheckpoint` prefers a validation to an earlier one; without a monitor the last counts.
+    """Whether `ModelCheckpoint` prefers a validation to an earlier one; without a monitor the latest wins.
 
     Args:
-        trainer: It knows the checkpoint callback.
-        metrics: Of the new validation.
-        before: Of the one chosen so far; empty at first.
+        trainer: Trainer with the checkpoint callback.
+        metrics: Metrics of the new validation.
+        before: Metrics of the validation chosen so far; empty at first.
     """
     checkpoint = trainer.checkpoint_callback
     if not isinstance(checkpoint, ModelCheckpoint) or checkpoint.monitor not in metrics:
@@ -40,52 +40,52 @@ def is_chosen(trainer: Trainer, metrics: dict[str, float], before: dict[str, flo
 
 
 class ChosenEpoch(Callback):
-    """Base of callbacks that show something of the chosen epoch's validation.
+    """Base class of callbacks that report on the chosen epoch's validation.
 
-    A subclass says in `look` what it takes from a batch, and in `keep` what becomes of it where the
-    validation is the best so far. Nothing is computed twice: it looks on while Lightning validates.
+    A subclass records a batch in `add_batch`, and in `keep_epoch` it stores the records of a validation that
+    is the best so far. It uses the outputs of Lightning's own validation, so nothing is computed twice.
     """
 
     def __init__(self) -> None:
-        self.metrics: dict[str, float] = {}  # of the chosen epoch
+        self.metrics: dict[str, float] = {}  # metrics of the chosen epoch
         self._watch = ExitStack()
 
-    def begin(self, trainer: Trainer, pl_module: RankingModule) -> None:
-        """A validation begins."""
+    def start(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """Reset the records at the start of a validation."""
         raise NotImplementedError
 
-    def look(self, seen: Seen) -> None:
-        """A batch of it."""
+    def add_batch(self, seen: Seen) -> None:
+        """Record a validation batch."""
         raise NotImplementedError
 
-    def keep(self, trainer: Trainer, pl_module: RankingModule) -> None:
-        """It has ended, and is the best so far. Every process is asked."""
+    def keep_epoch(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """Store the records of a finished validation, the best so far. Called on every rank."""
         raise NotImplementedError
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to look on."""
-        if counts(trainer) and isinstance(pl_module, RankingModule):
-            self.begin(trainer, pl_module)
-            self._watch.enter_context(watching(pl_module, self.look))
+        """Start recording."""
+        if is_training_validation(trainer) and isinstance(pl_module, RankingModule):
+            self.start(trainer, pl_module)
+            self._watch.enter_context(watching(pl_module, self.add_batch))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep what was seen if this epoch is the best so far."""
+        """Stop recording, and store the records if this epoch is the best so far."""
         self._watch.close()
-        if not counts(trainer) or not isinstance(pl_module, RankingModule):
+        if not is_training_validation(trainer) or not isinstance(pl_module, RankingModule):
             return
-        metrics = validated(trainer)
+        metrics = validation_metrics(trainer)
         if is_chosen(trainer, metrics, self.metrics):
             self.metrics = metrics
-            self.keep(trainer, pl_module)
+            self.keep_epoch(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Look no longer."""
+        """Stop recording."""
         self._watch.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on with."""
+        """State for a resumed run."""
         return {"metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on."""
+        """Restore the state of an interrupted run."""
         self.metrics = state_dict["metrics"]

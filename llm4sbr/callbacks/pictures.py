@@ -1,4 +1,4 @@
-"""Pictures: what the paper's readers look at, drawn when training has ended."""
+"""Pictures: draws the paper's figures for a run at the end of training."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ FOLDER = "pictures"
 
 
 class Pictures(ChosenEpoch):
-    """Draws the chosen epoch's validation into the run's folder, as ``pictures/*.png``.
+    """Draws figures of the chosen epoch's validation into the run's folder, as ``pictures/*.png``.
 
     ``length``: Recall@20 and MRR@20 against the number of clicks. ``gates``: the distributions of the long-
     and the short-term gate (Eq. 10-11, arXiv:2402.13840). ``spaces``: interests and views of the same
-    sessions before training and at the chosen epoch (what Eq. 8-9 bring about), in two dimensions. A bare
-    model has the first alone. The numbers behind them are in ``pictures/pictures.json``; Weights & Biases and
-    TensorBoard get the pictures, too. ``llm4sbr draw`` draws finished runs.
+    sessions before training and at the chosen epoch (the effect of Eq. 8-9), in two dimensions. A bare model
+    has only ``length``. The data behind the figures are in ``pictures/pictures.json``; Weights & Biases and
+    TensorBoard receive the figures, too. ``llm4sbr draw`` draws finished runs.
 
     Args:
-        sample: Sessions whose spaces are shown.
-        format: Of the files.
+        sample: Number of sessions in ``spaces``.
+        format: Format of the image files.
     """
 
     def __init__(self, sample: int = 300, format: Format = "png") -> None:
@@ -49,7 +49,7 @@ class Pictures(ChosenEpoch):
         self._looker = Looker()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at both spaces before the first step."""
+        """Record both spaces before the first step."""
         source = getattr(trainer, "datamodule", None)
         if source is None or not hasattr(source, "examples"):
             return
@@ -59,27 +59,30 @@ class Pictures(ChosenEpoch):
         if self.before is not None or not isinstance(pl_module, LLM4SBRWrapper) or not rows:
             return
         if isinstance(trainer.strategy, FSDPStrategy):
-            rank_zero_warn("Pictures: a sharded model is not looked at before training; `llm4sbr draw` can.")
+            rank_zero_warn(
+                "Pictures: no spaces before training for a sharded model; `llm4sbr draw` adds them."
+            )
             return
         drawn = random_state()
         self.before = glance(pl_module, examples, rows)
-        set_random_state(drawn)  # a run is the same with and without this callback
+        set_random_state(drawn)  # so that the callback does not change the run
 
-    def begin(self, trainer: Trainer, pl_module: RankingModule) -> None:
-        """Look afresh."""
+    def start(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """Reset the records at the start of a validation."""
         self._looker = Looker(self._indices)
 
-    def look(self, seen: Seen) -> None:
-        """Look at a batch."""
+    def add_batch(self, seen: Seen) -> None:
+        """Record a validation batch."""
         self._looker.add(seen)
 
-    def keep(self, trainer: Trainer, pl_module: RankingModule) -> None:
-        """This is the one to draw."""
+    def keep_epoch(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """Store the records for the figures."""
         self.found = self._looker.result()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER  # every process must ask
+        """Draw and log the figures."""
+        # log_dir is a collective: read it on every rank.
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
         if not trainer.is_global_zero or self.found is None:
             return
         views = view_names(trainer, pl_module)
@@ -94,12 +97,12 @@ class Pictures(ChosenEpoch):
                     logger.experiment.add_figure(f"pictures/{name}", figure, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on with."""
+        """State for a resumed run."""
         look = None if self.found is None else _plain(self.found)
         return {**super().state_dict(), "before": _plain(self.before), "look": look}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on."""
+        """Restore the state of an interrupted run."""
         super().load_state_dict(state_dict)
         self.before = _spaces(state_dict["before"])
         look = state_dict["look"]
@@ -107,7 +110,7 @@ class Pictures(ChosenEpoch):
 
 
 def view_names(trainer: Trainer, model: LightningModule) -> tuple[str, ...]:
-    """Names of a wrapped model's views: the store's, or those of the interests that they read."""
+    """Names of a wrapped model's views, from the view store or else from the paired interests."""
     cache = ViewCache.of(trainer)
     if cache is not None and cache.spec_used is not None:
         return cache.spec_used.views
@@ -115,7 +118,7 @@ def view_names(trainer: Trainer, model: LightningModule) -> tuple[str, ...]:
 
 
 def _plain(value: tuple[Any, ...] | Tensor | None) -> Any:
-    """Named tuples as lists: a checkpoint that is loaded with ``weights_only`` has no classes of ours."""
+    """Convert named tuples to lists, because ``weights_only`` loading accepts no classes of this package."""
     return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 

@@ -1,4 +1,4 @@
-"""RecommendationWriter: what ``llm4sbr predict`` leaves behind."""
+"""RecommendationWriter: writes the output file of ``llm4sbr predict``."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class RecommendationWriter(BasePredictionWriter):
-    """Writes one row per session: ``session_id``; and, best first, ``item_ids, titles, scores``.
+    """Writes one row per session: ``session_id`` and, best first, ``item_ids, titles, scores``.
 
-    The rows are in the order of the sessions, however many processes there are. Processes on machines that
-    share no folder each leave a file of their own, named ``NAME-rankR.parquet``.
+    The rows are in session order for any number of processes. If machines share no folder, each process
+    leaves its own file ``NAME-rankR.parquet``.
 
     Args:
-        path: File to write, ``.parquet``, or ``.jsonl`` for JSON lines; its folder is made. A file there is
-            replaced once the new one is complete.
+        path: Output file, ``.parquet``, or ``.jsonl`` for JSON lines; its folder is created. An existing
+            file is replaced when the new one is complete.
 
     Raises:
-        InputError: The name has another ending.
+        InputError: If the file name has another suffix.
     """
 
     def __init__(self, path: str = "recommendations.parquet") -> None:
@@ -79,7 +79,7 @@ class RecommendationWriter(BasePredictionWriter):
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file; of several processes the first puts all their rows into it."""
+        """Write the file; with several processes, rank 0 merges the rows of all."""
         import polars as pl
 
         rows = pl.DataFrame(self._rows, schema={"row": pl.Int64, **_schema()})
@@ -92,10 +92,10 @@ class RecommendationWriter(BasePredictionWriter):
             if not trainer.is_global_zero:
                 return
             missing = [piece for piece in pieces if not piece.is_file()]
-            if missing:  # machines without a common folder
+            if missing:  # the machines share no folder
                 rank_zero_warn(f"{self.path} is not made: there is no {missing[0]} on this machine.")
                 return
-            # A process that ran out of sessions recommended for one twice, to keep step with the others.
+            # A rank with fewer sessions repeats one, so that all ranks have the same number of batches.
             rows = pl.concat([_read(piece, rows.schema) for piece in pieces]).unique("row").sort("row")
             for piece in pieces:
                 piece.unlink()

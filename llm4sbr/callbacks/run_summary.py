@@ -1,4 +1,4 @@
-"""RunSummary: what a run is judged by, wherever it is logged."""
+"""RunSummary: stores the metrics of the chosen epoch as the run's summary."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
-from llm4sbr.callbacks.chosen_epoch import counts, is_chosen, validated
+from llm4sbr.callbacks.chosen_epoch import is_chosen, is_training_validation, validation_metrics
 from llm4sbr.contracts.files import write_text
 
 
 class RunSummary(Callback):
-    """Keeps the validation metrics of the epoch that `ModelCheckpoint` chooses, and tells the throughput.
+    """Stores the validation metrics of the epoch that `ModelCheckpoint` chooses, and logs the throughput.
 
-    They are the run's summary: in ``summary.json`` in its folder, and in Weights & Biases in place of the
-    last values that were logged, so that a sweep and a table of runs compare what would be used. Logs
-    ``throughput/examples_per_second`` of all processes together, validation not counted.
+    The metrics are the run's summary: in ``summary.json`` in the run's folder, and in Weights & Biases
+    instead of the last logged values, so that sweeps and tables of runs compare the chosen checkpoints. Logs
+    ``throughput/examples_per_second`` over all processes, without validation.
     """
 
     def __init__(self) -> None:
@@ -29,19 +29,19 @@ class RunSummary(Callback):
         self._seconds = self._began = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
+        """Reset the counters."""
         self._examples, self._seconds = 0, 0.0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Take the time."""
+        """Start the timer."""
         self._began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count."""
+        """Stop the timer and count the examples."""
         self._seconds += time.perf_counter() - self._began
         self._examples += len(batch.lengths)
 
@@ -53,15 +53,15 @@ class RunSummary(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the metrics if this epoch is the best so far."""
-        if not counts(trainer):
+        if not is_training_validation(trainer):
             return
-        metrics = validated(trainer)
+        metrics = validation_metrics(trainer)
         if is_chosen(trainer, metrics, self.chosen):
             self.chosen = {**metrics, "epoch": trainer.current_epoch, "step": trainer.global_step}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the summary."""
-        folder = trainer.log_dir  # every process must ask
+        folder = trainer.log_dir  # a collective: read it on every rank
         if not trainer.is_global_zero or not self.chosen:
             return
         if folder:
@@ -71,9 +71,9 @@ class RunSummary(Callback):
                 logger.experiment.summary.update(self.chosen)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on with."""
+        """State for a resumed run."""
         return {"chosen": self.chosen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on."""
+        """Restore the state of an interrupted run."""
         self.chosen = state_dict["chosen"]

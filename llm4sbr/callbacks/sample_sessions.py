@@ -1,4 +1,4 @@
-"""SampleSessions: a few sessions, what was inferred of them and what the chosen epoch recommends."""
+"""SampleSessions: stores sample sessions with their intents and the chosen epoch's recommendations."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _MODEL = "model"
 
 
 class SampleSessions(ChosenEpoch):
-    """Shows validation sessions: clicks, intents, where they were localised, gates, recommendations, rank.
+    """Stores validation sessions: clicks, intents, localised titles, gates, recommendations and rank.
 
-    The sessions are spread evenly over the split, and the same in every run on the same data. Written are
-    those of the epoch that `ModelCheckpoint` chooses: to ``samples.json`` in the run's folder, and to Weights
-    & Biases as the table ``samples``.
+    The sessions are spread evenly over the split and are the same in every run on the same data. The results
+    of the epoch that `ModelCheckpoint` chooses are written to ``samples.json`` in the run's folder and to
+    Weights & Biases as the table ``samples``.
 
     Args:
-        count: How many sessions; of each the example that the split has there.
-        top_k: Recommendations to list.
+        count: Number of sessions, with one example each.
+        top_k: Number of recommendations per session.
     """
 
     def __init__(self, count: int = 20, top_k: int = 10) -> None:
@@ -46,11 +46,11 @@ class SampleSessions(ChosenEpoch):
         if count < 0 or top_k < 1:
             raise InputError("count must not be negative, top_k at least 1", value=(count, top_k))
         self.count, self.top_k = count, top_k
-        self.stories: dict[int, dict[str, Any]] = {}  # by row of the split
-        self._shown: tuple[Examples, Catalogue] | None = None  # what the sessions are taken from
+        self.stories: dict[int, dict[str, Any]] = {}  # keyed by row of the split
+        self._shown: tuple[Examples, Catalogue] | None = None  # source of the sessions
         self._views: tuple[str, ...] = ()
         self._intents: dict[int, dict[str, Intent]] = {}
-        self._looking: dict[int, dict[str, Any]] = {}
+        self._found: dict[int, dict[str, Any]] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the sessions and read their intents, once."""
@@ -70,12 +70,12 @@ class SampleSessions(ChosenEpoch):
                 found = store.intents(cache.spec_used, source.catalogue, examples.prefix(row))
                 self._intents[row] = {intent.view: _nearest(intent, cache.r) for intent in found}
 
-    def begin(self, trainer: Trainer, pl_module: RankingModule) -> None:
-        """Forget what the last validation showed."""
-        self._looking = {}
+    def start(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """Reset the records at the start of a validation."""
+        self._found = {}
 
-    def look(self, seen: Seen) -> None:
-        """Take the chosen sessions out of a batch."""
+    def add_batch(self, seen: Seen) -> None:
+        """Record the chosen sessions of a batch."""
         if self._shown is None:
             return
         examples, catalogue = self._shown
@@ -99,17 +99,17 @@ class SampleSessions(ChosenEpoch):
                     _MODEL: ranked_list(seen.scores[place].float().cpu(), target, catalogue, self.top_k)
                 },
             )
-            self._looking[row] = _plain(story)
+            self._found[row] = _plain(story)
 
-    def keep(self, trainer: Trainer, pl_module: RankingModule) -> None:
-        """These are the ones to show."""
-        everyones = from_all_processes(self._looking)
-        together = {row: story for part in everyones for row, story in part.items()}
+    def keep_epoch(self, trainer: Trainer, pl_module: RankingModule) -> None:
+        """Gather the records of all processes. Called on every rank."""
+        gathered = from_all_processes(self._found)
+        together = {row: story for part in gathered for row, story in part.items()}
         self.stories = dict(sorted(together.items()))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write them."""
-        folder = trainer.log_dir  # every process must ask
+        """Write and log the samples."""
+        folder = trainer.log_dir  # a collective: read it on every rank
         if not trainer.is_global_zero or not self.stories:
             return
         stories = list(self.stories.values())
@@ -121,11 +121,11 @@ class SampleSessions(ChosenEpoch):
                 logger.log_table("samples", columns=list(rows[0]), data=[list(row.values()) for row in rows])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on with."""
+        """State for a resumed run."""
         return {**super().state_dict(), "stories": self.stories}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on."""
+        """Restore the state of an interrupted run."""
         super().load_state_dict(state_dict)
         self.stories = state_dict["stories"]
 
@@ -135,7 +135,7 @@ def _nearest(intent: Intent, r: int | None) -> Intent:
 
 
 def _plain(story: SessionStory) -> dict[str, Any]:
-    """A story of one model as plain values, for JSON and for a checkpoint."""
+    """Convert a session's story with one model to plain values, for JSON and for a checkpoint."""
     ranked = story.recommendations[_MODEL]
     return {
         "session_id": story.session_id,
@@ -156,7 +156,7 @@ def _plain(story: SessionStory) -> dict[str, Any]:
 
 
 def _row(story: Mapping[str, Any]) -> dict[str, Any]:
-    """A story as a row of a table, to be read by a person."""
+    """Convert a story to a row of a human-readable table."""
     row: dict[str, Any] = {"session_id": story["session_id"], "clicks": " → ".join(story["clicks"])}
     for name, view in story["views"].items():
         found = "; ".join(f"{title['title']} ({title['weight']:.2f})" for title in view["titles"])

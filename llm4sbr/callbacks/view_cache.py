@@ -1,4 +1,4 @@
-"""ViewCache: the views of every example, on the training device, once."""
+"""ViewCache: keeps the views of every example on the training device."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ from llm4sbr.views.tables import UsedViews, ViewTable
 class ViewCache(Callback):
     """Fills `SessionBatch.views` from a view store by a weighted gather on the device.
 
-    A localised view is r item ids and r weights (Eq. 4-5, arXiv:2402.13840): the cache holds those and one
-    table of title embeddings, 60 bytes a session for two views of five items. Where the device has no room,
-    the table stays in host memory, batches travel through pinned memory, and the log says so.
+    A localised view consists of r item ids and r weights (Eq. 4-5, arXiv:2402.13840). The cache holds these
+    and one table of title embeddings: 60 bytes per session for two views of five items. If the device has
+    too little memory, the table stays in host memory, batches are copied through pinned memory, and the log
+    says so.
 
     Args:
-        store: Folder that ``llm4sbr views infer`` wrote; None for no views at all.
-        spec: Fingerprint, or the beginning of one, of the views to use where the store holds several.
-        fallback: What a session without an LLM view gets: ``"mask"`` (no view) or ``"titles"``.
-        max_device_share: Largest share of the device's free memory that the cache may take.
-        only: File of session keys (`llm4sbr.views.store.key_file`): views of other sessions
-            count as not known, as if the LLM had been asked about these alone.
-        use: Names of the only views to use, the others count as not known; all by default. An ablation.
-        r: How many of the nearest titles make a localised view (Eq. 5), at most as many as the store has; all
-            by default. So r can be swept without another stage 1.
+        store: Folder written by ``llm4sbr views infer``; None for no views.
+        spec: Fingerprint, or a prefix of it, of the views to use if the store holds several.
+        fallback: View of a session without an LLM view: ``"mask"`` (no view) or ``"titles"``.
+        max_device_share: Largest share of the device's free memory that the cache may use.
+        only: File of session keys (`llm4sbr.views.store.key_file`). Views of other sessions are treated as
+            unknown, as if the LLM had been queried for these sessions only.
+        use: Names of the views to use; all other views are treated as unknown. By default all; an ablation.
+        r: Number of nearest titles in a localised view (Eq. 5), at most the number in the store; by default
+            all. It allows sweeping r without repeating stage 1.
 
     Raises:
-        InputError: No data module to look the examples up in, no fitting views, another text size than the
-            model's ``text_dim``, or a number out of range.
+        InputError: If there is no data module with the examples, the store has no matching views, the text
+            size differs from the model's ``text_dim``, or a number is out of range.
     """
 
     def __init__(
@@ -65,15 +66,15 @@ class ViewCache(Callback):
         self.max_device_share = max_device_share
         self.only, self.use, self.r = only, use, r
         self.table: ViewTable | None = None
-        self.spec_used: ViewSpec | None = None  # which of the store's views these are, once they are loaded
+        self.spec_used: ViewSpec | None = None  # spec of the loaded views
 
     @classmethod
     def of(cls, trainer: Trainer) -> ViewCache | None:
-        """The one among a Trainer's callbacks."""
+        """The view cache among a Trainer's callbacks; None without one."""
         return next((found for found in trainer.callbacks if isinstance(found, cls)), None)  # type: ignore[attr-defined]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look up the views of every example of the data module, once."""
+        """Look up the views of every example of the data module once."""
         if self.table is not None or not isinstance(pl_module, LLM4SBRWrapper):
             return
         if self.store is None:
@@ -98,7 +99,7 @@ class ViewCache(Callback):
         pl_module.run_state.views = SeenViews(spec.fingerprint + less, spec.describe() + less, self.store)
         self.spec_used = spec
         self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
-        if stage == "fit":  # a checkpoint that is tested or served brings its own
+        if stage == "fit":  # a tested or served checkpoint holds its own titles
             titles = loaded.table.table
             pl_module.read_titles(titles.titles[1:], titles.mask[1:])
         shares = ", ".join(f"{share:.1%} of {split}" for split, share in loaded.coverage.items())
@@ -108,14 +109,14 @@ class ViewCache(Callback):
         )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Place the table beside the model, and tell Weights & Biases of the store."""
+        """Move the table to the model's device and log the store to Weights & Biases."""
         self._place(pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and self.store is not None and self.spec_used is not None:
                 logger.log_view_store(self.store, self.spec_used)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Place the table beside the model."""
+        """Move the table to the model's device."""
         self._place(pl_module)
 
     on_test_start = on_predict_start = on_validation_start
@@ -148,17 +149,17 @@ class ViewCache(Callback):
 
 
 class HostViews:
-    """A view table that stays in host memory: only a batch's dense views travel to the device.
+    """A view table in host memory; only the dense views of a batch are copied to the device.
 
     Args:
-        table: The table, on the CPU.
+        table: View table on the CPU.
     """
 
     def __init__(self, table: ViewTable) -> None:
         self.table = table
 
     def __call__(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
-        """Gather on the host, copy from pinned memory."""
+        """Gather the views on the host and copy them from pinned memory."""
         device = batch.item_ids.device
         here = SessionBatch(
             batch.item_ids.cpu(), batch.lengths.cpu(), batch.target.cpu(), batch.example_index.cpu()

@@ -1,4 +1,4 @@
-"""WandbLogger: Lightning's, that goes on without a login and keeps what a run was trained with."""
+"""WandbLogger: Lightning's logger with an offline fallback and artifacts of the view store."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class WandbLogger(LightningWandbLogger):
-    """Lightning's `WandbLogger`; options are the same.
+    """Lightning's `WandbLogger` with the same options.
 
-    Where nobody is logged in, or the server cannot be reached, the run is kept offline in place of ending
-    with an error, and `wandb sync` sends it later. `ViewCache` hands it the view store of a run, which
-    becomes an artifact of type ``views``, named by what made the views; equal contents are stored once.
-    ``log_model: true`` makes an artifact of the chosen checkpoint.
+    Without a login or a connection to the server, the run is stored offline instead of failing, and
+    `wandb sync` uploads it later. `ViewCache` passes the view store of a run, which is logged as an artifact
+    of type ``views``, named after the settings of the views; equal contents are stored once. With
+    ``log_model: true`` the chosen checkpoint is logged as an artifact.
     """
 
     @property
@@ -44,15 +44,15 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def log_view_store(self, path: str | Path, spec: ViewSpec) -> None:
-        """Make an artifact of a view store.
+        """Log a view store as an artifact.
 
         Args:
-            path: The store's folder; another process may be writing to it.
-            spec: The views that the run uses.
+            path: Folder of the store; another process may be writing to it.
+            spec: Views that the run uses.
         """
         import wandb
 
-        folder = Path(path).resolve()  # an offline run is sent later, from wherever
+        folder = Path(path).resolve()  # an offline run is uploaded later, possibly from another folder
         about: dict[str, Any] = {"views": spec.describe(), "fingerprint": spec.fingerprint}
         artifact = wandb.Artifact(f"views-{spec.fingerprint[:12]}", type="views", metadata=about)
         with tempfile.TemporaryDirectory() as scratch:

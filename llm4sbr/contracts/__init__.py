@@ -1,1 +1,1 @@
-"""What travels between the rooms and what each promises: batches, backbones, catalogues, examples, errors."""
+"""Contracts and shared data types: batches, backbones, catalogues, examples and errors."""

@@ -1,4 +1,4 @@
-"""The contract between a session-based recommender and everything around it."""
+"""SessionBackbone: the contract that a session-based recommender implements."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from llm4sbr.contracts.rebuildable import Rebuildable
 
 
 class SessionBackbone(Rebuildable, nn.Module, ABC):
-    """Any session-based recommender: from a batch of sessions to two interest vectors.
+    """Base class of session-based recommenders: encodes a batch of sessions into two interest vectors.
 
-    A model with a single session vector returns it as both interests, or returns its last hidden state and
-    its pooled one. `llm4sbr.EmbeddingBackbone` is this contract with a table of item embeddings. Check a
-    backbone of your own with `llm4sbr.testing.assert_backbone`.
+    A model with a single session vector returns it as both interests, or returns its pooled and its last
+    hidden state. `llm4sbr.EmbeddingBackbone` implements this contract with a table of item embeddings. Check
+    your own backbone with `llm4sbr.testing.assert_backbone`.
 
     Args:
-        num_items: ``V``, the number of items; ids run from 1, 0 is padding.
-        embedding_dim: ``d``, the size of item and interest vectors.
+        num_items: ``V``, number of items; ids run from 1, and 0 is padding.
+        embedding_dim: ``d``, size of item and interest vectors.
 
     Shapes:
         - encode: `SessionBatch` -> ``long_term (B, d)``, ``short_term (B, d)``
@@ -38,42 +38,42 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
 
     @abstractmethod
     def encode(self, batch: SessionBatch) -> Interests:
-        """Long- and short-term interest of every session (Eq. 6, arXiv:2402.13840)."""
+        """Compute the long- and short-term interest of every session (Eq. 6, arXiv:2402.13840)."""
 
     @abstractmethod
     def merge(self, interests: Interests) -> Tensor:
-        """The backbone's own read-out: one vector per session, ``(B, d)``."""
+        """Merge both interests into one vector per session, ``(B, d)``: the backbone's own read-out."""
 
     @abstractmethod
     def item_embeddings(self) -> Tensor:
         """Embeddings of items 1..V, ``(V, d)``, tied to the scores (Eq. 13, arXiv:2402.13840)."""
 
     def scored_items(self, interests: Interests) -> Tensor:
-        """The embeddings of items 1..V that a session's vector meets in its scores, ``(V, d)``.
+        """Embeddings of items 1..V that `score` multiplies with the session vector, ``(V, d)``.
 
-        They are `item_embeddings`. Override it where `encode` had to compute those and left them in
-        `Interests.context`.
+        The default is `item_embeddings`. Override it if `encode` already computed the embeddings and stored
+        them in `Interests.context`.
         """
         return self.item_embeddings()
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Scores over the whole catalogue, ``(B, V)`` (Eq. 13, arXiv:2402.13840).
 
-        Override it where scores are more than a product with the item embeddings: normalised, of a
-        temperature, or dependent on the session in ways that no one vector expresses; `encode` hands over
-        what that takes in `Interests.context`. The wrapper gives its fused vector as `session`.
+        Override it if scores are more than a product with the item embeddings: if they are normalised, have
+        a temperature, or depend on more of the session than one vector. `encode` passes the data for this in
+        `Interests.context`. The wrapper passes its fused vector as `session`.
 
         Args:
-            session: What `merge`, or the wrapper's fusion, made of the interests.
-            interests: What `encode` returned for these sessions.
+            session: Session vectors, from `merge` or from the wrapper's fusion, ``(B, d)``.
+            interests: Output of `encode` for these sessions.
         """
         return session @ self.scored_items(interests).T
 
     def read_training_sessions(self, examples: Examples) -> None:
-        """Take what the model needs from all training sessions, such as a global graph, before training.
+        """Build what the model needs from all training sessions, such as a global graph.
 
-        Called once, before ``fit``, with the training split and nothing else. Keep what is read in buffers,
-        so that a checkpoint holds it.
+        It is called once, before ``fit``, with the training split only. Store the result in buffers, so that
+        a checkpoint holds it.
         """
 
     def forward(self, batch: SessionBatch) -> Tensor:

@@ -1,7 +1,7 @@
-"""What travels between data, backbones and the wrapper: named tuples with a shape on every field.
+"""Batches and interests: named tuples with a shape on every field.
 
-Notation: ``B`` sessions in the batch, ``L`` longest session, ``V`` items, ``K`` views, ``N`` graph nodes,
-``M`` graph edges, ``d`` hidden size, ``d_t`` text size.
+Notation: ``B`` sessions in the batch, ``L`` clicks of the longest session, ``V`` items, ``K`` views, ``N``
+graph nodes, ``M`` graph edges, ``d`` hidden size, ``d_t`` text size.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor
 class SessionGraph(NamedTuple):
     """All sessions of a batch as one disconnected graph of their distinct items."""
 
-    nodes: Tensor  # (N,) long: item id of each node; nodes of one session are neighbours in this list
+    nodes: Tensor  # (N,) long: item id of each node; the nodes of one session are contiguous
     edge_index: Tensor  # (2, M) long: distinct transitions u -> v between consecutive clicks
-    alias: Tensor  # (B, L) long: node of each click; 0 at padding, to be masked with `lengths`
+    alias: Tensor  # (B, L) long: node of each click; 0 at padding, which `lengths` masks
 
 
 class SessionBatch(NamedTuple):
-    """A batch of bimodal session examples."""
+    """A batch of session examples with optional views."""
 
     item_ids: Tensor  # (B, L) long, right-padded with 0; items are 1..V
     lengths: Tensor  # (B,) long, >= 1
-    target: Tensor  # (B,) long in 1..V; 0 where it is not known (prediction, or a row that only fills up)
+    target: Tensor  # (B,) long in 1..V; 0 if unknown (prediction, or a filler row)
     example_index: Tensor  # (B,) long: row in the view table
     views: Tensor | None = None  # (B, K, d_t) float: LLM views; K = 2: long-term, short-term
-    view_mask: Tensor | None = None  # (B, K) bool: False where no view is known
+    view_mask: Tensor | None = None  # (B, K) bool: False where a view is unknown
     graph: SessionGraph | None = None  # the whole batch as one graph
 
     def padding_mask(self) -> Tensor:
@@ -37,26 +37,26 @@ class SessionBatch(NamedTuple):
         return torch.arange(self.item_ids.size(1), device=self.item_ids.device) < self.lengths.unsqueeze(1)
 
     def latest_clicks(self) -> Tensor:
-        """True at the latest click of each of a session's items: ``(B, L)`` bool.
+        """True at the latest click of each distinct item of a session: ``(B, L)`` bool.
 
         >>> batch_prefixes([[3, 4, 3], [5]]).latest_clicks().tolist()
         [[False, True, True], [True, False, False]]
         """
         same = self.item_ids.unsqueeze(1) == self.item_ids.unsqueeze(2)  # (B, L, L)
-        again = same.triu(1).any(-1)  # clicked later, too
+        again = same.triu(1).any(-1)  # the item is clicked again later
         return self.padding_mask() & ~again
 
 
 class Interests(NamedTuple):
-    """A backbone's two readings of a session (Eq. 6, arXiv:2402.13840), and what else it found on the way."""
+    """Output of a backbone's `encode`: both interests of every session (Eq. 6, arXiv:2402.13840)."""
 
     long_term: Tensor  # (B, d) global, h_g
     short_term: Tensor  # (B, d) local, h_l
-    context: Any = None  # the backbone's own; handed back to its `merge` and `score`
+    context: Any = None  # private data of the backbone for its `merge` and `score`
     auxiliary_loss: Tensor | None = None  # scalar, added to the loss in training
 
 
-INTERESTS = ("long_term", "short_term")  # those that a view can read
+INTERESTS = ("long_term", "short_term")  # interests that a view can be paired with
 
 
 def batch_prefixes(
@@ -69,9 +69,9 @@ def batch_prefixes(
     """Build a batch from lists of items.
 
     Args:
-        prefixes: Clicks of each session, items 1..V, oldest first; none is empty.
-        target: Next items; 0, not known, if not given.
-        example_index: Rows in the view table; 0 if not given.
+        prefixes: Clicks of each session, items 1..V, oldest first; not empty.
+        target: Next items; by default 0 (unknown).
+        example_index: Rows in the view table; by default 0.
         graph: Whether to build the batch's graph.
 
     Shapes:

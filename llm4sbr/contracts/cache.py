@@ -1,4 +1,4 @@
-"""The folder in which downloads, prepared data and converted weights are kept."""
+"""The cache folder of downloads, prepared data and converted weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def cache_root(folder: str | Path | None = None) -> Path:
-    """Find the root of llm4sbr's caches.
+    """Find the root folder of llm4sbr's caches.
 
-    The first of these counts: `folder`, ``$LLM4SBR_CACHE``, ``$XDG_CACHE_HOME/llm4sbr``,
+    It is the first of these that is set: `folder`, ``$LLM4SBR_CACHE``, ``$XDG_CACHE_HOME/llm4sbr``,
     ``~/.cache/llm4sbr``. A relative ``$XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification
     says. ``~`` is expanded in the first two.
 
     Args:
-        folder: The user's choice, if there is one.
+        folder: Folder that the user chose; None for the environment's or the default folder.
     """
     chosen = folder or os.environ.get("LLM4SBR_CACHE")
     if chosen:

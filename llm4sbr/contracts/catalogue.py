@@ -1,4 +1,4 @@
-"""The catalogue: which items there are, in which order, and what they are called."""
+"""The catalogue: items in a fixed order, with their ids and titles."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from llm4sbr.contracts.errors import InputError
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items 1..V with their ids as the shop knows them and their titles.
+    """Items 1..V with the shop's ids and their titles.
 
-    Item ``k`` is ``item_ids[k - 1]``; 0 is padding and names nothing. A title may be empty.
+    Item ``k`` is ``item_ids[k - 1]``; 0 is padding and not an item. A title may be empty.
 
     Args:
-        item_ids: ``V`` distinct ids, as strings and untouched (leading zeros, spaces, emoji are kept).
-        titles: ``V`` titles, same order.
+        item_ids: ``V`` distinct ids as unchanged strings (leading zeros, spaces and emoji are kept).
+        titles: ``V`` titles in the same order.
 
     >>> catalogue = Catalogue(("a", "b"), ("Soap", "Shampoo"))
     >>> catalogue.num_items, catalogue.index["b"], catalogue.title(2)
@@ -34,16 +34,16 @@ class Catalogue:
         if len(set(self.item_ids)) != len(self.item_ids):
             seen: set[str] = set()
             double = next(item for item in self.item_ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
-            raise InputError("an item id stands twice in the catalogue", value=double)
+            raise InputError("duplicate item id in the catalogue", value=double)
 
     @property
     def num_items(self) -> int:
-        """``V``, the number of real items (padding not counted)."""
+        """``V``, the number of real items, without padding."""
         return len(self.item_ids)
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Item id to its number in 1..V."""
+        """Mapping from item id to its number in 1..V."""
         return {item: number for number, item in enumerate(self.item_ids, start=1)}
 
     def title(self, item: int) -> str:
@@ -54,7 +54,7 @@ class Catalogue:
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """One 16-byte digest of (id, title) per item: what content keys are made of."""
+        """A 16-byte digest of (id, title) per item; content keys are computed from them."""
         return tuple(
             hashlib.blake2b(f"{len(item)}:{item}{title}".encode(), digest_size=16).digest()
             for item, title in zip(self.item_ids, self.titles, strict=True)
@@ -62,10 +62,10 @@ class Catalogue:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of every id and title in order; another catalogue has another."""
+        """Hex digest of every id and title in order; it identifies the catalogue."""
         return hashlib.blake2b(b"".join(self.digests), digest_size=16).hexdigest()
 
     def session_key(self, items: Sequence[int]) -> bytes:
-        """16-byte content key of a session: its items' ids and titles, in click order."""
+        """16-byte content key of a session, a digest of its items' ids and titles in click order."""
         digests = self.digests
         return hashlib.blake2b(b"".join([digests[item - 1] for item in items]), digest_size=16).digest()

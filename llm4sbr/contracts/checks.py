@@ -11,7 +11,7 @@ def check_whole(**settings: int) -> None:
     """Accept positive whole numbers only.
 
     Raises:
-        InputError: A setting is no whole number, or below 1.
+        InputError: If a setting is not a whole number or is below 1.
 
     >>> check_whole(num_layers=2, max_length=50)
     """
@@ -24,7 +24,7 @@ def check_positive(**settings: float) -> None:
     """Accept finite numbers above 0 only.
 
     Raises:
-        InputError: A setting is 0, negative, infinite or not a number.
+        InputError: If a setting is 0, negative, infinite or NaN.
 
     >>> check_positive(temperature=0.07)
     """
@@ -34,10 +34,10 @@ def check_positive(**settings: float) -> None:
 
 
 def check_dropout(**settings: float) -> None:
-    """Accept dropout rates only, which lie in [0, 1).
+    """Accept dropout rates only, numbers in [0, 1).
 
     Raises:
-        InputError: A rate is negative, not below 1, or not a number.
+        InputError: If a rate is negative, at least 1, or NaN.
 
     >>> check_dropout(dropout=0.25, session_dropout=0.0)
     """
@@ -47,14 +47,14 @@ def check_dropout(**settings: float) -> None:
 
 
 def check_heads(embedding_dim: int, **settings: int) -> None:
-    """Accept numbers of attention heads that divide the embedding.
+    """Accept numbers of attention heads that divide the embedding size.
 
     Args:
         embedding_dim: ``d``.
-        settings: Numbers of heads.
+        settings: Numbers of heads by setting name.
 
     Raises:
-        InputError: A number is below 1, or does not divide `embedding_dim`.
+        InputError: If a number is below 1 or does not divide `embedding_dim`.
 
     >>> check_heads(100, num_heads=4)
     """

@@ -1,4 +1,4 @@
-"""A backbone with a table of item embeddings: what nearly every session-based recommender needs."""
+"""EmbeddingBackbone: base class of backbones with a table of item embeddings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llm4sbr.contracts.errors import InputError
 
 
 class EmbeddingBackbone(SessionBackbone):
-    r"""A `SessionBackbone` whose items are rows of one table, `embedding`, to which the scores are tied.
+    r"""A `SessionBackbone` whose items are rows of one table, `embedding`, which the scores also use.
 
-    Row 0 is padding: a vector of zeros, which no gradient reaches. A subclass adds its layers behind
-    ``super().__init__``, draws parameters by `init_uniform` or in its own way, and implements `encode` and
-    `merge`. One that knows a limited number of positions sets `max_length` and calls `check_length` in
-    `encode`.
+    Row 0 is padding, a vector of zeros without a gradient. A subclass adds its layers after
+    ``super().__init__``, initialises its parameters with `init_uniform` or its own scheme, and implements
+    `encode` and `merge`. A subclass with a limited number of positions sets `max_length` and calls
+    `check_length` in `encode`.
 
     Args:
         num_items: ``V``.
@@ -29,7 +29,7 @@ class EmbeddingBackbone(SessionBackbone):
         - item_embeddings: ``(V, d)``, row ``k - 1`` is item ``k``
     """
 
-    max_length: int | None = None  # clicks of the longest session; None: sessions of any length
+    max_length: int | None = None  # clicks of the longest session; None for any length
 
     def __init__(self, num_items: int, embedding_dim: int = 100) -> None:
         super().__init__(num_items, embedding_dim)
@@ -43,7 +43,7 @@ class EmbeddingBackbone(SessionBackbone):
         r"""Draw parameters from :math:`U(-1/\sqrt{d}, 1/\sqrt{d})`; the padding row stays zero.
 
         Args:
-            modules: Modules to initialise, one after the other; without any, all that the backbone has now.
+            modules: Modules to initialise, in this order; by default the whole backbone.
         """
         bound = 1 / math.sqrt(self.embedding_dim)
         for module in modules or (self,):
@@ -53,14 +53,14 @@ class EmbeddingBackbone(SessionBackbone):
 
     @torch.no_grad()
     def zero_padding(self) -> None:
-        """Set the padding row to zero, after an initialisation that drew it with the others."""
+        """Set the padding row to zero, after an initialisation of the whole table."""
         self.embedding.weight[0].zero_()
 
     def check_length(self, batch: SessionBatch) -> None:
-        """Refuse a batch with more columns than the backbone has positions.
+        """Reject a batch with more columns than the backbone has positions.
 
         Raises:
-            InputError: The batch is wider than `max_length`.
+            InputError: If the batch is wider than `max_length`.
         """
         width = batch.item_ids.size(1)
         if self.max_length is not None and width > self.max_length:

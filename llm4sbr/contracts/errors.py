@@ -1,4 +1,4 @@
-"""Errors that name the file, the row, the value and what to do about it."""
+"""InputError: an error that names the file, the row, the value and a remedy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """A bad input, told so that the person who sees it can mend it.
+    """Invalid input, with a message that lets the user correct it.
 
     Args:
-        problem: What is wrong, in one sentence.
-        path: File in which it was found.
-        row: Data row (1 = first row below the header) or session in which it was found.
-        value: The offending value; shortened to 80 characters.
-        hint: What to do.
+        problem: Description of the error, in one sentence.
+        path: File that contains the error.
+        row: Data row (1 = first row below the header) or session that contains the error.
+        value: Invalid value; the message shortens it to 80 characters.
+        hint: Remedy, in one sentence.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class InputError(ValueError):
         super().__init__(f"{where}{problem}{shown}{'. ' + hint if hint else ''}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the trip from a data-loader worker to the main process."""
+        """Pickle all arguments, so that a data-loader worker can pass the error to the main process."""
         return (_rebuild, (self.problem, self.path, self.row, self.value, self.hint))
 
 

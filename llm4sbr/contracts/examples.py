@@ -1,4 +1,4 @@
-"""Examples of one split as flat arrays: a prefix of a session and the click that follows it."""
+"""Examples of one split as flat arrays; an example is a prefix of a session and the next click."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Examples:
 
     Shapes:
         - clicks: ``(T,)`` items 1..V, sessions one after the other
-        - start, end, target, session: ``(E,)``; ``target`` is 0 where it is not known
-        - session_ids: ``(S,)`` ids as the shop knows them
+        - start, end, target, session: ``(E,)``; ``target`` is 0 if it is unknown
+        - session_ids: ``(S,)`` the shop's ids
         - first_index: ``example_index`` of example 0; unique over the splits of one data module
     """
 
@@ -49,7 +49,7 @@ class Examples:
         return [tuple(clicks[a:b]) for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
 
     def sessions(self) -> list[IntArray]:
-        """Clicks of each session that gives an example, targets included, without what `start` cuts off."""
+        """Clicks of each session with examples, including targets, without clicks before `start`."""
         if len(self) == 0:
             return []
         number, where = np.unique(self.session, return_inverse=True)  # (S',), (E,)
@@ -65,7 +65,7 @@ class Examples:
 
 
 class ExampleSource(Protocol):
-    """What stage 1 and the view cache ask of a data module."""
+    """Interface of a data module that stage 1 and the view cache need."""
 
     @property
     def catalogue(self) -> Catalogue:

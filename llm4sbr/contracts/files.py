@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder appears under its name complete, or not at all."""
+"""Atomic writes: a file or folder appears complete under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import BinaryIO
 from llm4sbr.contracts.errors import InputError
 
 _SCRATCH = ".tmp-"
-_RUST_OS_ERROR = re.compile(r"([^:]+) \(os error \d+\)")  # of polars and safetensors, in errors of their own
+_RUST_OS_ERROR = re.compile(r"([^:]+) \(os error \d+\)")  # in error types of polars and safetensors
 _NOWHERE = "this is a link that leads nowhere, so it is not replaced"
 
 
@@ -24,9 +24,9 @@ def atomic_file(target: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary sibling of `target` for writing and rename it to `target` when the block ends.
 
     The sibling is flushed to disk before the rename, so after a kill, a full disk or a power cut `target`
-    holds either its earlier content or the new content. The folder is made. The file has the permissions that
-    the umask gives. A link to a regular file stays a link, and the file behind it is replaced. If the block
-    raises, the sibling is removed and `target` stays as it is.
+    holds either its earlier content or the new content. The parent folder is created. The umask sets the
+    file's permissions. A link to a regular file stays a link, and the file that it points to is replaced. If
+    the block raises, the sibling is removed and `target` does not change.
 
     Args:
         target: File to write.
@@ -35,15 +35,15 @@ def atomic_file(target: str | Path) -> Iterator[BinaryIO]:
         The binary stream to write to.
 
     Raises:
-        InputError: `target` is a folder, a device, a pipe, a socket or a broken link, or the file system
-            refuses the write.
+        InputError: If `target` is a folder, a device, a pipe, a socket or a broken link, or the file system
+            rejects the write.
     """
     target = Path(target)
     with _named(target):
         real = _regular(target)
         real.parent.mkdir(parents=True, exist_ok=True)
         scratch = _sibling(real)
-        # Not tempfile.mkstemp: it gives every file the mode 0600.
+        # tempfile.mkstemp is not used: it gives every file the mode 0600.
         handle = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
             with os.fdopen(handle, "w+b") as file:
@@ -61,8 +61,8 @@ def write_text(target: str | Path, text: str) -> Path:
 
     Args:
         target: File to write; see `atomic_file`.
-        text: Content. Line ends are written as they are. A lone surrogate, which UTF-8 has no bytes for, is
-            written as ``\udc80``, which JSON reads back.
+        text: Content. Line ends are not converted. A lone surrogate, which UTF-8 can't encode, is written as
+            ``\udc80``, which JSON reads back.
 
     Returns:
         `target` as a path.
@@ -74,22 +74,22 @@ def write_text(target: str | Path, text: str) -> Path:
 
 @contextmanager
 def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path]:
-    """Make a temporary sibling folder of `target` and rename it to `target` when the block ends.
+    """Create a temporary sibling folder of `target` and rename it to `target` when the block ends.
 
-    Every file in it is flushed to disk before the rename. If the block raises, the sibling is removed and
-    `target` stays as it is.
+    Every file in the folder is flushed to disk before the rename. If the block raises, the sibling is removed
+    and `target` does not change.
 
     Args:
-        target: Folder to make.
-        replace: Whether the new folder takes the place of one that exists by then; otherwise that one stays.
-            A rename can't replace a folder that holds files: the earlier folder is moved aside first, and a
+        target: Folder to create.
+        replace: Whether the new folder replaces an existing one; otherwise the existing one is kept. A
+            rename can't replace a folder that holds files, so the existing folder is first moved aside; a
             kill between the two renames leaves it under the temporary name.
 
     Yields:
         The temporary folder to fill.
 
     Raises:
-        InputError: `target` exists and is no folder, or the file system refuses the write.
+        InputError: If `target` exists and is not a folder, or the file system rejects the write.
     """
     target = Path(target)
     with _named(target):
@@ -110,7 +110,7 @@ def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path
             try:
                 scratch.rename(real)
             except OSError:
-                if not real.exists():  # otherwise another process was first
+                if not real.exists():  # otherwise another process created it first
                     raise
             _sync_folder(real.parent)
         finally:
@@ -122,7 +122,7 @@ def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path
 
 @contextmanager
 def _named(target: Path) -> Iterator[None]:
-    """Name the target in the operating system's errors; an error about another file stays as it is."""
+    """Turn the operating system's errors about the target into an InputError; pass on all other errors."""
     try:
         yield
     except OSError as error:
@@ -141,7 +141,7 @@ def _named(target: Path) -> Iterator[None]:
 
 
 def _regular(target: Path) -> Path:
-    """The regular file behind `target`, or the place of one that is not there yet."""
+    """The regular file that `target` points to, or `target` itself if it does not exist yet."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -155,7 +155,7 @@ def _regular(target: Path) -> Path:
 
 
 def _sibling(target: Path) -> Path:
-    """A free name beside `target`, with its ending; short enough for a file system's limit of 255 bytes."""
+    """An unused name in the folder of `target`, with its suffix, below the limit of 255 bytes."""
     return target.with_name(f"{_SCRATCH}{secrets.token_hex(8)}-{target.name[-32:]}")
 
 
@@ -168,7 +168,7 @@ def _sync_tree(folder: Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename survives a power cut."""
-    with suppress(OSError):  # not every platform and file system can
+    with suppress(OSError):  # not every platform and file system supports it
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

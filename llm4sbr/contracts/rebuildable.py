@@ -1,4 +1,4 @@
-"""Objects that a checkpoint can name: the arguments they were made with, and how to make them again."""
+"""Rebuildable objects: a checkpoint stores their constructor arguments and builds them again."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Any, Self
 from llm4sbr.contracts.errors import InputError
 
 _PLAIN = (bool, int, float, str, type(None))
-_LOST = "not_kept"  # key under which a description names what it could not keep
+_LOST = "not_kept"  # key of an argument's type in a description that could not keep its value
 
 
 class Rebuildable:
-    """Remembers the arguments that it was constructed with, so that a checkpoint can name them.
+    """Base class that records its constructor arguments, so that a checkpoint can store them.
 
-    A base class. Defaults are kept, too: those of another version may differ. Arguments that are plain
-    values, lists and dictionaries of them, or `Rebuildable` themselves are kept; of others a description
-    keeps the type's name only.
+    Defaults are recorded, too, because another version may have other defaults. Plain values, lists and
+    dictionaries of plain values, and `Rebuildable` arguments are kept; for any other argument a description
+    keeps only the name of its type.
     """
 
     _made_with: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keep the arguments before the constructor uses them."""
+        """Record the arguments before the constructor uses them."""
         made = super().__new__(cls)
         object.__setattr__(made, "_made_with", _bound(cls, args, kwargs))
         return made
 
 
 def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments by the names of the constructor's parameters."""
+    """Bind arguments to the names of the constructor's parameters, with defaults."""
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     try:
         bound = signature.bind(None, *args, **kwargs)
-    except TypeError:  # the constructor raises it again; copying an object gives no arguments at all
+    except TypeError:  # the constructor raises it again; copying an object passes no arguments
         return {}
     found: dict[str, Any] = {}
     for name, value in list(bound.arguments.items())[1:]:  # without self
@@ -48,7 +48,7 @@ def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    """Defaults of a constructor, and of its parents' as far as it hands ``**kwargs`` to them."""
+    """Defaults of a constructor, and of its parents' constructors that receive its ``**kwargs``."""
     found: dict[str, Any] = {}
     for part in cls.__mro__:
         if "__init__" not in vars(part):
@@ -63,19 +63,19 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 
 def class_path(cls: type) -> str:
-    """The dotted name by which a description names a class."""
+    """Dotted name of a class in a description."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def describe(made: Rebuildable, chosen: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The class of an object and the arguments it was made with, as plain values.
+    """Describe an object by its class and its constructor arguments, as plain values.
 
     Args:
-        made: The object.
-        chosen: What its constructor chose in the place of arguments, by their names.
+        made: Object to describe.
+        chosen: Default parts that its constructor created for omitted arguments, by argument name.
 
     Returns:
-        ``{"class_path": …, "init_args": {…}}``. An argument that has no plain form stands as
+        ``{"class_path": …, "init_args": {…}}``. An argument without a plain form becomes
         ``{"not_kept": TYPE}``.
     """
     return {
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
 
 
 def settings(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a description in the form in which a logger shows them: parts by their class names.
+    """The arguments of a description in the form for a logger: parts are keyed by their class names.
 
     >>> part = {"class_path": "a.Part", "init_args": {"size": 3}}
     >>> settings({"class_path": "a.Whole", "init_args": {"x": 1, "parts": [part], "one": part}})
@@ -116,14 +116,14 @@ def _shown(value: Any) -> Any:
 
 
 def arguments(description: Mapping[str, Any], classes: Iterable[type]) -> dict[str, Any]:
-    """The arguments of a description as objects; what was not kept is left out.
+    """Build the arguments of a description; arguments that were not kept are omitted.
 
     Args:
-        description: What `describe` returned, perhaps read from a file of somebody else's.
-        classes: The classes that may be built; no other code runs.
+        description: Output of `describe`, possibly read from an untrusted file.
+        classes: Classes that may be built; no other code runs.
 
     Raises:
-        InputError: The description is not one, or it names another class.
+        InputError: If the description is malformed or names a class that is not in `classes`.
     """
     known = {class_path(cls): cls for cls in _with_groups(classes)}
     given = description.get("init_args") if isinstance(description, Mapping) else None
@@ -133,7 +133,7 @@ def arguments(description: Mapping[str, Any], classes: Iterable[type]) -> dict[s
 
 
 def _with_groups(classes: Iterable[type]) -> list[type]:
-    """The classes, and the groups of options that their modules define for them."""
+    """The classes, and the option groups (`Rebuildable` dataclasses) defined in their modules."""
     found = list(classes)
     for cls in list(found):
         beside: list[Any] = list(vars(sys.modules[cls.__module__]).values())
@@ -159,8 +159,8 @@ def _built(value: Any, known: Mapping[str, type]) -> Any:
     cls = known.get(str(value["class_path"]))
     if cls is None:
         raise InputError(
-            "a class is named that is not registered, so it is not built",
+            "the description names a class that is not registered, so it is not built",
             value=value["class_path"],
-            hint="If you trust it, give the class: load_from_checkpoint(path, classes=[…])",
+            hint="If you trust it, pass the class: load_from_checkpoint(path, classes=[…])",
         )
     return cls(**arguments(value, known.values()))

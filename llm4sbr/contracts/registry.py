@@ -1,4 +1,4 @@
-"""Plug-ins by entry point: our own backbones and data modules register exactly as a third party's do."""
+"""Plug-ins by entry point; the package's own backbones and data modules register in the same way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADS = "llm4sbr.heads"
 
 
 class PluginWarning(UserWarning):
-    """A plug-in could not be imported; the others work."""
+    """A plug-in could not be imported; all other plug-ins work."""
 
 
 @cache
@@ -25,13 +25,13 @@ def load_plugins(group: str) -> dict[str, type]:
         group: `BACKBONES`, `HEADS` or `DATAMODULES`.
 
     Returns:
-        Registered name to class.
+        Mapping from registered name to class.
 
     Raises:
-        InputError: Two distributions register the same name.
+        InputError: If two distributions register the same name.
 
     Warns:
-        PluginWarning: A plug-in fails to import; the warning names it and its distribution.
+        PluginWarning: If a plug-in fails to import; the warning names it and its distribution.
     """
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=group):
@@ -48,7 +48,7 @@ def load_plugins(group: str) -> dict[str, type]:
         try:
             loaded[name] = entry.load()
         except Exception as error:
-            # A stranger's broken plug-in must not take the working ones down with it.
+            # One broken plug-in must not disable the others.
             warnings.warn(
                 f"plug-in {name!r} ({entry.value}, from {_distribution(entry)}) was left out: "
                 f"{type(error).__name__}: {error}",

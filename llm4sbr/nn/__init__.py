@@ -1,1 +1,1 @@
-"""Pure mathematics: losses, metrics, alignment, fusion and score heads. Nothing here knows Lightning."""
+"""Pure mathematics: losses, metrics, alignment, fusion and score heads. Nothing here imports Lightning."""

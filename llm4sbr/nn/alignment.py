@@ -14,16 +14,17 @@ from llm4sbr.nn.functional import log_mean_potential, unit_rows
 
 
 class Alignment(Rebuildable, nn.Module):
-    r"""Alignment and uniformity of interests and views, and their weight (Eq. 8, 9 and 15, arXiv:2402.13840).
+    r"""Weighted alignment and uniformity of interests and views (Eq. 8, 9 and 15, arXiv:2402.13840).
 
     .. math:: \tau (L_a + L_u)
 
     Args:
-        tau: Weight of both, the paper's τ; at least 0.
-        align: False leaves out alignment (Eq. 8), an ablation.
-        uniform: False leaves out uniformity (Eq. 9), an ablation.
-        global_batch: Where several processes train, align and spread over the sessions of all of them,
-            gathered with gradients, as one process with one large batch does; False for each process apart.
+        tau: Weight of both losses, the paper's τ; at least 0.
+        align: Whether the loss includes alignment (Eq. 8); False is an ablation.
+        uniform: Whether the loss includes uniformity (Eq. 9); False is an ablation.
+        global_batch: Whether several processes compute the losses over the sessions of all processes,
+            gathered with gradients, as one process with one large batch does. If False, each process uses
+            its own sessions.
 
     Shapes:
         - z, h: ``(B, K, d)``, mask: ``(B, K)`` bool
@@ -43,12 +44,12 @@ class Alignment(Rebuildable, nn.Module):
         return alignment_and_uniformity(z, h, mask)
 
     def weighted(self, alignment: Tensor, uniformity: Tensor) -> Tensor:
-        """What both add to the loss (Eq. 15)."""
+        """Weighted sum that is added to the loss (Eq. 15)."""
         return self.tau * (self.align * alignment + self.uniform * uniformity)
 
 
 def alignment_loss(z: Tensor, h: Tensor) -> Tensor:
-    r"""Mean squared distance of a view and the interest of the same session (Eq. 8, arXiv:2402.13840).
+    r"""Mean squared distance between view and interest of the same session (Eq. 8, arXiv:2402.13840).
 
     .. math:: L_a = \frac{1}{B} \sum_b \| \hat z_b - \hat h_b \|^2, \quad \hat x = x / \|x\|
 
@@ -64,20 +65,20 @@ def alignment_loss(z: Tensor, h: Tensor) -> Tensor:
     2.0
     """
     if z.size(0) == 0:
-        return z.sum() + h.sum()  # 0, and still part of the graph
+        return z.sum() + h.sum()  # 0, but still part of the graph
     return (F.normalize(z, dim=-1) - F.normalize(h, dim=-1)).square().sum(-1).mean()
 
 
 def uniformity_loss(x: Tensor) -> Tensor:
-    r"""How evenly vectors spread over the sphere (Eq. 9, arXiv:2402.13840; Wang and Isola, arXiv:2005.10242).
+    r"""Uniformity of vectors on the sphere (Eq. 9, arXiv:2402.13840; Wang and Isola, arXiv:2005.10242).
 
     .. math:: L_u = \log \frac{1}{|P|} \sum_{(a,b) \in P} \exp(-2 \| \hat x_a - \hat x_b \|^2)
 
-    over all distinct pairs ``P`` of the batch. 0 is the worst: all vectors the same. Fewer than two vectors
-    have no pair and give 0.
+    over all distinct pairs ``P`` of the batch. The worst value is 0: all vectors are equal. Fewer than two
+    vectors have no pair and give 0.
 
     Args:
-        x: Vectors; normalised here.
+        x: Vectors, not necessarily normalised.
 
     Shapes:
         - x: ``(B, d)``
@@ -86,20 +87,21 @@ def uniformity_loss(x: Tensor) -> Tensor:
     >>> uniformity_loss(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).item()
     -4.0
     """
-    everyone = x.new_ones(1, x.size(0), dtype=torch.bool)
-    return log_mean_potential(unit_rows(x).unsqueeze(0), everyone).squeeze(0)
+    every_row = x.new_ones(1, x.size(0), dtype=torch.bool)
+    return log_mean_potential(unit_rows(x).unsqueeze(0), every_row).squeeze(0)
 
 
 def alignment_and_uniformity(z: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Both losses over the sessions whose view is known, averaged over the views (Eq. 8-9, arXiv:2402.13840).
 
-    `alignment_loss` of each view, and the mean of `uniformity_loss` of its two sides, all at once: on a GPU a
-    step is bound by how many operations it has, and by waiting for it to say how many views are known.
+    It computes `alignment_loss` of each view, and the mean of `uniformity_loss` over views and interests, in
+    one batch of operations. On a GPU the number of operations bounds a step, and so does the synchronisation
+    that reading the number of known views needs.
 
     Args:
         z: Projected views.
         h: Interests of the backbone.
-        mask: Which views are known.
+        mask: True for known views.
 
     Shapes:
         - z, h: ``(B, K, d)``, mask: ``(B, K)`` bool

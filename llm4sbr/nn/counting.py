@@ -1,4 +1,4 @@
-"""Counting over sessions: training sessions as tables, weights of clicks by age, rows of unequal length."""
+"""Counting over sessions: training sessions as a table, decay of click weights, rows of unequal length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm4sbr.contracts.examples import Examples, IntArray
 FloatArray = npt.NDArray[np.float64]
 Decay = Literal["last", "uniform", "linear", "quadratic", "harmonic", "log", "exponential"]
 
-# Weight of a click that lies `age` clicks back (0 = the last one) in a session of `length` clicks.
+# Weight of the click that is `age` clicks before the last one (0 = the last) in a session of `length` clicks.
 DECAYS: dict[Decay, Callable[[FloatArray, FloatArray, float], FloatArray]] = {
     "last": lambda age, length, horizon: (age == 0).astype(np.float64),
     "uniform": lambda age, length, horizon: np.ones_like(age),
@@ -25,11 +25,11 @@ DECAYS: dict[Decay, Callable[[FloatArray, FloatArray, float], FloatArray]] = {
     "exponential": lambda age, length, horizon: np.exp(-age / horizon),
 }
 
-BLOCK = 1 << 20  # numbers counted at a time: 8 MB an array, for the processor's cache
+BLOCK = 1 << 20  # numbers per block: 8 MB per array, which fits the processor's cache
 
 
 class SessionTable(NamedTuple):
-    """The distinct items of every training session; ``N`` entries, session by session.
+    """The distinct items of every training session; ``N`` entries, grouped by session.
 
     Shapes:
         - start: ``(S + 1,)``; session ``s`` has the entries ``start[s]:start[s + 1]``
@@ -45,10 +45,10 @@ class SessionTable(NamedTuple):
 
 
 def sessions_of(examples: Examples) -> list[IntArray]:
-    """Clicks of each session, targets included.
+    """Clicks of each session, including the targets.
 
     Raises:
-        InputError: There is none.
+        InputError: If there is no session.
     """
     sessions = examples.sessions()
     if not sessions:
@@ -57,7 +57,7 @@ def sessions_of(examples: Examples) -> list[IntArray]:
 
 
 def table_of(examples: Examples) -> SessionTable:
-    """The sessions of the examples as a table."""
+    """Convert the sessions of the examples to a table."""
     sessions = sessions_of(examples)
     length = np.array([len(clicks) for clicks in sessions], dtype=np.int64)
     item, session = np.concatenate(sessions), np.repeat(np.arange(len(sessions)), length)
@@ -68,14 +68,14 @@ def table_of(examples: Examples) -> SessionTable:
 
 
 def latest(row: IntArray, item: IntArray) -> IntArray:
-    """Where each row's distinct items stand last, by row and item."""
+    """Indices of the last entry of each distinct (row, item) pair, sorted by row and item."""
     key = row * (int(item.max(initial=0)) + 1) + item
     from_end: IntArray = np.unique(key[::-1], return_index=True)[1]
     return len(key) - 1 - from_end
 
 
 def offsets(row: IntArray, num_rows: int) -> IntArray:
-    """Where each row starts in a sorted list of row numbers, and where the last one ends: ``(R + 1,)``.
+    """Start of each row in a sorted list of row numbers, and the end of the last row: ``(R + 1,)``.
 
     >>> offsets(np.array([0, 0, 2]), 3).tolist()
     [0, 2, 2, 3]
@@ -84,7 +84,10 @@ def offsets(row: IntArray, num_rows: int) -> IntArray:
 
 
 def spread(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
-    """All entries of some rows: which of `rows` each belongs to, and where it stands.
+    """Indices of all entries of the given rows, and for each the index of its row in `rows`.
+
+    Returns:
+        Index into `rows`, and index of the entry.
 
     >>> [part.tolist() for part in spread(np.array([0, 2, 2, 3]), np.array([2, 0, 2]))]
     [[0, 1, 1, 2], [2, 0, 1, 2]]
@@ -96,7 +99,7 @@ def spread(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def blocks(cost: IntArray, limit: int = BLOCK) -> Iterator[slice]:
-    """Cut a list into consecutive blocks that cost at most `limit` each, or hold one element.
+    """Cut a list into consecutive blocks; each costs at most `limit` or holds one element.
 
     >>> [(block.start, block.stop) for block in blocks(np.array([3, 3, 9, 1, 1]), limit=6)]
     [(0, 2), (2, 3), (3, 5)]
@@ -115,19 +118,19 @@ def tally(cell: IntArray, value: FloatArray, shape: tuple[int, int]) -> FloatArr
 
 
 def largest(row: IntArray, value: FloatArray, count: int) -> IntArray:
-    """Where the `count` largest values of each row stand; of equal ones the later entry wins.
+    """Indices of the `count` largest values of each row; among equal values the later entry wins.
 
     Args:
         row: Row of each entry, sorted.
-        value: Compared in float32, so that sums of the same terms in another order tie.
-        count: How many.
+        value: Value of each entry, compared in float32 so that sums of the same terms in another order tie.
+        count: Number of entries to keep per row.
 
     >>> largest(np.array([0, 0, 0, 1]), np.array([2.0, 1.0, 2.0, 5.0]), 1).tolist()
     [2, 3]
     """
     start = offsets(row, int(row.max(initial=-1)) + 1)
-    crowded = np.flatnonzero((np.diff(start) > count)[row])  # the others need no sorting
-    crowded = crowded[::-1]  # sorting is stable, so the later of equals comes first
+    crowded = np.flatnonzero((np.diff(start) > count)[row])  # the other rows need no sorting
+    crowded = crowded[::-1]  # the sort is stable, so the later of equal entries comes first
     order = crowded[np.lexsort((-value[crowded].astype(np.float32), row[crowded]))]
     place = np.arange(len(order)) - np.searchsorted(row[order], row[order])
     kept = np.ones(len(row), dtype=np.bool_)
@@ -136,7 +139,11 @@ def largest(row: IntArray, value: FloatArray, count: int) -> IntArray:
 
 
 def check_decay(**named: str) -> None:
-    """Refuse an unknown decay, by the name of its setting."""
+    """Check decays given as setting name to value.
+
+    Raises:
+        InputError: If a value is not one of `DECAYS`.
+    """
     for name, value in named.items():
         if value not in DECAYS:
             raise InputError(f"{name} must be one of {', '.join(DECAYS)}", value=value)

@@ -1,8 +1,8 @@
-"""Operations that autograd takes through memory many more times than they need.
+"""Memory-efficient operations with hand-written gradients, for cases where autograd makes many more passes.
 
-On a CPU a training step is bound by passes over ``(V, d)`` and ``(B, V)``: with the first two a step of a
-small backbone takes about four fifths of its time (``experiments/benchmarks/catalogue_ops.py``). On a GPU a
-step of a small model is bound by how many operations it has. All are differentiable once.
+On a CPU a training step is bound by passes over ``(V, d)`` and ``(B, V)``: with the first two operations a
+step of a small backbone takes about four fifths of its time (``experiments/benchmarks/catalogue_ops.py``).
+On a GPU a step of a small model is bound by the number of operations. All are differentiable once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-_SMALLEST = 1e-12  # of a length that is divided by, as in torch.nn.functional.normalize
+_SMALLEST = 1e-12  # smallest divisor, as in torch.nn.functional.normalize
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows brought to length 1; a row of zeros stays.
+    """Normalise rows to length 1; a row of zeros stays zero.
 
-    `torch.nn.functional.normalize` over the last dimension, with a gradient in three passes.
+    It equals `torch.nn.functional.normalize` over the last dimension, with a gradient in three passes.
 
     Shapes:
         - x: ``(..., d)``, output: the same
@@ -32,13 +32,13 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def smoothed_cross_entropy(scores: Tensor, column: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of one column a row, averaged over rows.
+    """Cross-entropy with one target column per row, averaged over rows.
 
-    `torch.nn.functional.cross_entropy` with its ``label_smoothing``, in closed form: of the scores only the
+    It equals `torch.nn.functional.cross_entropy` with ``label_smoothing``, in closed form; only the
     probabilities are kept for the gradient.
 
     Shapes:
-        - scores: ``(B, V)``, column: ``(B,)`` long, the right one of each row
+        - scores: ``(B, V)``, column: ``(B,)`` long, the target column of each row
         - output: scalar
 
     >>> round(smoothed_cross_entropy(torch.zeros(1, 4), torch.tensor([3])).item(), 4)  # log 4
@@ -48,15 +48,18 @@ def smoothed_cross_entropy(scores: Tensor, column: Tensor, label_smoothing: floa
 
 
 def set_share(scores: Tensor, columns: Tensor, counted: Tensor, log_odds: Tensor) -> Tensor:
-    """Scores whose softmax gives some columns of each row a share of their own; both orders stay.
+    """Shift the scores of some columns per row so that their total softmax probability has given log-odds.
 
-    Of the scores only the other columns' probabilities are kept for the gradient.
+    The order among these columns and the order among all other columns do not change. Only the other
+    columns' probabilities are kept for the gradient.
 
     Args:
         scores: Rows of scores.
-        columns: The columns of each row; one may be named again where it is not counted.
-        counted: Which of them count; each column once, and every uncounted one is named as counted, too.
-        log_odds: Of their share. A row that names every column stays as it is.
+        columns: Columns to shift in each row; duplicates are allowed if only one of them is counted.
+        counted: True for the columns to shift. Each column is counted at most once per row, and every
+            uncounted entry repeats a counted one.
+        log_odds: Log-odds of the total probability of the shifted columns. A row in which all columns are
+            counted is not changed.
 
     Shapes:
         - scores: ``(B, V)`` float32, columns: ``(B, L)`` long, counted: ``(B, L)`` bool, log_odds: ``(B, 1)``
@@ -72,17 +75,17 @@ def set_share(scores: Tensor, columns: Tensor, counted: Tensor, log_odds: Tensor
 def log_mean_potential(unit: Tensor, counted: Tensor) -> Tensor:
     r"""Log of the mean of :math:`\exp(-2 \|a - b\|^2)` over the pairs of each set of unit vectors.
 
-    The Gaussian potential of uniformity (Wang and Isola, arXiv:2005.10242). On the sphere
-    :math:`\|a - b\|^2 = 2 - 2ab`, so it is one matrix product, no square root whose gradient fails at 0, and
-    exponents between -8 and 0. Of each set one ``(B, B)`` is kept for the gradient.
+    This is the Gaussian potential of uniformity (Wang and Isola, arXiv:2005.10242). On the sphere
+    :math:`\|a - b\|^2 = 2 - 2ab`: one matrix product is enough, no square root with an undefined gradient at
+    0 occurs, and exponents lie between -8 and 0. One ``(B, B)`` matrix per set is kept for the gradient.
 
     Args:
-        unit: Sets of vectors of length 1, or 0.
-        counted: Which of them count.
+        unit: Sets of vectors of length 1 or 0.
+        counted: True for the vectors that belong to the set.
 
     Shapes:
         - unit: ``(N, B, d)``, counted: ``(N, B)`` bool
-        - output: ``(N,)``; 0 where fewer than two count
+        - output: ``(N,)``; 0 for a set of fewer than two vectors
 
     >>> log_mean_potential(torch.eye(2).unsqueeze(0), torch.ones(1, 2, dtype=torch.bool)).item()
     -4.0
@@ -102,7 +105,7 @@ class _UnitRows(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         unit, length = ctx.saved_tensors
-        along = torch.linalg.vecdot(gradient, unit).unsqueeze(-1)  # (..., 1): no change of length
+        along = torch.linalg.vecdot(gradient, unit).unsqueeze(-1)  # (..., 1): part that changes the length
         return torch.addcmul(gradient, unit, along, value=-1).div_(length)
 
 
@@ -111,7 +114,7 @@ class _CrossEntropy(Function):
     def forward(ctx: Any, scores: Tensor, column: Tensor, label_smoothing: float) -> Tensor:
         where = column.unsqueeze(1)  # (B, 1)
         probability = scores.softmax(dim=1)  # (B, V)
-        # The log of the sum through the best column, whose probability is at least 1 / V.
+        # The log of the sum follows from the best column, whose probability is at least 1 / V.
         best, best_column = scores.max(dim=1, keepdim=True)  # (B, 1)
         log_sum = best - probability.gather(1, best_column).log()
         loss = log_sum - (1 - label_smoothing) * scores.gather(1, where)
@@ -144,7 +147,7 @@ class _SetShare(Function):
         best, best_column = others.max(dim=1, keepdim=True)  # (B, 1)
         probability = others.softmax(dim=1)
         log_sum = best - probability.gather(1, best_column).log()
-        divided = counted.sum(dim=1, keepdim=True) < scores.size(1)  # (B, 1): there are others
+        divided = counted.sum(dim=1, keepdim=True) < scores.size(1)  # (B, 1): the row has other columns
         step = log_odds + log_sum - own_scores.logsumexp(dim=1, keepdim=True)
         step = step.where(divided, torch.zeros_like(step))
         ctx.save_for_backward(columns, counted, divided, own, probability)
@@ -168,8 +171,8 @@ class _LogMeanPotential(Function):
             potential = torch.baddbmm(
                 exact.new_full((1, 1, 1), -4), exact, exact.mT, alpha=4
             ).exp_()  # (N, B, B)
-            potential.diagonal(dim1=1, dim2=2).fill_(0)  # nobody's pair with itself
-            total = (weight * (potential @ weight)).sum((1, 2))  # (N,), each pair twice
+            potential.diagonal(dim1=1, dim2=2).fill_(0)  # no vector pairs with itself
+            total = (weight * (potential @ weight)).sum((1, 2))  # (N,), each pair counted twice
             count = counted.sum(1)
             paired = count > 1
             total = total.where(paired, torch.ones_like(total))
@@ -181,5 +184,5 @@ class _LogMeanPotential(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         unit, potential, weight, total, paired = ctx.saved_tensors
-        scale = (8 * gradient * paired / total).view(-1, 1, 1) * weight  # (N, B, 1): a pair has two ends
+        scale = (8 * gradient * paired / total).view(-1, 1, 1) * weight  # (N, B, 1): a pair has two members
         return (scale * (potential @ (weight * unit))).to(ctx.dtype), None

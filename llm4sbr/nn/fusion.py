@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-# The backbone's read-out (B, d): of its own interests, or of others given by name, each (B, d).
+# The backbone's read-out, (B, d). Keyword arguments (B, d) replace its own interests by name.
 Merge = Callable[..., Tensor]
 
 
 class Fused(NamedTuple):
-    """What a fusion returns."""
+    """Output of a fusion."""
 
     session: Tensor  # (B, d)
     gates: Tensor | None  # (B, K); None for a fusion without gates
@@ -24,8 +24,8 @@ class GateFusion(nn.Module):
 
     .. math:: \alpha_k = Q_k^T \sigma(h_k + z_k), \quad h = W [\alpha_1 h_1 ; \dots ; \alpha_K h_K]
 
-    with no squashing of the gates. An unknown view enters as ``z_k = 0``: its gate then rests on behaviour
-    alone. Gates start near one, so that training begins from a plain linear read-out of the interests.
+    The gates are not squashed. An unknown view is ``z_k = 0``, so its gate depends on behaviour alone. Gates
+    start near one, so that training begins from a plain linear read-out of the interests.
 
     Args:
         dim: ``d``.
@@ -43,7 +43,7 @@ class GateFusion(nn.Module):
         self.readout = nn.Linear(num_views * dim, dim, bias=False)
 
     def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
-        """Weigh each view's interest by its gate and read out."""
+        """Weight the interest of each view by its gate and read out the result."""
         z = z * mask.unsqueeze(-1)
         gates = torch.einsum("bkd,kd->bk", torch.sigmoid(h + z), self.gate)
         return Fused(self.readout((gates.unsqueeze(-1) * h).flatten(1)), gates)
@@ -54,8 +54,8 @@ class AverageFusion(nn.Module):
 
     .. math:: h_k' = (h_k + z_k) / 2
 
-    The backbone's own read-out merges the averages, so with every view unknown the wrapped model scores
-    exactly as the bare backbone.
+    The backbone's own read-out merges the averages, so if every view is unknown the wrapped model returns
+    exactly the scores of the bare backbone.
 
     Args:
         dim: ``d``.
@@ -83,11 +83,12 @@ class AverageFusion(nn.Module):
 
 
 class ConcatFusion(nn.Module):
-    r"""One linear read-out of all interests and all views, which enter as vectors (ours).
+    r"""One linear read-out of the concatenated interests and views (ours).
 
     .. math:: h = W [h_1 ; \dots ; h_K ; z_1 ; \dots ; z_K]
 
-    A gate can only turn an interest up or down; here a view also says where to look. An unknown view is 0.
+    A gate only scales an interest; here a view also changes the direction of the session vector. An unknown
+    view is 0.
 
     Args:
         dim: ``d``.
@@ -103,19 +104,19 @@ class ConcatFusion(nn.Module):
         self.readout = nn.Linear(2 * len(interest_of_view) * dim, dim, bias=False)
 
     def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
-        """Read out interests and known views at once."""
+        """Read out interests and known views together."""
         known = z * mask.unsqueeze(-1)  # (B, K, d)
         return Fused(self.readout(torch.cat((h, known), dim=1).flatten(1)), None)
 
 
 class ResidualFusion(nn.Module):
-    r"""The backbone's own read-out, and each view added to it through a gate for every dimension (ours).
+    r"""The backbone's own read-out plus each view, weighted by one gate per dimension (ours).
 
     .. math:: h = \mathrm{merge}(h_l, h_g) + \sum_k \sigma(A_k [h_k ; z_k] + b_k) \odot z_k
 
-    What the wrapper adds is the views' and nothing else: with every view unknown the wrapped model scores as
-    the bare backbone, and the backbone's read-out is trained as without the wrapper. Gates start nearly
-    closed (``b = -2``).
+    The views are the only addition: if every view is unknown, the wrapped model returns the scores of the
+    bare backbone, and the backbone's read-out trains as without the wrapper. Gates start nearly closed
+    (``b = -2``).
 
     Args:
         dim: ``d``.

@@ -1,4 +1,4 @@
-"""The nearest items of every item, counted in the training sessions."""
+"""The nearest neighbours of every item, counted in the training sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Order = Literal["any", "later"]
 
 
 class ItemNeighbors(NamedTuple):
-    """The nearest items of every item, item by item."""
+    """The nearest neighbours of every item, grouped by item."""
 
     num_items: int
     start: IntArray  # (V + 2,): item k has the entries start[k]:start[k + 1]; item 0 has none
@@ -43,20 +43,20 @@ def count_item_neighbors(
     pair_decay: Decay = "uniform",
     horizon: float = 2.0,
 ) -> ItemNeighbors:
-    """Find the neighbours of every item, some items at a time (`llm4sbr.baselines.ItemKNN` has the formula).
+    """Find the neighbours of every item, in blocks of items (formula: `llm4sbr.baselines.ItemKNN`).
 
     Args:
-        examples: The training examples.
+        examples: Training examples.
         num_items: ``V``.
-        neighbors: Similar items kept for each item; of equal ones those with the higher number.
-        regularization: Keeps chance co-occurrences of rare items down.
-        alpha: 0.5 treats both items alike, 1 divides by the clicked item's sessions alone (confidence).
-        order: Count all pairs, or only items clicked ``later`` than the asking one.
-        pair_decay: Weight of a pair by the clicks between the two.
-        horizon: Clicks in which an ``exponential`` weight falls to 1/e.
+        neighbors: Number of neighbours kept for each item; ties are broken by the higher item number.
+        regularization: λ, which damps chance co-occurrences of rare items.
+        alpha: Exponent of the query item's sessions; 0.5 is symmetric, 1 gives the confidence.
+        order: Pairs to count: ``any``, or only neighbours clicked ``later`` than the query item.
+        pair_decay: Decay of a pair's weight with the number of clicks between its items.
+        horizon: Number of clicks after which an ``exponential`` weight falls to 1/e.
 
     Raises:
-        InputError: There is no training session.
+        InputError: If there is no training session.
     """
     table = table_of(examples)
     by_item = np.argsort(table.item, kind="stable")
@@ -78,21 +78,21 @@ def count_item_neighbors(
         similarity = count[row, column]
         kept = largest(row, similarity, neighbors)
         found.append((items[row[kept]], column[kept] + 1, similarity[kept]))
-    asking, item, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
-    return ItemNeighbors(num_items, offsets(asking, num_items + 1), item, similarity)
+    query, item, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
+    return ItemNeighbors(num_items, offsets(query, num_items + 1), item, similarity)
 
 
 class _Pairs(NamedTuple):
-    """Clicks that share a session with one of some asking items."""
+    """Pairs of a query item and another item of the same session."""
 
-    row: IntArray  # (P,) which of the asking items
-    other: IntArray  # (P,) the other click's entry in the table
-    gap: IntArray  # (P,) clicks from the asking item to the other, above 0 if later
+    row: IntArray  # (P,) index of the query item
+    other: IntArray  # (P,) entry of the other item in the table
+    gap: IntArray  # (P,) clicks from the query item to the other item, positive if that is later
 
 
 def _pairs(table: SessionTable, by_item: IntArray, start: IntArray, items: IntArray, order: Order) -> _Pairs:
     row, where = spread(start, items)
-    entry = by_item[where]  # the asking item's entry in each of its sessions
+    entry = by_item[where]  # entry of the query item in each of its sessions
     owner, other = spread(table.start, table.session[entry])
     gap = table.position[other] - table.position[entry][owner]
     paired = np.flatnonzero(gap > 0 if order == "later" else gap != 0)  # no item is its own neighbour

@@ -11,7 +11,7 @@ from llm4sbr.nn.functional import smoothed_cross_entropy
 
 
 class RecommendationLoss(Rebuildable, nn.Module):
-    """What a model minimises for the next item.
+    """Base class of losses of the next item.
 
     Shapes:
         - scores: ``(B, V)``, column ``k - 1`` is item ``k``; target: ``(B,)`` long in 1..V
@@ -27,7 +27,8 @@ class FullSoftmax(RecommendationLoss):
     """Cross-entropy over the whole catalogue, `catalogue_cross_entropy` (Eq. 14, arXiv:2402.13840).
 
     Args:
-        smoothing: Share of the target's probability that is spread evenly over the catalogue, in [0, 1).
+        smoothing: Label smoothing, the share of the target's probability spread evenly over the catalogue, in
+            [0, 1).
 
     Shapes:
         - scores: ``(B, V)``, target: ``(B,)`` long
@@ -48,10 +49,10 @@ class FullSoftmax(RecommendationLoss):
 def catalogue_cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the next item over the whole catalogue (Eq. 14, arXiv:2402.13840).
 
-    The paper prints a binary cross-entropy per column but calls it cross-entropy; this is the latter.
+    The paper prints a binary cross-entropy per column but calls it cross-entropy; this is cross-entropy.
 
     Args:
-        scores: Column ``k - 1`` scores item ``k``.
+        scores: Scores; column ``k - 1`` is item ``k``.
         target: Next items, 1..V.
         label_smoothing: Share of the target's probability that is spread evenly over the catalogue.
 

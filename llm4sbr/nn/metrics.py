@@ -1,4 +1,4 @@
-"""Ranking metrics over the whole catalogue, streamed: ranks are taken once, every K is read from them."""
+"""Streaming ranking metrics over the whole catalogue; one rank per session serves every K."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from llm4sbr.contracts.errors import InputError
 def target_ranks(scores: Tensor, target: Tensor) -> Tensor:
     """Rank of each target among all items: 1 + items scored strictly higher + half of the ties.
 
-    Constant scores so earn the middle rank, not the first. A NaN never helps: every item whose score can't be
-    said to be at most the target's counts as higher.
+    Constant scores therefore give the middle rank, not the first. NaN scores never improve a rank: an item
+    counts as higher unless its score is at most the target's.
 
     Args:
-        scores: Column ``k - 1`` scores item ``k``.
+        scores: Scores; column ``k - 1`` is item ``k``.
         target: Items 1..V.
 
     Shapes:
         - scores: ``(B, V)``, target: ``(B,)`` long
-        - output: ``(B,)`` float64, in 1..V, halves where scores tie
+        - output: ``(B,)`` float64, in 1..V; ties give halves
 
     >>> target_ranks(torch.tensor([[0.1, 0.9, 0.5], [1.0, 1.0, 1.0]]), torch.tensor([3, 1])).tolist()
     [2.0, 2.0]
@@ -35,14 +35,14 @@ def target_ranks(scores: Tensor, target: Tensor) -> Tensor:
 
 
 class SessionRanking(Metric):
-    """Recall, MRR and NDCG at every K over all sessions seen; a miss counts as 0 in the mean.
+    """Recall, MRR and NDCG at every K, averaged over all sessions; a miss counts as 0.
 
-    One target per session, so Recall@K is HR@K and the paper's P@K, and the ideal DCG is 1. With the rank
-    of `target_ranks`, over the whole catalogue, ``rank <= K`` is a hit, worth ``1``, ``1 / rank`` and
-    ``1 / log2(1 + rank)``. A session whose target is not known (0) counts for nothing.
+    A session has one target, so Recall@K equals HR@K and the paper's P@K, and the ideal DCG is 1. A session
+    is a hit if its rank over the whole catalogue (`target_ranks`) is at most K. A hit adds ``1`` to Recall,
+    ``1 / rank`` to MRR and ``1 / log2(1 + rank)`` to NDCG. Sessions with an unknown target (0) are ignored.
 
-    How often each rank came is all that is kept, and counts are whole numbers: in whatever order, batches or
-    processes the sessions come, the means are the same to the last bit.
+    The state is the number of sessions at each rank. These are whole numbers, so the means are identical to
+    the last bit in any order and for any division into batches or processes.
 
     Args:
         ks: Cut-offs.
@@ -68,7 +68,7 @@ class SessionRanking(Metric):
         if not ks or any(k < 1 for k in ks):
             raise InputError("ks must be positive cut-offs", value=list(ks))
         self.ks = tuple(ks)
-        # Place n counts the rank n / 2: ties give halves. The first two stay empty.
+        # Entry n counts the rank n / 2, since ties give halves. The first two entries stay empty.
         self.add_state("ranks", torch.zeros(2 * max(self.ks) + 1, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 

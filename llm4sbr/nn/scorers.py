@@ -1,4 +1,4 @@
-"""Scorers: how a session vector meets the items' embeddings."""
+"""Scorers: compute scores from session vectors and item embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm4sbr.nn.functional import unit_rows
 
 
 class Scorer(Rebuildable, nn.Module):
-    """Scores items for a session in place of the backbone's product of both.
+    """Base class of scorers, which replace the backbone's product of session vector and item embeddings.
 
     Shapes:
         - session: ``(B, d)``, items: ``(V, d)``
@@ -23,16 +23,16 @@ class Scorer(Rebuildable, nn.Module):
         """Scores of all items.
 
         Args:
-            session: The session vectors.
-            items: The embeddings that the backbone scores with (`SessionBackbone.scored_items`).
+            session: Session vectors.
+            items: Item embeddings that the backbone scores with (`SessionBackbone.scored_items`).
         """
         raise NotImplementedError
 
 
 class OwnScores(Scorer):
-    """The backbone's own scores: a product with its item embeddings, or what it has in its place.
+    """The backbone's own scores: a product with its item embeddings, or its own `score`.
 
-    A name for what other scorers replace; the model asks the backbone (`SessionBackbone.score`).
+    This scorer only marks the choice; the model calls `SessionBackbone.score`.
 
     Shapes:
         - session: ``(B, d)``, items: ``(V, d)``
@@ -40,17 +40,18 @@ class OwnScores(Scorer):
     """
 
     def forward(self, session: Tensor, items: Tensor) -> Tensor:
-        """The product, as `SessionBackbone.score` has it by default."""
+        """The product, the default of `SessionBackbone.score`."""
         return session @ items.T
 
 
 class CosineScores(Scorer):
     r"""Scaled cosines, ``s_v = γ cos(h, e_v)`` (NISER, arXiv:1909.04276, Eq. 4).
 
-    An item's length then says nothing of its popularity, which helps items with few clicks.
+    The length of an item's embedding, which reflects its popularity, then has no effect; this helps items
+    with few clicks.
 
     Args:
-        scale: ``γ``, above 0; 10 to 20 for a start.
+        scale: ``γ``, above 0; 10 to 20 is a good start.
 
     Shapes:
         - session: ``(B, d)``, items: ``(V, d)``

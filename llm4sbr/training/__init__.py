@@ -1,1 +1,1 @@
-"""Training under Lightning: the bare module, the wrapper, and what makes many processes one."""
+"""Training under Lightning: modules for bare and wrapped models, checkpoints and multi-process training."""

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: checked before use, written atomically, and errors that say what differs."""
+"""Checkpoints on disk: integrity checks, atomic writes and readable mismatch errors."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from torch import Tensor
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_file
 
-_LIGHTNING = "pytorch-lightning_version"  # Trainer writes it into every checkpoint, and needs it to read one
+_LIGHTNING = "pytorch-lightning_version"  # the Trainer writes this key and needs it on reading
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "epoch", "global_step")
-_ELSEWHERE = ("best", "last", "hpc")  # words that Trainer takes for a checkpoint that it finds itself
-_SHOWN = 3  # names that an error lists
+_ELSEWHERE = ("best", "last", "hpc")  # keywords that the Trainer resolves to a checkpoint itself
+_SHOWN = 3  # maximum number of names in an error message
 
 
 def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, Any]:
-    """Read a checkpoint of `Trainer` onto the CPU, after checking every byte of it.
+    """Check every byte of a Trainer's checkpoint, then load it onto the CPU.
 
-    Nothing but tensors and plain values is read (``weights_only``), so no code in the file runs.
+    The file is loaded with ``weights_only``: it may hold only tensors and plain values, so no code from the
+    file runs.
 
     Args:
-        path: The file.
-        to_train: Whether training goes on from it, which needs the optimiser's state, too.
+        path: Checkpoint file.
+        to_train: Whether training resumes from the checkpoint; this also requires the optimiser's state.
 
     Raises:
-        InputError: There is no such file; it is truncated or damaged; it holds other classes than tensors and
-            plain values; or it is no checkpoint of a Trainer.
+        InputError: If the file does not exist, is truncated or damaged, holds anything but tensors and plain
+            values, or was not written by a Trainer.
     """
     path = Path(path)
     _check_archive(path)
@@ -49,7 +50,7 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
             path=path,
             value=found[1].strip(".") if found else None,
         ) from error
-    except Exception as error:  # a reader raises nearly anything on a foreign archive
+    except Exception as error:  # torch.load raises many error types on a foreign archive
         raise InputError("this is not a checkpoint: PyTorch cannot read it", path=path) from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -67,8 +68,8 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
 
 
 def _check_archive(path: Path) -> None:
-    """Check the archive's structure and the CRC sum of every record."""
-    hint = "Take another copy of it, or train again"
+    """Check the archive's structure and the CRC of every record."""
+    hint = "Use another copy of the file, or train again"
     if path.is_dir():
         raise InputError("this is a folder; a checkpoint is a file", path=path)
     try:
@@ -83,7 +84,7 @@ def _check_archive(path: Path) -> None:
         raise InputError("there is no such checkpoint", path=path) from error
     except OSError as error:
         raise InputError(f"this checkpoint cannot be read: {error.strerror}", path=path) from error
-    except Exception as error:  # zipfile raises nearly anything on a damaged archive
+    except Exception as error:  # zipfile raises many error types on a damaged archive
         raise InputError("this checkpoint is truncated or damaged", path=path, hint=hint) from error
     if damaged is not None:
         raise InputError(
@@ -93,13 +94,13 @@ def _check_archive(path: Path) -> None:
 
 @contextmanager
 def named_mismatch(path: str | Path) -> Iterator[None]:
-    """Turn the errors of loading a checkpoint into a model of another shape into one line.
+    """Replace PyTorch's errors about mismatched parameters with a one-line error that names the checkpoint.
 
     Args:
-        path: The checkpoint's file.
+        path: Checkpoint file.
 
     Raises:
-        InputError: Names of the state, or their shapes, are not those of the model or of its optimiser.
+        InputError: If the names or shapes in the checkpoint differ from those of the model or its optimiser.
     """
     try:
         yield
@@ -116,30 +117,30 @@ def named_mismatch(path: str | Path) -> Iterator[None]:
 
 
 def _differences(text: str) -> str:
-    """What ``load_state_dict`` complains about, in a few words.
+    """Summarise the error message of ``load_state_dict``.
 
     >>> _differences('Missing key(s) in state_dict: "a", "b". ')
-    'the model has a and b, the checkpoint has not'
+    'the model has a and b, the checkpoint does not'
     >>> _differences("size mismatch for w: copying a param with shape torch.Size([3]) from checkpoint, "
     ...              "the shape in current model is torch.Size([4]).")
     'w has the shape [3] in the checkpoint and [4] in the model'
     """
-    told = []
+    found = []
     for which, sentence in (
-        ("Missing", "the model has {}, the checkpoint has not"),
-        ("Unexpected", "the checkpoint has {}, the model has not"),
+        ("Missing", "the model has {}, the checkpoint does not"),
+        ("Unexpected", "the checkpoint has {}, the model does not"),
     ):
         listed = re.search(rf"{which} key\(s\) in state_dict: (.*)", text)
         if listed:
-            told.append(sentence.format(_list(re.findall(r'"([^"]+)"', listed[1]))))
+            found.append(sentence.format(_list(re.findall(r'"([^"]+)"', listed[1]))))
     shapes = re.findall(r"size mismatch for (\S+):.*?Size\((.*?)\).*?Size\((.*?)\)", text)
-    told += [
+    found += [
         f"{name} has the shape {saved} in the checkpoint and {here} in the model"
         for name, saved, here in shapes[:_SHOWN]
     ]
     if len(shapes) > _SHOWN:
-        told.append(f"so do {len(shapes) - _SHOWN} others")
-    return "; ".join(told) or " ".join(text.split())
+        found.append(f"so do {len(shapes) - _SHOWN} others")
+    return "; ".join(found) or " ".join(text.split())
 
 
 def _list(names: list[str]) -> str:
@@ -150,15 +151,15 @@ def _list(names: list[str]) -> str:
 
 @contextmanager
 def checked(path: str | Path | None, *, to_train: bool = False) -> Iterator[None]:
-    """Check a checkpoint, then name its file in errors of loading it inside the block.
+    """Check a checkpoint, then name its file in loading errors raised inside the block.
 
     Args:
-        path: The file. None, an address on the net, a folder that several processes wrote, and the words
-            ``best``, ``last`` and ``hpc`` are left to the Trainer.
-        to_train: As of `read_checkpoint`.
+        path: Checkpoint file. None, URLs, sharded checkpoint folders and the keywords ``best``, ``last`` and
+            ``hpc`` are not checked; the Trainer resolves them.
+        to_train: See `read_checkpoint`.
 
     Raises:
-        InputError: As of `read_checkpoint` and `named_mismatch`.
+        InputError: See `read_checkpoint` and `named_mismatch`.
     """
     if path is None or path in _ELSEWHERE or "://" in str(path) or str(path).startswith("registry"):
         yield
@@ -170,22 +171,22 @@ def checked(path: str | Path | None, *, to_train: bool = False) -> Iterator[None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a local checkpoint beside its place and renames it.
+    """Writes a local checkpoint to a temporary sibling file and renames it.
 
-    Lightning's own writes to the system's folder for temporary files and moves from there; on another file
-    system that is a copy, and a kill in it leaves half a checkpoint.
+    Lightning's default writes to the system's temporary folder and moves the file from there. Between two
+    file systems such a move is a copy, and a kill during the copy leaves a truncated checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint.
 
         Raises:
-            InputError: The file cannot be written.
+            InputError: If the file cannot be written.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        content = io.BytesIO()  # torch.save hides the error of a full disk
+        content = io.BytesIO()  # torch.save to a file hides the error of a full disk
         torch.save(checkpoint, content)
         with atomic_file(path) as file:
             file.write(content.getbuffer())

@@ -1,4 +1,4 @@
-"""Several processes that train one model: what makes them compute what one process would."""
+"""Multi-process training: collectives and checks that make it equal to single-process training."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
-_SMALL = 1 << 16  # elements: asked for a gradient whether used or not, at no cost that shows
+_SMALL = 1 << 16  # elements; the zero gradient of a parameter of this size has no measurable cost
 
 
 def gather_rows(module: LightningModule, rows: Tensor, counts: list[int]) -> Tensor:
-    """Rows of all processes, one process after the other; gradients go back to where a row came from.
+    """Concatenate the rows of all processes in rank order, with gradients. Collective: call it on every rank.
 
-    The gradient that arrives is summed over the processes. Where each of them computes the same loss of the
-    gathered rows, and the gradients of the weights are then averaged, as in DDP and FSDP, the result is the
-    gradient of that loss.
+    The backward pass sums a row's gradient over all processes and returns it to the process that owns the
+    row. If every process computes the same loss of the gathered rows, and the weight gradients are then
+    averaged, as in DDP and FSDP, the result is the gradient of that loss.
 
     Args:
-        module: It knows its Trainer's strategy.
-        rows: Of this process; processes may have different numbers of them.
-        counts: How many each process has.
+        module: Module with an attached Trainer, whose strategy gathers the rows.
+        rows: Rows of this process; the number may differ between processes.
+        counts: Number of rows of each process.
 
     Shapes:
         - rows: ``(B, ...)``
@@ -38,28 +38,29 @@ def gather_rows(module: LightningModule, rows: Tensor, counts: list[int]) -> Ten
 
 
 class IdleParameters:
-    """Gives parameters that a loss does not depend on a gradient of zero.
+    """Gives a zero gradient to parameters that a loss does not depend on.
 
-    DDP waits for a gradient of every parameter and stops a run in which one gets none: a fusion that does
-    without the backbone's own read-out, say, or a batch of one-click sessions that have no edges.
-    ``find_unused_parameters`` looks for them in every step; here a large table that the first loss depends
-    on is trusted to be needed always, and the others are asked every time.
+    DDP waits for a gradient of every parameter and stops a run in which a parameter gets none. Examples are
+    the backbone's read-out under a fusion that does not use it, or the edge weights in a batch of one-click
+    sessions. ``find_unused_parameters`` searches the graph in every step. Here the first loss decides: a
+    large parameter that it depends on is assumed to be used in every step, and all other parameters get a
+    zero term in every loss.
     """
 
     def __init__(self) -> None:
-        self._asked: list[nn.Parameter] | None = None
+        self._kept: list[nn.Parameter] | None = None  # parameters with a zero term in every loss
 
     def touch(self, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
-        """The same loss, dependent on every parameter."""
-        if self._asked is None:
+        """Return the loss unchanged in value, with every parameter in its graph."""
+        if self._kept is None:
             trained = [parameter for parameter in parameters if parameter.requires_grad]
             reached = _leaves(loss)
-            self._asked = [p for p in trained if p.numel() <= _SMALL or id(p) not in reached]
-        return loss + 0 * sum((p.sum() for p in self._asked), start=loss.new_zeros(()))
+            self._kept = [p for p in trained if p.numel() <= _SMALL or id(p) not in reached]
+        return loss + 0 * sum((p.sum() for p in self._kept), start=loss.new_zeros(()))
 
 
 def _leaves(loss: Tensor) -> set[int]:
-    """Ids of the leaves of a loss's graph."""
+    """Python ids of the leaf tensors in a loss's graph."""
     seen, leaves, stack = set(), set(), [loss.grad_fn]
     while stack:
         node = stack.pop()
@@ -73,9 +74,9 @@ def _leaves(loss: Tensor) -> set[int]:
 
 
 def from_all_processes(own: T) -> list[T]:
-    """What each process has, one after the other; every process must ask.
+    """Gather one Python object per process, in rank order. Collective: call it on every rank.
 
-    For a few small things of the host, such as what is shown of some sessions.
+    The objects are pickled; use it for small host data, such as a few sample sessions.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return [own]

@@ -1,4 +1,4 @@
-"""Models from a checkpoint alone: the parts that it names, and its weights."""
+"""Load a model from its checkpoint alone, without the original constructor arguments."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import CosineScores, OwnScores
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 
-# What a checkpoint may name beside registered backbones and heads.
+# Classes that a checkpoint may name besides registered backbones and heads.
 PARTS: tuple[type, ...] = (Alignment, CosineScores, FullSoftmax, OwnScores)
-_NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # how it was trained; a run's config.yaml has it
+_NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # training settings; a run's config.yaml holds them
 
 
 class LoadedFromCheckpoint(Rebuildable, LightningModule):
-    """A `LightningModule` of `Rebuildable` parts, which a checkpoint alone can make again."""
+    """A `LightningModule` of `Rebuildable` parts that can be rebuilt from its checkpoint alone."""
 
     def described(self) -> dict[str, Any]:
-        """Class and arguments of the model in plain values; optimiser and schedule are left out."""
+        """Class and arguments of the model as plain values, without the optimiser and the schedule."""
         found = describe(self, self.parts())
         kept = {name: value for name, value in found["init_args"].items() if name not in _NOT_OF_THE_MODEL}
         return {**found, "init_args": kept}
 
     def parts(self) -> dict[str, Any]:
-        """The parts that the constructor chose where it was given none, by its arguments' names."""
+        """Default parts that the constructor created for omitted arguments, by argument name."""
         return {}
 
     @classmethod
@@ -45,23 +45,23 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
         weights_only: bool | None = None,
         **arguments_: Any,
     ) -> Self:
-        """The model of a checkpoint, with its backbone and its heads.
+        """Load a model with its backbone and heads from a checkpoint.
 
-        The checkpoint is read with ``weights_only=True``, and only registered classes (`llm4sbr.backbones`,
-        `llm4sbr.heads`) and those given here are built. Optimiser and schedule are the defaults.
+        The checkpoint is read with ``weights_only=True``. Only registered classes (`llm4sbr.backbones`,
+        `llm4sbr.heads`) and the given ``classes`` are built. The optimiser and the schedule are the defaults.
 
         Args:
-            checkpoint_path: A file that a Trainer wrote.
+            checkpoint_path: Checkpoint file written by a Trainer.
             map_location: Device of the weights.
-            classes: Further classes that may be built, such as a backbone of one's own.
-            strict: Whether every weight must be there.
-            weights_only: As in Lightning; nothing else is possible here.
-            arguments_: Arguments of the constructor that replace those of the checkpoint; needed for one that
-                has no plain form, such as the module of a `ModuleBackbone`.
+            classes: Further classes that may be built, such as your own backbone.
+            strict: Whether every weight must be present.
+            weights_only: As in Lightning; only True or None is accepted.
+            arguments_: Constructor arguments that replace those in the checkpoint. An argument without a
+                plain form, such as the module of a `ModuleBackbone`, must be given here.
 
         Raises:
-            InputError: The file is damaged, is of another class, names a class that is not registered, lacks
-                an argument, or its weights do not fit.
+            InputError: If the file is damaged, belongs to another class, names a class that is not
+                registered or lacks an argument, or if its weights do not fit.
         """
         if weights_only is False:
             raise InputError("a checkpoint is read as tensors and plain values only", value=weights_only)
@@ -92,7 +92,7 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
 
 
 def _family(cls: type) -> set[type]:
-    """A class and all that derive from it."""
+    """A class and all its subclasses."""
     found = {cls}
     child: type
     for child in cls.__subclasses__():

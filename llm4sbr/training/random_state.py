@@ -1,4 +1,4 @@
-"""Every random number generator that a training run draws from, to be kept and set again."""
+"""Save and restore the state of every random number generator of a training run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 
 
 def random_state(device: torch.device | None = None) -> dict[str, Any]:
-    """States of Python's, numpy's and torch's global generators, as tensors and plain values.
+    """States of Python's, NumPy's and PyTorch's global generators, as tensors and plain values.
 
-    So they can be read from a checkpoint with ``weights_only=True``.
+    A checkpoint with these states can be read with ``weights_only=True``.
 
     Args:
-        device: Of the model; a CUDA device's generator is kept, too.
+        device: Device of the model; for a CUDA device its generator is included.
     """
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (the global one is meant)
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (the global generator is intended)
     state: dict[str, Any] = {
         "python": [version, list(words), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
@@ -30,7 +30,7 @@ def random_state(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device | None = None) -> None:
-    """Set what `random_state` returned."""
+    """Restore the states that `random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

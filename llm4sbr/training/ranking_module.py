@@ -1,4 +1,4 @@
-"""RankingModule: what every recommender under Lightning is measured by, trained or counted."""
+"""RankingModule: validation, test and prediction for every recommender under Lightning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm4sbr.nn.metrics import SessionRanking
 
 
 class Recommendations(NamedTuple):
-    """The best items of each session."""
+    """Top-ranked items of each session."""
 
     example_index: Tensor  # (B,) long
     items: Tensor  # (B, k) long in 1..V, best first
@@ -21,13 +21,13 @@ class Recommendations(NamedTuple):
 
 
 class RankingModule(LightningModule):
-    """Validates, tests and predicts by the scores that `forward` gives.
+    """Validates, tests and predicts with the scores that `forward` returns.
 
-    Logs ``val/`` and ``test/`` Recall, MRR and NDCG at every K as ``val/recall@20``.
+    Logs Recall, MRR and NDCG at every K under names such as ``val/recall@20`` and ``test/recall@20``.
 
     Args:
         ks: Cut-offs of the metrics.
-        top_k: Items that a prediction lists (fewer if the catalogue is smaller).
+        top_k: Number of items in a prediction (fewer if the catalogue is smaller).
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``

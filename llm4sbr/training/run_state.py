@@ -1,4 +1,4 @@
-"""What a checkpoint needs beyond Lightning's own, for a run to go on as if nothing had happened."""
+"""Run state that Lightning does not save, so that a resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from llm4sbr.training.random_state import random_state, set_random_state
 
 
 class SeenViews(NamedTuple):
-    """The views that a model learns with."""
+    """Identity of the views that a model trains with."""
 
-    spec: str  # fingerprint of all that made them
-    described: str  # in words
-    store: str  # where they lie
+    spec: str  # fingerprint of all settings that produced the views
+    described: str  # description for messages
+    store: str  # path of the view store
 
 
 class RunState:
-    """Random numbers and running means of every process, and the items and views that a model has seen.
+    """Generator states and running means of every process, and the catalogue and views of a model.
 
     Attributes:
-        views: Set by the view cache; None for a model without views.
+        views: Identity of the views, set by the view cache; None for a model without views.
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class RunState:
     def collect(
         self, catalogue: str | None, epoch_means: dict[str, Any], device: torch.device
     ) -> dict[str, Any]:
-        """The state of a run for a checkpoint. Collective: call it on every rank.
+        """Collect the state of a run for a checkpoint. Collective: call it on every rank.
 
         Args:
-            catalogue: Fingerprint of the data module's catalogue, where there is one.
+            catalogue: Fingerprint of the data module's catalogue; None without one.
             epoch_means: State of this process's running means.
-            device: Of the model.
+            device: Device of the model.
         """
         return {
             "catalogue": catalogue,
@@ -49,16 +49,16 @@ class RunState:
         }
 
     def check(self, state: Mapping[str, Any], catalogue: str | None) -> None:
-        """Refuse a checkpoint of other items or other views.
+        """Reject a checkpoint of another catalogue or of other views.
 
-        Without views nothing is refused for their sake: a wrapped model recommends without them, too.
+        If the run has no views, they are not checked: a wrapped model also recommends without views.
 
         Args:
-            state: What `collect` returned.
-            catalogue: Fingerprint of the data module's catalogue, where there is one.
+            state: State that `collect` returned.
+            catalogue: Fingerprint of the data module's catalogue; None without one.
 
         Raises:
-            InputError: The checkpoint is of another catalogue than the data module's, or of other views.
+            InputError: If the checkpoint's catalogue or views differ from those of this run.
         """
         there = state.get("catalogue")
         if catalogue is not None and there is not None and catalogue != there:
@@ -70,13 +70,14 @@ class RunState:
         self._check_views(state.get("views"))
 
     def resume(self, state: Mapping[str, Any], rank: int, world_size: int) -> dict[str, Any] | None:
-        """Take up an interrupted run's random numbers, which wait for `restore`; return its epoch's means.
+        """Load the state of an interrupted run and return its epoch means.
 
-        None where the run had another number of processes: it cannot go on as if nothing had happened.
+        `restore` sets the generator states later. The result is None if the run had another number of
+        processes: its generator states and means then cannot be continued.
 
         Args:
-            state: What `collect` returned.
-            rank: Number of this process.
+            state: State that `collect` returned.
+            rank: Rank of this process.
             world_size: Number of processes.
         """
         means: list[dict[str, Any]] = state.get("epoch_means", [])
@@ -86,9 +87,9 @@ class RunState:
         return means[rank]
 
     def restore(self, rank: int, device: torch.device) -> None:
-        """Set the random numbers that were loaded, once.
+        """Set the loaded generator states, once.
 
-        As late as possible: loaders, graphs and caches may draw some while they are made.
+        Call it as late as possible: building loaders, graphs and caches may draw random numbers.
         """
         if self._random:
             set_random_state(self._random[rank], device)
@@ -98,7 +99,7 @@ class RunState:
         if seen is None or self.views is None or seen["spec"] == self.views.spec:
             return
         raise InputError(
-            f"the checkpoint's model learned with other views: {seen['described']}; here are "
+            f"the checkpoint's model was trained with other views: {seen['described']}; here are "
             f"{self.views.described}",
             path=self.views.store,
             hint=f"They were in {seen['store']}: name them with --views.store and --views.spec "

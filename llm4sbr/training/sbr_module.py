@@ -1,4 +1,4 @@
-"""SBRModule: trains and evaluates any bare backbone. The fair baseline of every comparison."""
+"""SBRModule: trains and evaluates a bare backbone, the baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -30,24 +30,23 @@ from llm4sbr.training.schedules import CosineToEnd, configure, fuse_on_cpu
 class SBRModule(LoadedFromCheckpoint, RankingModule):
     """A bare session-based recommender under Lightning.
 
-    The defaults are those that validation chose for bare and wrapped models together, on Beauty and
-    MovieLens 100K (``experiments/README.md``); ``experiments/recipes/paper.yaml`` has the paper's settings.
+    The defaults were chosen by validation for bare and wrapped models together, on Beauty and MovieLens 100K
+    (``experiments/README.md``). The paper's settings are in ``experiments/recipes/paper.yaml``.
 
-    Logs ``train/loss``, the learning rate of an epoch's last step as ``train/lr``, and ``val/`` and ``test/``
-    Recall, MRR and NDCG at every K as ``val/recall@20``.
+    Logs ``train/loss``, the learning rate of an epoch's last step as ``train/lr``, and Recall, MRR and NDCG
+    at every K under names such as ``val/recall@20`` and ``test/recall@20``.
 
     Args:
-        backbone: The model.
-        heads: What joins the scores, in this order (`llm4sbr.nn.heads.ScoreHead`); by default
-            `RepeatExplore`.
-        scorer: How session and items meet (`llm4sbr.nn.scorers`); by default `CosineScores`, or `OwnScores`
-            for a backbone with scores of its own.
-        loss: What is minimised for the next item; by default `FullSoftmax` with smoothing 0.1.
-        session_dropout: Dropout on the session vector before it meets the items, in training.
-        optimizer: Makes the optimiser from the parameters; by default Adam, with a rate for batches of 200.
-        lr_scheduler: Makes the schedule from the optimiser; by default `CosineToEnd`. None keeps the rate.
+        backbone: Session-based recommender to train.
+        heads: Score heads, applied in this order (`llm4sbr.nn.heads.ScoreHead`); by default `RepeatExplore`.
+        scorer: Scorer of session vectors and items (`llm4sbr.nn.scorers`); by default `CosineScores`, or
+            `OwnScores` for a backbone that overrides `score`.
+        loss: Recommendation loss; by default `FullSoftmax` with smoothing 0.1.
+        session_dropout: Dropout rate of the session vector before scoring, in training.
+        optimizer: Factory of the optimiser; by default Adam, with a learning rate for batches of 200.
+        lr_scheduler: Factory of the schedule; by default `CosineToEnd`. None keeps the rate constant.
         ks: Cut-offs of the metrics.
-        top_k: Items that a prediction lists (fewer if the catalogue is smaller).
+        top_k: Number of items in a prediction (fewer if the catalogue is smaller).
 
     Shapes:
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
@@ -78,41 +77,42 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         self.dropout = nn.Dropout(session_dropout)
         self.make_optimizer, self.make_schedule = optimizer, lr_scheduler
         self.epoch_means, self.run_state = EpochMeans(), RunState()
-        self.observed: dict[str, Tensor] = {}  # means over a step that are logged beside the losses
+        self.observed: dict[str, Tensor] = {}  # means of a step, logged in addition to the losses
         self._idle = IdleParameters()
         self._rate = 0.0
-        self._counts: Tensor | None = None  # (W,) examples of each of several processes in this step
+        self._counts: Tensor | None = None  # (W,) examples per process in this step
         self.keep_settings()
 
     def default_heads(self) -> list[ScoreHead]:
-        """The heads of a model that is given none: those that help bare and wrapped models alike."""
+        """Heads of a model without a ``heads`` argument: those that help both bare and wrapped models."""
         return [RepeatExplore()]
 
     def parts(self) -> dict[str, Any]:
-        """The parts that the constructor chose where it was given none, by its arguments' names."""
+        """Default parts that the constructor created for omitted arguments, by argument name."""
         return {"heads": self.score_heads(), "scorer": self.scorer, "loss": self.loss}
 
     def keep_settings(self) -> None:
-        """Keep the settings for loggers; a child that has parts of its own calls it again."""
+        """Store the settings for loggers. A subclass with further parts calls it again."""
         self.save_hyperparameters(
             {**settings(self.described()), "optimizer": optimizer_settings(self.make_optimizer)}
         )
 
     def setup(self, stage: str) -> None:
-        """Show the training sessions to the backbone and to the heads."""
+        """Pass the training sessions to the backbone and the heads."""
         source = getattr(self.trainer, "datamodule", None)
         if source is not None and hasattr(source, "examples"):
             self.read_training_sessions(source.examples("train"), fitting=stage == "fit")
         if stage == "fit" and self.trainer.world_size > 1:
-            # One seed for all would drop the same units in every process. The weights are the first's anyway.
+            # One seed for all ranks would drop the same units on each. Weights are broadcast from rank 0.
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     def read_training_sessions(self, examples: Examples, *, fitting: bool) -> None:
-        """Show the training sessions to all that is trained, or to the heads that join after training alone.
+        """Pass the training sessions to the backbone and the heads.
 
         Args:
-            examples: Of the training split.
-            fitting: False where the weights come from a checkpoint, which holds what the rest has read.
+            examples: Examples of the training split.
+            fitting: Whether a fit begins. If False, only heads that do not join in training read the
+                sessions; the checkpoint holds what the other parts have read.
         """
         if fitting:
             self.backbone.read_training_sessions(examples)
@@ -121,17 +121,17 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
                 head.read_training_sessions(examples)
 
     def score_heads(self, *, training: bool = False) -> list[ScoreHead]:
-        """The heads in their order; those that join in training alone if asked so."""
+        """The heads in their order; with ``training`` only those that join in training."""
         every = [head for head in self.heads if isinstance(head, ScoreHead)]
         return [head for head in every if head.in_training or not training]
 
     def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
-        """One vector per session, ``(B, d)``, and the interests it was made of."""
+        """One vector per session, ``(B, d)``, and the interests that it merges."""
         interests = self.backbone.encode(batch)
         return self.backbone.merge(interests), interests
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
-        """Scores over the catalogue, ``(B, V)``, before the heads: the backbone's, or the scorer's."""
+        """Scores over the catalogue, ``(B, V)``, before the heads: those of the backbone or of the scorer."""
         session = self.dropout(session)
         if isinstance(self.scorer, OwnScores):
             return self.backbone.score(session, interests)
@@ -141,18 +141,18 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
     def join_heads(
         self, scores: Tensor, session: Tensor, batch: SessionBatch, *, training: bool = False
     ) -> Tensor:
-        """Scores ``(B, V)`` with every head, or with those that training sees."""
+        """Scores ``(B, V)`` after all heads, or after those that join in training."""
         for head in self.score_heads(training=training):
             scores = head(scores, session, batch)
         return scores
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Scores over the catalogue, to recommend by."""
+        """Scores over the catalogue, ``(B, V)``, for recommendation."""
         session, interests = self.read(batch)
         return self.join_heads(self.score(session, interests), session, batch)
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
-        """Named losses of a batch; ``loss`` is what is minimised."""
+        """Named losses of a batch; training minimises ``loss``."""
         session, interests = self.read(batch)
         scores = self.join_heads(self.score(session, interests), session, batch, training=True)
         rec_loss = self.loss(scores, batch.target)
@@ -162,17 +162,18 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         return {"loss": rec_loss + auxiliary, "rec_loss": rec_loss, "auxiliary": auxiliary}
 
     def weigh(self, losses: dict[str, Tensor], share: Tensor) -> Tensor:
-        """What this process minimises where several share a batch; the mean over them is the batch's loss.
+        """Loss of this process when several processes share a batch; the mean over them is the batch's loss.
 
         Args:
-            losses: Of this process's part.
-            share: Its examples over the mean of all processes' examples; so each example counts the same.
+            losses: Losses of this process's part of the batch.
+            share: Number of its examples divided by the mean number over all processes, so that every
+                example has the same weight.
         """
         return losses["loss"] * share
 
     def training_step(self, batch: SessionBatch, batch_idx: int) -> Tensor:
         """One step."""
-        count = (batch.target > 0).sum()  # a row that only fills up has no target
+        count = (batch.target > 0).sum()  # a filler row has no target
         if self.trainer.world_size > 1:
             counts = self.all_gather(count)
             assert isinstance(counts, Tensor)
@@ -195,23 +196,23 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         self.log("train/lr", self._rate)
 
     def on_train_batch_start(self, batch: SessionBatch, batch_idx: int) -> None:
-        """Begin an epoch's means, or go on with the random numbers of an interrupted run."""
-        if batch_idx == 0:  # no other hook comes first in every epoch and in no part of one
+        """Reset the epoch means, or restore the generator states of an interrupted run."""
+        if batch_idx == 0:  # no other hook runs exactly at the start of each epoch
             self.epoch_means.reset()
         self.run_state.restore(self.global_rank, self.device)
-        for optimizer in self.trainer.optimizers[:1]:  # at an epoch's end its schedule has gone on already
+        for optimizer in self.trainer.optimizers[:1]:  # at an epoch's end the schedule has already advanced
             self._rate = float(optimizer.param_groups[0]["lr"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what Lightning does not: the model's parts, random numbers, means, whose items these are."""
+        """Save the model's parts, generator states, epoch means and catalogue fingerprint."""
         state = self.run_state.collect(self._catalogue(), self.epoch_means.state_dict(), self.device)
         checkpoint["llm4sbr"] = {**state, "model": self.described()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another catalogue; take up what `on_save_checkpoint` kept.
+        """Reject weights of another catalogue; load the state that `on_save_checkpoint` saved.
 
         Raises:
-            InputError: The checkpoint is of a catalogue that is not the data module's.
+            InputError: If the checkpoint's catalogue is not the data module's.
         """
         state = checkpoint.get("llm4sbr", {})
         self.run_state.check(state, self._catalogue())
@@ -222,7 +223,7 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
                 self.epoch_means.load_state_dict(means, self.device)
 
     def _catalogue(self) -> str | None:
-        """Fingerprint of the data module's catalogue, where there is one."""
+        """Fingerprint of the data module's catalogue; None without one."""
         source = getattr(self._trainer, "datamodule", None)
         fingerprint = getattr(getattr(source, "catalogue", None), "fingerprint", None)
         return str(fingerprint) if fingerprint else None
@@ -235,10 +236,10 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
 
 
 def choose_scorer(backbone: SessionBackbone, scorer: Scorer | None) -> Scorer:
-    """The scorer of a model; without one, cosines unless the backbone has scores of its own.
+    """Choose the scorer of a model: by default cosines, unless the backbone overrides `score`.
 
     Raises:
-        InputError: The backbone has scores of its own, which a scorer would replace.
+        InputError: If a scorer is given for a backbone that overrides `score`.
     """
     own = type(backbone).score is not SessionBackbone.score
     if scorer is None:
@@ -253,21 +254,21 @@ def choose_scorer(backbone: SessionBackbone, scorer: Scorer | None) -> Scorer:
 
 
 def optimizer_settings(make: OptimizerCallable) -> dict[str, Any]:
-    """Name and numbers of an optimiser, for a logger."""
+    """Name and numeric settings of an optimiser, for a logger."""
     made = make([nn.Parameter(torch.zeros(1))])
     numbers = {name: value for name, value in made.defaults.items() if isinstance(value, int | float)}
     return {"name": type(made).__name__, **numbers}
 
 
 def check_backbone(backbone: object) -> None:
-    """Refuse what is no backbone.
+    """Check the type of a backbone.
 
     Raises:
-        InputError: It is not a `SessionBackbone`.
+        InputError: If it is not a `SessionBackbone`.
     """
     if not isinstance(backbone, SessionBackbone):
         raise InputError(
             "backbone must be a SessionBackbone",
             value=type(backbone).__name__,
-            hint="Subclass llm4sbr.SessionBackbone; it asks for encode, merge and item_embeddings",
+            hint="Subclass llm4sbr.SessionBackbone and implement encode, merge and item_embeddings",
         )

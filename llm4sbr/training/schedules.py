@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and how an optimiser and its schedule are given to Lightning."""
+"""Learning-rate schedules and the optimiser configuration for Lightning."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from llm4sbr.contracts.errors import InputError
 
 
 class CosineToEnd(CosineAnnealingLR):
-    """Half a cosine from the optimiser's rate to ``eta_min`` at the end of training, step by step.
+    """Half a cosine per step, from the optimiser's rate to ``eta_min`` at the end of training.
 
-    The Trainer knows the number of steps, so `configure` sets it.
+    `configure` sets the number of steps, which only the Trainer knows.
 
     Args:
-        optimizer: The optimiser.
+        optimizer: Optimiser whose rate is scheduled.
         eta_min: Learning rate at the end.
     """
 
@@ -32,12 +32,12 @@ class CosineToEnd(CosineAnnealingLR):
 def configure(
     module: LightningModule, optimizer: Optimizer, schedule: LRSchedulerTypeUnion | None
 ) -> OptimizerLRScheduler:
-    """What `LightningModule.configure_optimizers` returns for an optimiser and its schedule.
+    """Return value of `LightningModule.configure_optimizers` for an optimiser and its schedule.
 
-    A `CosineToEnd` gets its length from the Trainer and goes on by steps; other schedules go on by epochs.
+    A `CosineToEnd` gets its length from the Trainer and advances per step; other schedules advance per epoch.
 
     Raises:
-        InputError: The schedule ends with the training, and the Trainer has no end.
+        InputError: If the schedule is a `CosineToEnd` and the Trainer has no maximum number of steps.
     """
     if schedule is None:
         return optimizer
@@ -51,15 +51,15 @@ def configure(
 
 
 def fuse_on_cpu(optimizer: Optimizer, parameters: Iterable[nn.Parameter], precision: str | None) -> None:
-    """Let Adam and AdamW update all weights in one kernel where nobody chose otherwise.
+    """Use the fused kernel of Adam and AdamW on a CPU, unless the user set another implementation.
 
-    On a CPU that takes a quarter of the time. On a GPU the default is as good, and Lightning refuses gradient
-    clipping with a fused optimiser in mixed precision.
+    On a CPU the fused update takes a quarter of the time. On a GPU the default is as fast, and Lightning
+    rejects gradient clipping with a fused optimiser in mixed precision.
 
     Args:
-        optimizer: The optimiser.
-        parameters: What it trains.
-        precision: The Trainer's; None without a Trainer.
+        optimizer: Optimiser to change in place.
+        parameters: Parameters that it trains.
+        precision: Precision of the Trainer; None without a Trainer.
     """
     if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
         return

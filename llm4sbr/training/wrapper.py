@@ -1,4 +1,4 @@
-"""LLM4SBRWrapper: any backbone, with LLM views aligned and fused."""
+"""LLM4SBRWrapper: aligns and fuses LLM views with the interests of any backbone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Interest = Literal["long_term", "short_term"]
 
 
 class ViewTable(Protocol):
-    """Fills a batch's views; the view cache provides one (see `llm4sbr.views.tables`)."""
+    """Looks up the views of a batch; the view cache provides one (see `llm4sbr.views.tables`)."""
 
     def __call__(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
         """Views ``(B, K, d_t)`` and their mask ``(B, K)``."""
@@ -30,41 +30,42 @@ class ViewTable(Protocol):
 
 
 class Enhanced(NamedTuple):
-    """A session seen from both sides."""
+    """Interests, projected views and the fused vector of every session."""
 
     session: Tensor  # (B, d) fused vector
     gates: Tensor | None  # (B, K); None where the fusion has no gates
-    h: Tensor  # (B, K, d) interest that each view is aligned with
+    h: Tensor  # (B, K, d) interest with which each view is aligned
     z: Tensor  # (B, K, d) projected views; 0 where unknown
     mask: Tensor  # (B, K) bool: which views are known
-    interests: Interests  # as the backbone gave them
-    seen: SessionBatch  # with the views, and in view_mask those that the heads may see
+    interests: Interests  # output of the backbone
+    seen: SessionBatch  # the batch with its views; view_mask marks the views that the heads may use
 
 
 class LLM4SBRWrapper(SBRModule):
-    r"""Wraps a session-based recommender with what an LLM understands of its items (arXiv:2402.13840).
+    r"""Adds an LLM's views of a session to any session-based recommender (arXiv:2402.13840).
 
-    Long- and short-term interest of the backbone (Eq. 6) are aligned with the projected views (Eq. 7-9),
+    The backbone's long- and short-term interests (Eq. 6) are aligned with the projected views (Eq. 7-9),
     gated and fused (Eq. 10-12) and scored against the tied item embeddings (Eq. 13). The loss is
 
     .. math:: L = L_{rec} + \tau (L_a + L_u)
 
-    (Eq. 15), both averaged over views, over the sessions whose view is known. Views come as
-    `SessionBatch.views`, or from the `ViewCache` callback where a batch has none; without either, or with
-    every view masked, a session is recommended for all the same. The backbone is not edited.
+    (Eq. 15). Alignment and uniformity are averaged over views, over the sessions whose view is known. Views
+    come from `SessionBatch.views`, or from the `ViewCache` callback if a batch has none. Without views, or
+    with every view masked, the model still scores every session. The backbone's code is not changed.
 
-    Logs ``train/loss`` and its parts ``train/rec_loss``, ``train/alignment``, ``train/uniformity``, and the
-    mean gate of each view as ``train/gate_0``, ``train/gate_1``.
+    Logs ``train/loss``, its parts ``train/rec_loss``, ``train/alignment`` and ``train/uniformity``, and the
+    mean gate of each view as ``train/gate_0`` and ``train/gate_1``.
 
     Args:
         backbone: Any `SessionBackbone`.
         text_dim: ``d_t``, size of the text vectors (384 for MiniLM).
-        fusion: ``"gate"`` (the paper's second version), ``"average"`` (its first), ``"concat"`` or
-            ``"residual"`` (ours; see `llm4sbr.nn.fusion`).
-        alignment: How interests and views are aligned, and how much it weighs; by default `Alignment()`.
-        interest_of_view: For each view the interest it reads. A third view is a third entry.
-        separate_projections: One projection (Eq. 7) for each view in place of one for all, an ablation.
-        view_dropout: Probability with which a known view is hidden from fusion and heads in training.
+        fusion: ``"gate"`` (the paper's second version), ``"average"`` (the paper's first version),
+            ``"concat"`` or ``"residual"`` (ours; see `llm4sbr.nn.fusion`).
+        alignment: Alignment and uniformity losses with their weight; by default `Alignment()`.
+        interest_of_view: Interest with which each view is paired, one entry per view.
+        separate_projections: Whether each view has its own projection (Eq. 7) instead of a shared one, an
+            ablation.
+        view_dropout: Probability of hiding a known view from the fusion and the heads in training.
         training: Arguments of `SBRModule`: heads, scorer, loss, optimiser, … The default heads are
             `ItemTitles` and `RepeatExplore`.
 
@@ -107,16 +108,16 @@ class LLM4SBRWrapper(SBRModule):
         self.keep_settings()
 
     def default_heads(self) -> list[ScoreHead]:
-        """Titles in the items beside the heads of a bare model."""
+        """`ItemTitles`, followed by the default heads of a bare model."""
         return [ItemTitles(), *super().default_heads()]
 
     def parts(self) -> dict[str, Any]:
-        """The parts that the constructor chose where it was given none, by its arguments' names."""
+        """Default parts that the constructor created for omitted arguments, by argument name."""
         alignment = {"alignment": self.alignment} if hasattr(self, "alignment") else {}
         return {**super().parts(), **alignment}
 
     def enhance(self, batch: SessionBatch) -> Enhanced:
-        """Interests, views, gates and the fused vector of every session."""
+        """Compute interests, projected views, gates and the fused vector of every session."""
         if batch.views is None and self.view_table is not None:
             views, known = self.view_table(batch)
             batch = batch._replace(views=views, view_mask=known)
@@ -130,7 +131,7 @@ class LLM4SBRWrapper(SBRModule):
             mask = batch.view_mask if batch.view_mask is not None else h.new_ones(h.shape[:2]).bool()
             z = self._project(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
         shown = mask
-        if self.training and self.view_dropout:  # alignment and uniformity see every known view all the same
+        if self.training and self.view_dropout:  # the losses use every known view
             shown = mask & (torch.rand(mask.shape, device=mask.device) >= self.view_dropout)
 
         def merge(**others: Tensor) -> Tensor:
@@ -141,11 +142,11 @@ class LLM4SBRWrapper(SBRModule):
         return Enhanced(fused.session, fused.gates, h, z, mask, interests, seen)
 
     def read_titles(self, titles: Tensor, mask: Tensor) -> None:
-        """Hand the catalogue's titles to the heads that read them, before training.
+        """Pass the catalogue's titles to the heads, before training.
 
         Args:
-            titles: Title embeddings of the encoder that made the views.
-            mask: Which items have a title.
+            titles: Title embeddings, from the same encoder as the views.
+            mask: True for items that have a title.
 
         Shapes:
             - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
@@ -159,7 +160,7 @@ class LLM4SBRWrapper(SBRModule):
         return enhanced.session, enhanced.interests
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Scores over the catalogue, to recommend by (Eq. 13, arXiv:2402.13840)."""
+        """Scores over the catalogue, ``(B, V)``, for recommendation (Eq. 13, arXiv:2402.13840)."""
         with item_tables_once(self.backbone):
             return self._scores(self.enhance(batch))
 
@@ -168,7 +169,7 @@ class LLM4SBRWrapper(SBRModule):
         return self.join_heads(scores, enhanced.session, enhanced.seen, training=training)
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
-        """Recommendation, alignment and uniformity, and their sum ``loss`` (Eq. 15, arXiv:2402.13840)."""
+        """Recommendation, alignment and uniformity losses, and their sum ``loss`` (Eq. 15)."""
         with item_tables_once(self.backbone):
             enhanced = self.enhance(batch)
             rec_loss = self.loss(self._scores(enhanced, training=True), batch.target)
@@ -188,14 +189,14 @@ class LLM4SBRWrapper(SBRModule):
         return losses
 
     def weigh(self, losses: dict[str, Tensor], share: Tensor) -> Tensor:
-        """What this process minimises; what is of all processes' sessions already is not weighed again."""
+        """Loss of this process; terms computed over all processes' sessions are not weighted again."""
         if not self.alignment.global_batch:
             return super().weigh(losses, share)
-        everyones = self.alignment.weighted(losses["alignment"], losses["uniformity"])
-        return (losses["loss"] - everyones) * share + everyones
+        global_terms = self.alignment.weighted(losses["alignment"], losses["uniformity"])
+        return (losses["loss"] - global_terms) * share + global_terms
 
     def _of_all_processes(self, enhanced: Enhanced) -> tuple[Tensor, Tensor, Tensor]:
-        """Views, interests and mask of the whole batch where several processes train on it together."""
+        """Views, interests and mask of the whole batch, gathered over the processes that share it."""
         if self._counts is None or not (self.training and self.alignment.global_batch):
             return enhanced.z, enhanced.h, enhanced.mask
         counts = self._counts.tolist()
@@ -204,7 +205,7 @@ class LLM4SBRWrapper(SBRModule):
         return z, h, gather_rows(self, enhanced.mask, counts)
 
     def _project(self, views: Tensor) -> Tensor:
-        """Views ``(B, K, d_t)`` into the space of the items, ``(B, K, d)`` (Eq. 7, arXiv:2402.13840)."""
+        """Project views ``(B, K, d_t)`` into the items' space, ``(B, K, d)`` (Eq. 7, arXiv:2402.13840)."""
         if not self.further_projections:
             projected: Tensor = self.projection(views)
             return projected
@@ -217,5 +218,5 @@ class LLM4SBRWrapper(SBRModule):
             raise InputError(
                 f"views must be (B, {expected[0]}, {expected[1]})",
                 value=tuple(views.shape),
-                hint="Give the wrapper the text_dim of the encoder and one interest_of_view per view",
+                hint="Set text_dim to the encoder's size and interest_of_view to one entry per view",
             )

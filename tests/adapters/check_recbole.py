@@ -275,7 +275,7 @@ def test_options_are_those_of_recboles_config(model, pipeline):
     config, *_ = pipeline(model, MODELS[model])
     ours = Settings.of(model, {**MODELS[model], "MAX_ITEM_LIST_LENGTH": WIDTH})
     build(5, model, ours)
-    asked = ours.asked - {"device"}
+    asked = ours.read_options - {"device"}
     assert len(asked) > 8
     assert {key: ours.get(key) for key in asked} == {key: config[key] for key in asked}
 

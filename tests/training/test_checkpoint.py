@@ -104,8 +104,8 @@ W, BIAS = torch.ones(2, 3), torch.ones(2)
     ("state", "told"),
     [
         ({"weight": torch.ones(2, 4), "bias": BIAS}, r"weight has the shape \[2, 4\] in the checkpoint and"),
-        ({"weight": W}, "the model has bias, the checkpoint has not"),
-        ({"weight": W, "bias": BIAS, "more": BIAS}, "the checkpoint has more, the model has not"),
+        ({"weight": W}, "the model has bias, the checkpoint does not"),
+        ({"weight": W, "bias": BIAS, "more": BIAS}, "the checkpoint has more, the model does not"),
     ],
 )
 def test_a_mismatch_says_what_differs_in_one_line(state, told):

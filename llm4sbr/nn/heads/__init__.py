@@ -1,4 +1,4 @@
-"""Score heads: what joins a model's scores with titles, repeats and counts. One head a file."""
+"""Score heads add titles, repeats and counts to a model's scores. One head per file."""
 
 from llm4sbr.nn.heads.item_titles import ItemTitles
 from llm4sbr.nn.heads.repeat_explore import RepeatExplore

@@ -1,4 +1,4 @@
-"""What an item is called, in what an item is: titles in the backbone's own item embeddings."""
+"""ItemTitles: adds title embeddings to the backbone's own item embeddings."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ ItemTable = nn.Embedding | nn.EmbeddingBag
 
 
 class ItemTitles(ScoreHead):
-    r"""Titles in the backbone's own item embeddings (ours).
+    r"""Adds title embeddings to the backbone's own item embeddings (ours).
 
     .. math:: V = E + T P^T
 
     with ``E`` the table that the backbone learns, ``T`` the titles along the ``p`` principal axes of the
-    catalogue (`title_axes`) and ``P`` one linear map. Clicks are read with ``V`` and items are scored with
-    it, so what is learned of an item holds for all items of like titles, and one that has few clicks, or
-    none, is not a stranger. ``P`` starts with orthogonal columns, as long as an embedding is on average:
-    before training, items are neighbours as their titles are. Without titles ``V`` is ``E``.
+    catalogue (`title_axes`) and ``P`` a linear map. Both the clicks and the scored items are embedded with
+    ``V``, so items with similar titles share what the model learns, and an item with few or no clicks still
+    has a useful embedding. ``P`` starts with orthogonal columns of the average length of an embedding, so
+    before training items are neighbours if their titles are. Without titles ``V`` is ``E``.
 
-    It brings most Recall where items have few clicks. The scores that arrive are made with ``V`` already, so
-    they leave as they came.
+    The gain in Recall is largest for items with few clicks. The head does not change the scores that it
+    receives: they are already computed with ``V``.
 
     Args:
-        axes: ``p``; at most ``d_t`` are used.
+        axes: ``p``, number of principal axes; at most ``d_t`` are used.
 
     Raises:
-        InputError: The model has no text side.
+        InputError: If the model is bare, without views and titles.
     """
 
     def __init__(self, axes: int = 100) -> None:
@@ -45,12 +45,12 @@ class ItemTitles(ScoreHead):
         if axes < 1:
             raise InputError("item titles take at least one axis", value=axes)
         self.axes = axes
-        self._tables: list[TitledTable] | None = None  # parts of the backbone, so no submodules here
+        self._tables: list[TitledTable] | None = None  # modules of the backbone, not submodules here
 
     def attach_text(self, backbone: SessionBackbone, text_dim: int, num_views: int) -> None:
-        """Put titles into every item table of the backbone; they are trained with it.
+        """Add titles to every item table of the backbone; their map is trained with the backbone.
 
-        A backbone without such a table stays as it is, with a warning.
+        A backbone without such a table is not changed, and a warning says so.
         """
         tables = item_tables(backbone)
         if not tables:
@@ -67,12 +67,12 @@ class ItemTitles(ScoreHead):
             self._tables.append(titled)
 
     def read_titles(self, titles: Tensor, mask: Tensor) -> None:
-        """Hand the catalogue's titles to the tables."""
+        """Pass the catalogue's titles to the tables."""
         for table in self._tables or ():
             table.read_titles(titles, mask)
 
     def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
-        """The scores as they came."""
+        """Return the scores unchanged."""
         if self._tables is None:
             raise InputError(
                 "ItemTitles needs titles, which a bare model does not read",
@@ -82,10 +82,11 @@ class ItemTitles(ScoreHead):
 
 
 class TitledTable(nn.Module):
-    """A parametrization (`torch.nn.utils.parametrize`) of an item table: the table with titles in it.
+    """A parametrization (`torch.nn.utils.parametrize`) that adds titles to an item table.
 
     Args:
-        weight: The table, ``V + 1`` rows with padding in front, or ``V``; read for its size and scale.
+        weight: Item table with ``V + 1`` rows (row 0 is padding) or ``V`` rows; only its size and scale are
+            read.
         num_items: ``V``.
         axes: ``p``.
 
@@ -97,7 +98,7 @@ class TitledTable(nn.Module):
 
     def __init__(self, weight: Tensor, num_items: int, axes: int) -> None:
         super().__init__()
-        # In the checkpoint: the axes are unique up to rotation only; serving needs no view store.
+        # Saved in the checkpoint: the axes are unique only up to rotation, and serving needs no view store.
         self.register_buffer("titles", weight.new_zeros(len(weight), axes))
         self.padding = len(weight) - num_items
         self.projection = nn.Linear(axes, weight.size(1), bias=False)
@@ -111,7 +112,7 @@ class TitledTable(nn.Module):
         return enriched
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """What is learned of a table that is set: the table itself."""
+        """Inverse for assigning a table: the learned part is the assigned table itself."""
         return weight
 
     def read_titles(self, titles: Tensor, mask: Tensor) -> None:
@@ -125,7 +126,7 @@ class TitledTable(nn.Module):
             - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
 
         Raises:
-            InputError: Titles of another catalogue, or of fewer dimensions than axes.
+            InputError: If the number of titles differs from ``V``, or they have fewer dimensions than axes.
         """
         expected = len(self.titles) - self.padding
         if len(titles) != expected:
@@ -135,10 +136,10 @@ class TitledTable(nn.Module):
 
 @contextmanager
 def item_tables_once(backbone: SessionBackbone) -> Iterator[None]:
-    """Within it the tables with titles are computed once, however often the backbone reads them.
+    """Compute the tables with titles once inside the block, however often the backbone reads them.
 
-    They are computed at the start: a backbone whose first look is under ``no_grad`` would else keep a table
-    without gradients.
+    They are computed at the start of the block: if the backbone's first read ran under ``no_grad``, the
+    cached table would have no gradient.
     """
     with parametrize.cached():
         for module in backbone.modules():
@@ -148,7 +149,7 @@ def item_tables_once(backbone: SessionBackbone) -> Iterator[None]:
 
 
 def item_tables(backbone: SessionBackbone) -> list[ItemTable]:
-    """The embedding modules that hold a backbone's items: a row for each, or one more for padding."""
+    """The embedding modules that hold a backbone's items, with ``V`` rows or with ``V + 1`` for padding."""
     rows = (backbone.num_items, backbone.num_items + 1)
     found = [
         module
@@ -157,7 +158,7 @@ def item_tables(backbone: SessionBackbone) -> list[ItemTable]:
         and module.num_embeddings in rows
         and module.embedding_dim == backbone.embedding_dim
     ]
-    if len(found) > 1:  # a table of positions can be as long in a small shop
+    if len(found) > 1:  # with a small catalogue a position table may have the same size
         items = backbone.item_embeddings().sum()
         grads = torch.autograd.grad(items, [table.weight for table in found], allow_unused=True)
         found = [table for table, grad in zip(found, grads, strict=True) if grad is not None]

@@ -13,13 +13,14 @@ from llm4sbr.contracts.rebuildable import Rebuildable
 class ScoreHead(Rebuildable, nn.Module):
     """Changes the scores of any model, bare or wrapped: ``SBRModule(backbone, heads=[MyHead()])``.
 
-    A subclass overrides `forward` and what else it needs. The heads of a model apply in their order. A
-    constructor takes the head's own settings only; the sizes of the model arrive in `attach`, so parameters
-    that depend on them are made there.
+    A subclass overrides `forward` and any other method it needs. A model applies its heads in their order.
+    The constructor takes only the head's own settings; `attach` passes the sizes of the model, so create
+    parameters that depend on them there.
 
     Attributes:
-        in_training: False for a head that joins in validation, test and prediction only. It reads the
-            training sessions whenever a Trainer begins, the others before training alone.
+        in_training: Whether the head applies in training, too. A head with False applies in validation, test
+            and prediction only, and reads the training sessions whenever a Trainer starts; other heads read
+            them before training only.
 
     Shapes:
         - scores: ``(B, V)``, column ``k - 1`` is item ``k``; session: ``(B, d)``; batch: `SessionBatch`
@@ -29,41 +30,41 @@ class ScoreHead(Rebuildable, nn.Module):
     in_training = True
 
     def attach(self, backbone: SessionBackbone) -> None:
-        """Take the sizes of the model; called once, when the model is constructed."""
+        """Set up the head for the sizes of the model. Called once, when the model is constructed."""
 
     def attach_text(self, backbone: SessionBackbone, text_dim: int, num_views: int) -> None:
-        """Take the sizes of the text side; called once, after `attach`, by a model that has one.
+        """Set up the head for views and titles. A wrapped model calls it once, after `attach`.
 
         Args:
             backbone: The model's backbone.
             text_dim: ``d_t``, size of the text vectors.
-            num_views: ``K``, views of a session.
+            num_views: ``K``, number of views of a session.
         """
 
     def read_training_sessions(self, examples: Examples) -> None:
-        """Take what the head needs from the training sessions, and nothing else.
+        """Read the statistics that the head needs from the training sessions, and from no other split.
 
-        Keep what is read in buffers, so that a checkpoint holds it.
+        Store them in buffers, so that a checkpoint holds them.
         """
 
     def read_titles(self, titles: Tensor, mask: Tensor) -> None:
-        """Take the catalogue's titles before training.
+        """Read the catalogue's titles before training.
 
         Args:
-            titles: Title embeddings of the encoder that made the views.
-            mask: Which items have a title.
+            titles: Title embeddings, from the same encoder as the views.
+            mask: True for items that have a title.
 
         Shapes:
             - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
         """
 
     def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
-        """The scores as this head has them.
+        """Return the changed scores.
 
         Args:
-            scores: The model's, changed by the heads before this one.
-            session: The session vectors that were scored.
-            batch: The sessions. With a text side ``views`` holds the views and ``view_mask`` those that the
-                heads may see.
+            scores: Scores of the model, after the heads before this one.
+            session: Session vectors behind the scores.
+            batch: Sessions. In a wrapped model ``views`` holds the views, and ``view_mask`` marks those that
+                the heads may use.
         """
         raise NotImplementedError

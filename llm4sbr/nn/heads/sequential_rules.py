@@ -1,4 +1,4 @@
-"""What followed these clicks in the training sessions, beside what a model makes of them."""
+"""SequentialRules: adds counts of item-to-item transitions to a trained model's scores."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from llm4sbr.contracts.examples import Examples
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.item_neighbors import count_item_neighbors
 
-FLOOR = 1e-4  # ε: what an item without a rule gets, as a share of all rules of the session
+FLOOR = 1e-4  # ε: share of the session's total rule weight given to an item without a rule
 
 
 class SequentialRules(ScoreHead):
-    r"""Joins a model's scores with sequential rules, once it is trained (ours).
+    r"""Combines the scores of a trained model with sequential rules (ours).
 
-    With ``d`` numbers an item, a model does not hold every step from item to item that training has seen;
-    counting them says nothing of any other step. So both are asked and their probabilities multiplied (a
-    product of experts, Hinton 2002), the rules' to the power of λ:
+    With ``d`` numbers per item, a model does not memorise every transition of the training sessions; counts
+    do, but they say nothing about other transitions. The head multiplies both probabilities (a product of
+    experts, Hinton 2002), with the rules' probability raised to the power of λ:
 
     .. math:: s'_v = s_v + \lambda \log(\epsilon + r_v / \sum_u r_u), \quad
         r_v = \sum_{i \in s} \frac{1}{1 + age_s(i)} \, sim(i, v)
 
-    ``sim(i, v)`` sums, over the training sessions in which ``v`` was clicked after ``i``, one over their
-    distance, and divides by the sessions with ``i`` and 20 more (sequential rules, Ludewig & Jannach 2018,
-    arXiv:1803.09587; counted by `count_item_neighbors`). What the session holds already gets no rule. A
-    session without any rule keeps the model's order.
+    ``sim(i, v)`` sums the inverse distance of ``i`` and ``v`` over the training sessions in which ``v`` was
+    clicked after ``i``, divided by 20 plus the number of sessions with ``i`` (sequential rules, Ludewig &
+    Jannach 2018, arXiv:1803.09587; see `count_item_neighbors`). Items of the session get no rule. A session
+    without any rule keeps the model's order.
 
-    It joins in validation, test and prediction. In training every step would be its own rule; so λ can be
-    changed afterwards. The counts are not in the checkpoint: they are made of the data module's training
-    sessions whenever a Trainer begins, and what was clicked since the model was trained counts already.
+    The head applies in validation, test and prediction only, because in training every transition would be
+    its own rule. λ can therefore be changed after training. The checkpoint does not hold the counts: they
+    are counted in the data module's training sessions whenever a Trainer starts, so they may include clicks
+    that are newer than the model.
 
     Args:
-        weight: λ, above 0; around 1 for a start, chosen by validation.
-        neighbors: Rules that are kept of each item, the strongest.
+        weight: λ, above 0; about 1 is a good start. Choose it by validation.
+        neighbors: Number of rules kept for each item, the strongest ones.
 
     Shapes:
         - scores: ``(B, V)``, column ``k - 1`` is item ``k``; session: not read; batch: `SessionBatch`
@@ -64,11 +65,11 @@ class SequentialRules(ScoreHead):
         self.register_buffer("similarity", torch.zeros(0), persistent=False)  # (M,)
 
     def attach(self, backbone: SessionBackbone) -> None:
-        """Take the number of items."""
+        """Store the number of items."""
         self.num_items = backbone.num_items
 
     def read_training_sessions(self, examples: Examples) -> None:
-        """Count the steps of the training sessions; what was counted before is forgotten."""
+        """Count the transitions of the training sessions; earlier counts are replaced."""
         counted = count_item_neighbors(
             examples,
             self.num_items,
@@ -83,10 +84,10 @@ class SequentialRules(ScoreHead):
             setattr(self, name, torch.from_numpy(getattr(counted, name)).to(old.device, old.dtype))
 
     def rules(self, batch: SessionBatch) -> Tensor:
-        """``r``, ``(B, V)`` float32; 0 where no rule speaks for an item.
+        """``r``, ``(B, V)`` float32; 0 for an item without a rule.
 
         Raises:
-            InputError: No training session has been counted.
+            InputError: If no training session has been counted.
         """
         if not len(self.start):
             raise InputError(
@@ -96,9 +97,9 @@ class SequentialRules(ScoreHead):
             )
         row, click = torch.nonzero(batch.latest_clicks(), as_tuple=True)  # (C,)
         asking = batch.item_ids[row, click]
-        weight = 1 / (batch.lengths[row] - click).float()  # the last click has the age 0
+        weight = 1 / (batch.lengths[row] - click).float()  # the last click has age 0
         count = self.start[asking + 1] - self.start[asking]
-        owner = torch.repeat_interleave(count)  # (R,): which click each rule answers
+        owner = torch.repeat_interleave(count)  # (R,): the click that each rule belongs to
         where = torch.arange(len(owner), device=owner.device)
         where += (self.start[asking] - (count.cumsum(0) - count))[owner]
         cell = row[owner] * self.num_items + self.item[where].long() - 1
@@ -109,11 +110,11 @@ class SequentialRules(ScoreHead):
         return found
 
     def log_shares(self, batch: SessionBatch) -> Tensor:
-        """What λ multiplies, ``(B, V)`` float32."""
+        """Log of each item's share of the rules, the factor of λ: ``(B, V)`` float32."""
         found = self.rules(batch)
         share = found / found.sum(1, keepdim=True).clamp_min(torch.finfo(found.dtype).tiny)
         return torch.log(share + FLOOR)
 
     def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
-        """The scores with the rules."""
+        """Add the weighted rules to the scores."""
         return scores.float() + self.weight * self.log_shares(batch)
