@@ -62,7 +62,7 @@ def lifts(results: Path, name: str, key: str = "interval") -> Iterator[str]:
 
 
 def brief(results: Path) -> Iterator[str]:
-    """The small table of README.md: average lifts of each data set, SR-GNN's, and the strongest backbone's."""
+    """Lifts of each data set for README.md: averages, SR-GNN and the strongest backbone."""
     yield from head(["wrapped over bare", *(SHOWN[metric] for metric in LIFTED)])
     for data, shown in DATA.items():
         name = shown.split(":")[0]
