@@ -21,6 +21,7 @@ BLOCK = re.compile(r"(<!-- table (?P<name>[\w -]+) -->\n)(?P<body>.*?)(<!-- end 
 TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
     "protocol beauty": partial(published.protocol, data="beauty"),
     "protocol ml-100k": partial(published.protocol, data="ml-100k"),
+    "brief": published.brief,
     "lifts": partial(published.lifts, name="lifts"),
     "seeds": partial(published.lifts, name="lifts", key="interval_with_seeds"),
     "average": partial(published.average, name="lifts"),

@@ -61,6 +61,37 @@ def lifts(results: Path, name: str, key: str = "interval") -> Iterator[str]:
     yield line(["*average*", *(f"{100 * value:+.1f} %" for value in averages)])
 
 
+def brief(results: Path) -> Iterator[str]:
+    """Lifts of each data set for README.md: averages, SR-GNN and the strongest backbone."""
+    yield from head(["wrapped over bare", *(SHOWN[metric] for metric in LIFTED)])
+    for data, shown in DATA.items():
+        name = shown.split(":")[0]
+        rows = [row for row in kept(results, "lifts") if f"protocol-{data}" in row["data"]]
+        if not rows:
+            continue
+        tuned = [row for row in rows if len(row["recall@20"]["seeds"]) > 1]
+        for chosen, what in ((tuned, "tuned backbones"), (rows, "backbones, with those of one seed")):
+            means = (mean(row[metric]["relative"] for row in chosen) for metric in LIFTED)
+            yield line(
+                [f"{name}: average of {len(chosen)} {what}", *(f"{100 * value:+.1f} %" for value in means)]
+            )
+        by_name = {row["backbone"]: row for row in rows}
+        models = kept(results, f"protocol-{data}") + kept(results, f"protocol-{data}-one-seed")
+        best = max(
+            (row for row in models if row["backbone"] in by_name), key=lambda row: row["recall@20"]["mean"]
+        )
+        both = {
+            row["backbone"]: row["lift"] for row in kept(results, f"protocol-{data}-repeats") if row["lift"]
+        }
+        for what, lift in (
+            ("SR-GNN", by_name.get("SRGNN")),
+            ("SR-GNN, both with `RepeatExplore`", both.get("SRGNN+repeats")),
+            (f"the strongest, {title(best['backbone'])}{few(best['seeds'])}", by_name[best["backbone"]]),
+        ):
+            if lift is not None:
+                yield line([f"{name}: {what}", *(percent(lift[metric]) for metric in LIFTED)])
+
+
 def average(results: Path, name: str) -> Iterator[str]:
     """What wrapping brings on average over pairs of backbone and data set: several seeds, then all."""
     rows = kept(results, name)

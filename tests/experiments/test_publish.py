@@ -124,6 +124,28 @@ def test_pairs_of_one_seed_are_told_apart_and_averaged_with_the_others(results):
     assert summary.averaged(rows) == {"titles": rows[:2], "titles, with those of one seed": rows}
 
 
+def test_the_small_table_has_averages_and_the_strongest_backbone(results):
+    """Seen to fail with the average of the tuned over all, and with the weakest backbone as the strongest."""
+
+    def gains(backbone, size, *seeds):
+        found = {metric: lift(size) | {"seeds": list(seeds)} for metric in markdown.LIFTED}
+        return {"backbone": backbone, "variant": "titles", "data": "protocol-beauty", **found}
+
+    rows = [gains("SRGNN", 0.1, 0, 1, 2), gains("NARM", 0.3, 0)]
+    (results / "lifts.json").write_text(json.dumps({"details": rows}))
+    plain = json.loads((results / "protocol-beauty.json").read_text())["details"]
+    beside = plain[1] | {"backbone": "SRGNN+repeats", "lift": {one: lift(0.2) for one in markdown.LIFTED}}
+    (results / "protocol-beauty-repeats.json").write_text(json.dumps({"details": [beside]}))
+    lines = publish.renewed("<!-- table brief -->\n<!-- end -->", results).splitlines()
+    assert lines[3:-1] == [
+        "| Beauty: average of 1 tuned backbones |" + " +10.0 % |" * 3,
+        "| Beauty: average of 2 backbones, with those of one seed |" + " +20.0 % |" * 3,
+        "| Beauty: SR-GNN |" + " +10.0 % |" * 3,
+        "| Beauty: SR-GNN, both with `RepeatExplore` |" + " +20.0 % |" * 3,
+        "| Beauty: the strongest, SR-GNN |" + " +10.0 % |" * 3,
+    ]
+
+
 def test_what_is_lost_to_repeated_items_stands_model_by_model(results):
     """Seen to fail with both columns of a metric changed."""
 
