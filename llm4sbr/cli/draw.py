@@ -15,9 +15,9 @@ from llm4sbr.callbacks import ViewCache
 from llm4sbr.callbacks.pictures import FOLDER, view_names
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.report.evaluation_hooks import watching
-from llm4sbr.report.figures.album import Format, run_figures, run_numbers, save
+from llm4sbr.report.figures.figures import Format, run_figures, run_numbers, save
 from llm4sbr.report.figures.pictures import length_figure, option_figure
-from llm4sbr.report.figures.snapshot import Look, Looker, Spaces, evenly, glance
+from llm4sbr.report.figures.snapshot import Snapshot, SnapshotRecorder, Spaces, evenly, snapshot_spaces
 from llm4sbr.runs.saved_run import SavedRun, load_run, read_config, untrained
 from llm4sbr.runs.trainer_cli import say
 from llm4sbr.training.wrapper import LLM4SBRWrapper
@@ -39,7 +39,7 @@ def draw(
     sample: int = 300,
     format: Format = "png",
 ) -> list[Path]:
-    """Draw what the paper's readers look at, from the folders of finished runs of ``fit``.
+    """Draw what the paper's readers snapshot at, from the folders of finished runs of ``fit``.
 
     Of one run: Recall and MRR against session length, the distributions of long- and short-term gates,
     interests and views before and after training. Of several that differ in r or τ, such as those of a sweep:
@@ -64,9 +64,9 @@ def draw(
     folders = [Path(run) for run in runs]
     place = Path(out) if out else (folders[0] / FOLDER if len(runs) == 1 else Path(FOLDER))
     if len(runs) == 1:
-        album = look_at(folders[0], split, sample)
-        figures = run_figures(album.look, album.before, album.views, album.name)
-        numbers: dict[str, Any] = run_numbers(album.look, album.before, album.views)
+        found = snapshot_run(folders[0], split, sample)
+        figures = run_figures(found.snapshot, found.before, found.views, found.name)
+        numbers: dict[str, Any] = run_numbers(found.snapshot, found.before, found.views)
     else:
         figures, numbers = {}, {}
         for option in _SWEPT:
@@ -75,49 +75,49 @@ def draw(
                 figures[f"{metric.split('/')[-1]}-against-{option}"] = option_figure(option, lines, metric)
                 numbers[option] = {name: {str(k): v for k, v in line.items()} for name, line in lines.items()}
         if not figures:  # a sweep is many runs, and to evaluate each again takes as long as a sweep
-            albums = [look_at(folder, split, 0) for folder in folders]
-            looks = {album.name: album.look for album in albums}
-            if len({len(look.rank) for look in looks.values()}) > 1:
+            taken = [snapshot_run(folder, split, 0) for folder in folders]
+            snapshots = {one.name: one.snapshot for one in taken}
+            if len({len(snapshot.rank) for snapshot in snapshots.values()}) > 1:
                 raise InputError("the runs are not on the same sessions", value=runs)
-            figures["length"] = length_figure(looks)
-            numbers = {album.name: run_numbers(album.look, None, album.views) for album in albums}
+            figures["length"] = length_figure(snapshots)
+            numbers = {one.name: run_numbers(one.snapshot, None, one.views) for one in taken}
     paths = save(place, figures, {"runs": runs, "split": split, **numbers}, format)
     for path in paths:
         say(str(path))
     return paths
 
 
-class RunLook(NamedTuple):
+class RunSnapshot(NamedTuple):
     """What a run's pictures are made of."""
 
     name: str
-    look: Look
+    snapshot: Snapshot
     before: Spaces | None
     views: tuple[str, ...]
 
 
-def look_at(folder: Path, split: Literal["validate", "test"], sample: int) -> RunLook:
+def snapshot_run(folder: Path, split: Literal["validate", "test"], sample: int) -> RunSnapshot:
     """Evaluate a run's chosen epoch, and its model as it was before training."""
     run = load_run(folder)
     cache = ViewCache(**{k: v for k, v in (run.config.get("views") or {}).items() if v is not None})
     examples = run.data.examples(split)  # type: ignore[attr-defined]
     rows = evenly(sample, len(examples)) if sample else []
-    looker = Looker([examples.first_index + row for row in rows])
-    views = _evaluate(run, cache, split, looker)
-    found, before = looker.result(), None
+    recorder = SnapshotRecorder([examples.first_index + row for row in rows])
+    views = _evaluate(run, cache, split, recorder)
+    found, before = recorder.result(), None
     seed = run.config.get("seed_everything")
     if found.spaces is not None and isinstance(seed, int) and not isinstance(seed, bool):
         first = untrained(run, seed).model
         assert isinstance(run.model, LLM4SBRWrapper)
         assert isinstance(first, LLM4SBRWrapper)
         first.view_table = run.model.view_table
-        before = glance(first, examples, rows)
+        before = snapshot_spaces(first, examples, rows)
     name = type(run.model.backbone).__name__
     name += f" with {cache.spec_used.source} views" if cache.spec_used else ", bare" if not views else ""
-    return RunLook(f"{name} ({folder.name})", found, before, views)
+    return RunSnapshot(f"{name} ({folder.name})", found, before, views)
 
 
-def _evaluate(run: SavedRun, cache: ViewCache, split: str, looker: Looker) -> tuple[str, ...]:
+def _evaluate(run: SavedRun, cache: ViewCache, split: str, recorder: SnapshotRecorder) -> tuple[str, ...]:
     with quiet_lightning():
         trainer = Trainer(
             logger=False,
@@ -127,7 +127,7 @@ def _evaluate(run: SavedRun, cache: ViewCache, split: str, looker: Looker) -> tu
             devices=1,
             callbacks=[cache],
         )
-        with watching(run.model, looker.add):
+        with watching(run.model, recorder.add):
             (trainer.validate if split == "validate" else trainer.test)(run.model, run.data, verbose=False)
     return view_names(trainer, run.model)
 

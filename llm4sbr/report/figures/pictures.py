@@ -1,4 +1,4 @@
-"""Pictures of what the paper's readers look at: one function a figure, from a `Look` or from many runs."""
+"""Pictures of what the paper's readers snapshot at: one function a figure, from a `Snapshot` or from many runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from llm4sbr.report.figures.snapshot import Look, Spaces
+from llm4sbr.report.figures.snapshot import Snapshot, Spaces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,28 +35,28 @@ class LengthBin(NamedTuple):
     mrr: float
 
 
-def by_length(look: Look, k: int = 20) -> list[LengthBin]:
+def by_length(snapshot: Snapshot, k: int = 20) -> list[LengthBin]:
     """Recall@k and MRR@k of sessions by length; bins of too few sessions go into the one before.
 
-    >>> look = Look(torch.tensor([1.0, 40.0, 2.0]), torch.tensor([1, 1, 2]), None, None)
-    >>> [tuple(bin) for bin in by_length(look)]
+    >>> snapshot = Snapshot(torch.tensor([1.0, 40.0, 2.0]), torch.tensor([1, 1, 2]), None, None)
+    >>> [tuple(bin) for bin in by_length(snapshot)]
     [(1, 2, 3, 0.6666666865348816, 0.5)]
     """
     bins: list[LengthBin] = []
-    if not len(look.length):
+    if not len(snapshot.length):
         return bins
-    longest = int(look.length.max())
+    longest = int(snapshot.length.max())
     starts = [edge for edge in _EDGES if edge <= longest]
     ends = [edge - 1 for edge in starts[1:]] + [longest]
     spans: list[tuple[int, int]] = []
     for start, end in zip(starts, ends, strict=True):
-        inside = int(((look.length >= start) & (look.length <= end)).sum())
+        inside = int(((snapshot.length >= start) & (snapshot.length <= end)).sum())
         if spans and inside < _ENOUGH:
             spans[-1] = spans[-1][0], end
         else:
             spans.append((start, end))
     for start, end in spans:
-        rank = look.rank[(look.length >= start) & (look.length <= end)]
+        rank = snapshot.rank[(snapshot.length >= start) & (snapshot.length <= end)]
         if len(rank):
             hit = (rank <= k).float()
             bins.append(LengthBin(start, end, len(rank), hit.mean().item(), (hit / rank).mean().item()))
@@ -70,10 +70,10 @@ def mean_cosine(spaces: Spaces, view: int) -> float:
     return (h * z).sum(-1).mean().item() if len(h) else float("nan")
 
 
-def length_figure(looks: Mapping[str, Look], k: int = 20) -> Figure:
+def length_figure(snapshots: Mapping[str, Snapshot], k: int = 20) -> Figure:
     """Metric against session length, one line a run, and how many sessions there are."""
     figure, [[recall, mrr]] = _axes(1, 2, (12, 3.8))
-    binned = {name: by_length(look, k) for name, look in looks.items()}
+    binned = {name: by_length(snapshot, k) for name, snapshot in snapshots.items()}
     widest = max(binned.values(), key=len)
     spans = [str(b.first) if b.first == b.last else f"{b.first}–{b.last}" for b in widest]
     ticks = [f"{span}\n{b.sessions:,}" for span, b in zip(spans, widest, strict=True)]
@@ -85,7 +85,7 @@ def length_figure(looks: Mapping[str, Look], k: int = 20) -> Figure:
         axes.set_xticks(range(len(widest)), ticks, fontsize=8)
         axes.set_xlabel("clicks before the target, and sessions")
         axes.set_ylim(bottom=0)
-    if len(looks) > 1:
+    if len(snapshots) > 1:
         recall.legend(frameon=False)
     return figure
 

@@ -25,7 +25,7 @@ class Spaces(NamedTuple):
     mask: Tensor  # (M, K) bool: which views are known
 
 
-class Look(NamedTuple):
+class Snapshot(NamedTuple):
     """``N`` evaluated examples, of which ``M`` with both spaces; on the CPU."""
 
     rank: Tensor  # (N,) float32, of the true next item
@@ -34,8 +34,8 @@ class Look(NamedTuple):
     spaces: Spaces | None  # None for a bare model
 
 
-class Looker:
-    """Collects a `Look`, batch by batch.
+class SnapshotRecorder:
+    """Collects a `Snapshot`, batch by batch.
 
     Args:
         sample: ``example_index`` of the examples whose spaces are kept.
@@ -47,7 +47,7 @@ class Looker:
         self._part: dict[str, list[Tensor]] = {"index": [], "h": [], "z": [], "mask": []}
 
     def add(self, seen: Seen) -> None:
-        """Look at a batch; rows without a target only fill up and are left out."""
+        """Snapshot at a batch; rows without a target only fill up and are left out."""
         batch, sides = seen.batch, seen.sides
         known = batch.target > 0
         rank = target_ranks(seen.scores, batch.target.clamp(min=1))
@@ -65,13 +65,13 @@ class Looker:
             for name, value in part.items():
                 self._part[name].append(value[chosen].detach().cpu())
 
-    def result(self) -> Look:
+    def result(self) -> Snapshot:
         """What all processes have seen, in the order of the examples; every process must ask."""
         whole, part = (
             _in_order(from_all_processes({name: torch.cat(values) for name, values in of.items() if values}))
             for of in (self._whole, self._part)
         )
-        return Look(
+        return Snapshot(
             whole.get("rank", torch.zeros(0)),
             whole.get("length", torch.zeros(0, dtype=torch.long)),
             whole.get("gates"),
@@ -80,7 +80,7 @@ class Looker:
 
 
 @torch.no_grad()
-def glance(model: RankingModule, examples: Examples, rows: Sequence[int]) -> Spaces | None:
+def snapshot_spaces(model: RankingModule, examples: Examples, rows: Sequence[int]) -> Spaces | None:
     """Both spaces of some examples, as the model has them now; None for a bare one.
 
     Args:
@@ -88,12 +88,12 @@ def glance(model: RankingModule, examples: Examples, rows: Sequence[int]) -> Spa
         examples: Where they come from.
         rows: Which ones.
     """
-    looker, mode = Looker([examples.first_index + row for row in rows]), model.training
+    recorder, mode = SnapshotRecorder([examples.first_index + row for row in rows]), model.training
     model.eval()
-    with watching(model, looker.add):
+    with watching(model, recorder.add):
         model(move_data_to_device(batch_of(examples, rows), model.device))
     model.train(mode)
-    return looker.result().spaces
+    return recorder.result().spaces
 
 
 def evenly(count: int, total: int) -> list[int]:

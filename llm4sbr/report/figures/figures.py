@@ -11,7 +11,7 @@ import numpy as np
 
 from llm4sbr.contracts.files import atomic_file, write_text
 from llm4sbr.report.figures.pictures import by_length, gates_figure, length_figure, mean_cosine, spaces_figure
-from llm4sbr.report.figures.snapshot import Look, Spaces
+from llm4sbr.report.figures.snapshot import Snapshot, Spaces
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,32 +20,34 @@ Format = Literal["png", "svg", "pdf"]
 NUMBERS = "pictures.json"
 
 
-def run_figures(look: Look, before: Spaces | None, views: Sequence[str], name: str) -> dict[str, Figure]:
+def run_figures(
+    snapshot: Snapshot, before: Spaces | None, views: Sequence[str], name: str
+) -> dict[str, Figure]:
     """The pictures of one run; those that a bare model or a fusion without gates cannot give are left out.
 
     Args:
-        look: At the trained model.
+        snapshot: At the trained model.
         before: The same sessions' spaces before training, where they are known.
         views: Names of the ``K`` views.
         name: What the run is called.
     """
     figures = {}
-    if len(look.rank):
-        figures["length"] = length_figure({name: look})
-    if look.gates is not None and len(look.gates):
-        figures["gates"] = gates_figure(look.gates, views)
-    if look.spaces is not None and look.spaces.mask.any():
+    if len(snapshot.rank):
+        figures["length"] = length_figure({name: snapshot})
+    if snapshot.gates is not None and len(snapshot.gates):
+        figures["gates"] = gates_figure(snapshot.gates, views)
+    if snapshot.spaces is not None and snapshot.spaces.mask.any():
         stages = {"before training": before} if before is not None else {}
-        figures["spaces"] = spaces_figure({**stages, "after training": look.spaces}, views)
+        figures["spaces"] = spaces_figure({**stages, "after training": snapshot.spaces}, views)
     return figures
 
 
-def run_numbers(look: Look, before: Spaces | None, views: Sequence[str]) -> dict[str, Any]:
+def run_numbers(snapshot: Snapshot, before: Spaces | None, views: Sequence[str]) -> dict[str, Any]:
     """What the pictures of a run show, as plain values."""
-    numbers: dict[str, Any] = {"by_length": [found._asdict() for found in by_length(look)]}
-    if look.gates is not None and len(look.gates):
+    numbers: dict[str, Any] = {"by_length": [found._asdict() for found in by_length(snapshot)]}
+    if snapshot.gates is not None and len(snapshot.gates):
         levels = (0.05, 0.25, 0.5, 0.75, 0.95)
-        quantiles = np.quantile(look.gates.numpy(), levels, axis=0).T.tolist()  # one row a view
+        quantiles = np.quantile(snapshot.gates.numpy(), levels, axis=0).T.tolist()  # one row a view
         numbers["gate_quantiles"] = {
             view: {str(level): value for level, value in zip(levels, row, strict=True)}
             for view, row in zip(views, quantiles, strict=True)
@@ -53,11 +55,11 @@ def run_numbers(look: Look, before: Spaces | None, views: Sequence[str]) -> dict
     numbers["mean_cosine"] = {
         view: {
             stage: mean_cosine(spaces, k)
-            for stage, spaces in (("before", before), ("after", look.spaces))
+            for stage, spaces in (("before", before), ("after", snapshot.spaces))
             if spaces is not None
         }
         for k, view in enumerate(views)
-        if look.spaces is not None
+        if snapshot.spaces is not None
     }
     return numbers
 
