@@ -1,4 +1,4 @@
-"""The pictures of one run, or of several side by side, as files, and the numbers behind them."""
+"""The figures of a run and the numbers behind them, and the function that writes both to files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ NUMBERS = "pictures.json"
 def run_figures(
     snapshot: Snapshot, before: Spaces | None, views: Sequence[str], name: str
 ) -> dict[str, Figure]:
-    """The pictures of one run; those that a bare model or a fusion without gates cannot give are left out.
+    """Draw the figures of one run.
+
+    A bare model has no gates and no spaces, and some fusions have no gates: those figures are left out.
 
     Args:
-        snapshot: At the trained model.
-        before: The same sessions' spaces before training, where they are known.
+        snapshot: Snapshot of the trained model.
+        before: Spaces of the same sessions before training; None where they are unknown.
         views: Names of the ``K`` views.
-        name: What the run is called.
+        name: Name of the run, for the legend.
+
+    Returns:
+        Figures by name: ``length``, ``gates``, ``spaces``.
     """
     figures = {}
     if len(snapshot.rank):
@@ -43,11 +48,11 @@ def run_figures(
 
 
 def run_numbers(snapshot: Snapshot, before: Spaces | None, views: Sequence[str]) -> dict[str, Any]:
-    """What the pictures of a run show, as plain values."""
+    """Return the numbers that the figures of a run show, as plain values."""
     numbers: dict[str, Any] = {"by_length": [found._asdict() for found in by_length(snapshot)]}
     if snapshot.gates is not None and len(snapshot.gates):
         levels = (0.05, 0.25, 0.5, 0.75, 0.95)
-        quantiles = np.quantile(snapshot.gates.numpy(), levels, axis=0).T.tolist()  # one row a view
+        quantiles = np.quantile(snapshot.gates.numpy(), levels, axis=0).T.tolist()  # one row per view
         numbers["gate_quantiles"] = {
             view: {str(level): value for level, value in zip(levels, row, strict=True)}
             for view, row in zip(views, quantiles, strict=True)
@@ -67,7 +72,7 @@ def run_numbers(snapshot: Snapshot, before: Spaces | None, views: Sequence[str])
 def save(
     folder: Path, figures: Mapping[str, Figure], numbers: Mapping[str, Any], format: Format = "png"
 ) -> list[Path]:
-    """Write the pictures and ``pictures.json``, and return the paths of the pictures."""
+    """Write the figures and ``pictures.json``, and return the paths of the figures."""
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.{format}")

@@ -1,4 +1,4 @@
-"""What the pictures of a run are made of, taken from the forward passes of one evaluation."""
+"""Snapshot of a model: ranks, gates and spaces, recorded from the forward passes of one evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llm4sbr.training.ranking_module import RankingModule
 
 
 class Spaces(NamedTuple):
-    """Behaviour and text of some sessions, in the space in which they are aligned."""
+    """Interests and views of some sessions, in the space in which the alignment loss compares them."""
 
     h: Tensor  # (M, K, d) interests
     z: Tensor  # (M, K, d) projected views; 0 where unknown
@@ -26,7 +26,7 @@ class Spaces(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """``N`` evaluated examples, of which ``M`` with both spaces; on the CPU."""
+    """Results of ``N`` evaluated examples, and the spaces of ``M`` of them; on the CPU."""
 
     rank: Tensor  # (N,) float32, of the true next item
     length: Tensor  # (N,) long, clicks
@@ -35,10 +35,10 @@ class Snapshot(NamedTuple):
 
 
 class SnapshotRecorder:
-    """Collects a `Snapshot`, batch by batch.
+    """Records a `Snapshot`, batch by batch.
 
     Args:
-        sample: ``example_index`` of the examples whose spaces are kept.
+        sample: ``example_index`` of each example whose spaces are recorded.
     """
 
     def __init__(self, sample: Sequence[int] = ()) -> None:
@@ -47,7 +47,7 @@ class SnapshotRecorder:
         self._part: dict[str, list[Tensor]] = {"index": [], "h": [], "z": [], "mask": []}
 
     def add(self, seen: Seen) -> None:
-        """Snapshot at a batch; rows without a target only fill up and are left out."""
+        """Record a batch; rows without a target are padding and are left out."""
         batch, sides = seen.batch, seen.sides
         known = batch.target > 0
         rank = target_ranks(seen.scores, batch.target.clamp(min=1))
@@ -66,7 +66,7 @@ class SnapshotRecorder:
                 self._part[name].append(value[chosen].detach().cpu())
 
     def result(self) -> Snapshot:
-        """What all processes have seen, in the order of the examples; every process must ask."""
+        """Return the snapshot over all ranks, in example order. Collective: call it on every rank."""
         whole, part = (
             _in_order(from_all_processes({name: torch.cat(values) for name, values in of.items() if values}))
             for of in (self._whole, self._part)
@@ -81,12 +81,14 @@ class SnapshotRecorder:
 
 @torch.no_grad()
 def snapshot_spaces(model: RankingModule, examples: Examples, rows: Sequence[int]) -> Spaces | None:
-    """Both spaces of some examples, as the model has them now; None for a bare one.
+    """Compute both spaces of some examples with the current weights; None for a bare model.
+
+    Collective: call it on every rank.
 
     Args:
-        model: It gets its views as in an evaluation.
-        examples: Where they come from.
-        rows: Which ones.
+        model: Bare or wrapped model; it reads its views as in an evaluation.
+        examples: Examples of a split.
+        rows: Rows of ``examples``.
     """
     recorder, mode = SnapshotRecorder([examples.first_index + row for row in rows]), model.training
     model.eval()
@@ -97,7 +99,7 @@ def snapshot_spaces(model: RankingModule, examples: Examples, rows: Sequence[int
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """At most ``count`` of ``total`` rows, spread evenly.
+    """Return at most ``count`` of ``total`` row numbers, evenly spaced.
 
     >>> evenly(3, 9), evenly(5, 2)
     ([0, 4, 8], [0, 1])
@@ -106,7 +108,7 @@ def evenly(count: int, total: int) -> list[int]:
 
 
 def _in_order(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The rows of all processes, each example once."""
+    """Concatenate the rows of all ranks in example order, each example once."""
     filled = [part for part in parts if part]
     if not filled:
         return {}
