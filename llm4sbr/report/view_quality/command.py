@@ -49,8 +49,8 @@ def views_report(
     """Measure how well a store's views find the true next item, and print it. Nothing is trained or inferred.
 
     Every item of the catalogue is ranked by the cosine of its title with the view. The report compares the
-    views with views made of titles alone, popularity and chance, on the same examples. It reads the named split,
-    and train and validate for their coverage and for popularity; no other split.
+    views with views made of titles alone, popularity and chance, on the same examples. It reads the named
+    split, and train and validate for their coverage and for popularity; no other split.
 
     Args:
         data: Data module.

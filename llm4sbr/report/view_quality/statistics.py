@@ -69,7 +69,7 @@ def rank_targets(scores: Tensor, item_ids: Tensor, target: Tensor) -> Ranks:
 
 
 def gains(ranks: FloatArray, metric: str) -> FloatArray:
-    """Return the metric of each example: up to rank K 1 (``hit@K``) or the reciprocal rank (``mrr@K``), else 0.
+    """Return the metric of each example: up to rank K, 1 (``hit@K``) or 1 / rank (``mrr@K``); else 0.
 
     >>> gains(np.array([1.0, 2.5, 6.0]), "mrr@5").tolist()
     [1.0, 0.4, 0.0]
