@@ -51,7 +51,7 @@ def test_what_is_not_as_it_was_is_told(shop, capsys, tmp_path):
     events = shop / "events.csv"
     events.write_text(events.read_text() + "s999,i01,99999,train\ns999,i02,99999,train\n")
     assert main(["rerun", str(run)]) == 1
-    assert "data are not those of the run" in capsys.readouterr().err
+    assert "data differ from those of the run" in capsys.readouterr().err
     (run / "record.json").unlink()
     assert main(["rerun", str(run)]) == 1
     assert "not known" in capsys.readouterr().err
@@ -63,7 +63,8 @@ def test_numbers_are_compared_by_step_and_name(tmp_path):
     second.write_text("step,val/x,throughput/y\n1,0.5,4\n2,0.7500001,4\n3,1,4\n")
     compared, different = compare(first, second)
     assert compared == 2
-    assert different == [
+    changed = "val/x at step 2: 0.75 before, 0.7500001 now"
+    assert different == [f"val/x at step 3 is only in {second}", changed]
         f"val/x at step 3 is only in {second}",
         "val/x at step 2: 0.75 before, 0.7500001 now",
     ]
