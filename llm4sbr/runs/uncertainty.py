@@ -16,7 +16,7 @@ _MOST_SESSIONS = 512  # largest batch for a small catalogue
 
 
 def entropy(scores: Tensor) -> Tensor:
-    r"""Compute the entropy of the softmax over the catalogue, in nats: 0 if one item is certain, at most log V.
+    r"""Compute the entropy of the softmax over the catalogue, in nats: from 0 (certain) to log V.
 
     .. math:: H = -\sum_v p_v \log p_v, \qquad p = \mathrm{softmax}(scores)
 

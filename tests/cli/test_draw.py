@@ -152,7 +152,7 @@ def test_what_cannot_be_drawn_is_said(root, tmp_path):
     with pytest.raises(InputError, match="no such run"):
         draw([str(tmp_path / "nowhere")])
     run = swept(tmp_path / "a", 0.1)
-    with pytest.raises(InputError, match=r"none of the runs has val/ndcg@7.*RunSummary"):
+    with pytest.raises(InputError, match=r"no run has val/ndcg@7.*RunSummary"):
         draw([str(run), str(swept(tmp_path / "b", 0.2, tau=1))], str(tmp_path), metric="val/ndcg@7")
 
 
