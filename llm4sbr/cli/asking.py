@@ -24,7 +24,8 @@ class SessionOptions:
 
     Args:
         splits: Splits of the sessions: train, validate, test, predict; all by default.
-        budget: Number of sessions (5000), or share of each split's distinct sessions (0.1), for which the LLM is
+        budget: Number of sessions (5000), or share of each split's distinct sessions (0.1), for which the LLM
+            is
             called: those for which a bare model is most uncertain. `--views.fallback titles` serves the rest.
         bare_run: Folder of the bare model's run of `llm4sbr fit` on the same data, or one of its checkpoints.
         seed: Seed of the order of the sessions.

@@ -42,8 +42,8 @@ def draw(
     """Draw the figures of finished runs of ``fit`` from their folders.
 
     One run: Recall and MRR against session length, the distributions of long- and short-term gates, interests
-    and views before and after training. Several runs that differ in r or τ, such as those of a sweep: a metric
-    against r and τ. Several other runs: their Recall and MRR against session length, side by side.
+    and views before and after training. Several runs that differ in r or τ, such as those of a sweep: a
+    metric against r and τ. Several other runs: their Recall and MRR against session length, side by side.
 
     Args:
         runs: Folders of runs.
