@@ -54,7 +54,7 @@ def test_what_is_not_as_it_was_is_told(shop, capsys, tmp_path):
     assert "data differ from those of the run" in capsys.readouterr().err
     (run / "record.json").unlink()
     assert main(["rerun", str(run)]) == 1
-    assert "not known" in capsys.readouterr().err
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_numbers_are_compared_by_step_and_name(tmp_path):
