@@ -1,1 +1,1 @@
-"""The experiments of llm4sbr: ``python -m experiments``, from the project's root. Not part of the wheel."""
+"""The experiments of llm4sbr: ``python -m experiments``, from the project root. Not part of the wheel."""

@@ -1,4 +1,4 @@
-"""One entry for every experiment: ``python -m experiments COMMAND``, from the project's root."""
+"""Entry point of every experiment: ``python -m experiments COMMAND``, from the project root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jsonargparse import auto_cli
 
 from llm4sbr.contracts.errors import InputError
 
-COMMANDS = {  # name: the module of the function of that name
+COMMANDS = {  # name of the function: its module
     "compare": "experiments.study.compare",
     "search": "experiments.study.search",
     "ablate": "experiments.study.ablate",
@@ -28,7 +28,7 @@ COMMANDS = {  # name: the module of the function of that name
     "tables": "experiments.study.tables",
     "publish": "experiments.study.publish",
 }
-BENCHMARKS = {  # name: the module of the function of that name; `kept` prints what all of them left
+BENCHMARKS = {  # name of the function: its module; `kept` prints the saved results of all
     "kept": "experiments.benchmarks.results",
     "catalogue_ops": "experiments.benchmarks.catalogue_ops",
     "stage1": "experiments.benchmarks.stage1",
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     Args:
-        arguments: Words after ``python -m experiments``; the process's own by default.
+        arguments: Words after ``python -m experiments``; by default those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     words = [f"{word}=true" if word in FLAGS else word for word in words]
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):  # the parser wraps what is refused
+        while cause is not None and not isinstance(cause, InputError):  # the parser wraps the error
             cause = cause.__cause__
         if cause is None:
             raise
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def commands(words: list[str]) -> dict[str, Any]:
-    """The command that the words name, else all of them: importing all takes seconds."""
+    """Load the command that the words name, or else all commands, whose import takes seconds."""
     first, second = [*words, "", ""][:2]
     if first == "benchmarks":
         return {"benchmarks": load(BENCHMARKS, second)}
@@ -76,7 +76,7 @@ def commands(words: list[str]) -> dict[str, Any]:
 
 
 def load(modules: dict[str, str], name: str = "") -> dict[str, Command]:
-    """One function, or all of some modules, by name."""
+    """Load one function, or those of all modules, by name."""
     chosen = {name: modules[name]} if name in modules else modules
     return {one: getattr(import_module(module), one) for one, module in chosen.items()}
 

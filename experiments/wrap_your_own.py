@@ -1,4 +1,4 @@
-"""Your own model, unedited, under LLM4SBRWrapper: python experiments/wrap_your_own.py [--titles true]."""
+"""Your own model, without changes, in LLM4SBRWrapper: python experiments/wrap_your_own.py [--titles true]."""
 
 from jsonargparse import auto_cli
 from lightning import Trainer, seed_everything
@@ -11,7 +11,7 @@ from llm4sbr.views.tables import TitleTable, TitleViews
 
 
 class YourModel(nn.Module):
-    """A plain torch module, which knows nothing of llm4sbr."""
+    """A plain torch module, independent of llm4sbr."""
 
     def __init__(self, num_items: int, size: int = 64) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class YourModel(nn.Module):
         self.lstm = nn.LSTM(size, size, batch_first=True)
 
     def forward(self, clicks: Tensor, lengths: Tensor) -> Tensor:
-        """The state after each session's last click, (B, d)."""
+        """Return the state after the last click of each session, (B, d)."""
         return self.lstm(self.items(clicks))[0][range(len(lengths)), lengths - 1]
 
 
@@ -29,7 +29,7 @@ def main(epochs: int = 3, share: float = 1.0, titles: bool = False) -> None:
     module = YourModel(data.num_items)
     backbone = ModuleBackbone(data.num_items, module, lambda m, b: m(b.item_ids, b.lengths), "items")
     model = LLM4SBRWrapper(backbone, text_dim=384)
-    if titles:  # views from titles alone; views from an LLM come from the ViewCache callback
+    if titles:  # views from titles alone; the ViewCache callback loads views from an LLM
         table = TitleTable(SentenceEncoder().encode(data.catalogue.titles), ones(data.num_items).bool())
         model.read_titles(table.titles[1:], table.mask[1:])
         model.view_table = TitleViews(table, ("long_term", "short_term"))

@@ -1,1 +1,1 @@
-"""Speed and memory against the targets: one benchmark a module, one form of results for all."""
+"""Benchmarks of speed and memory against targets: one module per benchmark, one format of results."""

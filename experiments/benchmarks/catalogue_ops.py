@@ -1,4 +1,4 @@
-"""What `llm4sbr.nn.functional` takes over torch's own, alone and in a training step of SR-GNN."""
+"""Time of `llm4sbr.nn.functional` relative to torch, alone and in a training step of SR-GNN."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMOOTHING = 0.1
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> float:
-    """Median time of ours over theirs, in turn; the first time of each does not count."""
+    """Return the median time of ours over theirs, run in turn; the first run of each is a warm-up."""
     times: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
     for _ in range(repeats + 1):
         for work, found in times.items():
@@ -36,7 +36,7 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], repeats: int
 
 
 def passes(work: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
-    """Forward and backward."""
+    """Return a function that runs a forward and a backward pass."""
 
     def run() -> None:
         x.grad = None
@@ -47,7 +47,7 @@ def passes(work: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
 
 
 def steps(num_items: int, batch_size: int, dim: int) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A training step with our operations, and one with torch's."""
+    """Return a training step with our operations, and one with those of torch."""
     torch.manual_seed(0)
     model = SBRModule(SRGNN(num_items, dim), heads=[], scorer=CosineScores(16.0), loss=FullSoftmax(SMOOTHING))
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -82,23 +82,23 @@ def catalogue_ops(
     threads: int = 1,
     json: Path | None = None,
 ) -> None:
-    """Measure what our own operations over the catalogue take over torch's.
+    """Measure the time of our operations over the catalogue relative to those of torch.
 
-    Forward and backward over a batch of scores and a table of items, in turn in one process; medians. The
-    training step is `SBRModule` with scaled cosines and label smoothing on random sessions; torch's own
-    stand in for ours in every second step.
+    Each operation runs forward and backward over a batch of scores or a table of items, in turn in one
+    process; times are medians. The training step is that of `SBRModule` with scaled cosines and label
+    smoothing on random sessions; every second step uses the operations of torch.
 
     Example::
 
         python -m experiments benchmarks catalogue_ops --json experiments/results/catalogue_ops.json
 
     Args:
-        num_items: Items of the catalogue.
-        batch_size: Sessions of a batch.
-        dim: Size of the vectors.
-        repeats: Times that are counted.
-        threads: Threads of torch.
-        json: File for the rows.
+        num_items: Number of items in the catalogue.
+        batch_size: Number of sessions in a batch.
+        dim: Dimension of the vectors.
+        repeats: Number of timed runs.
+        threads: Number of threads of torch.
+        json: File for the results.
     """
     torch.set_num_threads(threads)
     scores = torch.randn(batch_size, num_items, requires_grad=True)

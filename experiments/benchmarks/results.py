@@ -1,4 +1,4 @@
-"""The one form of all benchmarks' results, and a table of every row that was kept."""
+"""The common format of all benchmark results, and a table of the saved rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def row(
     better: str = "higher",
     note: str = "",
 ) -> dict[str, Any]:
-    """One measured figure; with a target, whether it is met."""
+    """Make a row of one measured value; with a target, it says whether the value meets the target."""
     found: dict[str, Any] = {"what": what, "value": float(f"{value:.4g}"), "unit": unit}
     if target is not None:
         met = value >= target if better == "higher" else value <= target
@@ -37,7 +37,7 @@ def row(
 
 
 def keep(name: str, rows: Iterable[dict[str, Any]], path: Path | None, device: str = "cpu") -> None:
-    """Print the rows, and write them where a path is given."""
+    """Print the rows, and write them to a file if a path is given."""
     rows = list(rows)
     show([(name, one) for one in rows])
     if path is not None:
@@ -45,7 +45,7 @@ def keep(name: str, rows: Iterable[dict[str, Any]], path: Path | None, device: s
 
 
 def result(name: str, rows: Iterable[dict[str, Any]], device: str = "cpu", **further: Any) -> dict[str, Any]:
-    """Rows in the form that all our results share; `further` goes beside them."""
+    """Put rows into the common format of all results; `further` adds entries beside them."""
     return {
         "benchmark": name,
         "command": command_line(),
@@ -59,19 +59,19 @@ def result(name: str, rows: Iterable[dict[str, Any]], device: str = "cpu", **fur
 
 
 def machine() -> str:
-    """The processor, and how many threads compute on it."""
+    """Return the processor and the number of threads of torch."""
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def command_line() -> str:
-    """The command that runs, as a person writes it."""
+    """Return the running command as a person types it."""
     path = Path(sys.argv[0])
     words = ["-m", path.parent.name] if path.name == "__main__.py" else [sys.argv[0]]
     return shlex.join(["python", *words, *sys.argv[1:]])
 
 
 def save(path: Path, found: Any) -> None:
-    """Write JSON; a killed run leaves no half of one."""
+    """Write JSON atomically: a killed run leaves no partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(found, indent=1) + "\n")
@@ -79,7 +79,7 @@ def save(path: Path, found: Any) -> None:
 
 
 def show(rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    """A table for people."""
+    """Print a table of rows."""
     table = Table("benchmark", "what", "value", "unit", "target", "met")
     for name, one in rows:
         sign = {"higher": "≥", "lower": "≤"}.get(one.get("better", ""), "")
@@ -90,14 +90,14 @@ def show(rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
 
 
 def kept(results: Path = RESULTS) -> None:
-    """Print every kept row that has a target, and whether it is met.
+    """Print every saved row that has a target, and whether it is met.
 
     Example::
 
         python -m experiments benchmarks kept
 
     Args:
-        results: Folder of JSONs in the form of all results.
+        results: Folder of JSON files in the common format.
     """
     found = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
     rows = [(one["benchmark"], part) for one in found if "rows" in one for part in one["rows"]]

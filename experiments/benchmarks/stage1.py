@@ -1,4 +1,4 @@
-"""Stage 1 against one prompt at a time: time, tokens computed, equal answers, what the catalogue costs."""
+"""Stage 1 against one prompt at a time: time, computed tokens, equal answers, cost of catalogue answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llm4sbr.views.prompts import PromptOptions, build_prompt
 
 
 def one_by_one(engine: TransformersEngine, prompts: list[str]) -> list[list[int]]:
-    """Token ids of each greedy answer through `generate`, with its stop token if it has one."""
+    """Return the token ids of each greedy answer by `generate`, including the stop token if there is one."""
     found = []
     for prompt in prompts:
         ids = torch.tensor(engine.lm.encode([prompt]), device=engine.lm.model.device)
@@ -34,14 +34,14 @@ def one_by_one(engine: TransformersEngine, prompts: list[str]) -> list[list[int]
 
 
 def together(engine: TransformersEngine, prompts: list[str]) -> list[Answer]:
-    """The engine's answers in order."""
+    """Return the answers of the engine in the order of the prompts."""
     found = {place: answer for replies in engine.generate(prompts) for place, answer in replies}
     return [found[place] for place in range(len(prompts))]
 
 
 @torch.inference_mode()
 def gap(engine: TransformersEngine, prompt: str, alone: list[int], other: str) -> float:
-    """How far apart the two best logits are where the one-by-one answer parts from another."""
+    """Return the gap of the two best logits where the one-by-one answer first differs from another."""
     (theirs,) = engine.lm.plain([other])
     same = next((at for at, (a, b) in enumerate(zip(alone, theirs, strict=False)) if a != b), len(theirs))
     ids = torch.tensor([engine.lm.encode([prompt])[0] + alone[:same]], device=engine.lm.model.device)
@@ -50,7 +50,7 @@ def gap(engine: TransformersEngine, prompt: str, alone: list[int], other: str) -
 
 
 def timed(function: Any, *arguments: Any) -> tuple[float, Any]:
-    """Seconds of a call, and what it returned."""
+    """Return the seconds of a call, and its result."""
     began = time.perf_counter()
     result = function(*arguments)
     return time.perf_counter() - began, result
@@ -69,11 +69,11 @@ def stage1(
     tie: float = 1e-3,
     json: Path | None = None,
 ) -> None:
-    """Measure stage 1 against one prompt at a time, and what holding answers to the catalogue costs.
+    """Measure stage 1 against one prompt at a time, and the cost of restricting answers to the catalogue.
 
-    Prompts are those of every prefix of whole validation sessions, both views. Everything is run in turn, in
-    one process; a figure is the median. Where an answer differs from the one-by-one answer, the two best
-    logits are compared where the answers part.
+    The prompts are those of every prefix of whole validation sessions, for both views. All variants run in
+    turn, in one process; times are medians. If an answer differs from the one-by-one answer, the two best
+    logits at the first difference are compared.
 
     Example::
 
@@ -82,16 +82,16 @@ def stage1(
 
     Args:
         data_dir: Folder of the Beauty data.
-        sessions: Whole validation sessions.
-        prefixes: At most this many prefixes of each.
-        repeats: Times that are counted.
-        model: A local path, an installed weights package, or a name of the hub.
-        dtype: Of the weights.
-        templates: Name of the prompts' templates.
-        max_new_tokens: Of an answer.
-        max_title_chars: Of a title in a prompt.
-        tie: Logits closer than this are a tie within rounding.
-        json: File for the rows.
+        sessions: Number of whole validation sessions.
+        prefixes: Largest number of prefixes per session.
+        repeats: Number of timed runs.
+        model: Language model: a local path, an installed weights package, or a hub name.
+        dtype: Data type of the weights.
+        templates: Name of the prompt templates.
+        max_new_tokens: Largest number of tokens of an answer.
+        max_title_chars: Largest number of characters of a title in a prompt.
+        tie: Largest gap of two logits that counts as a tie within rounding.
+        json: File for the results.
     """
     data = AmazonBeauty(data_dir)
     data.prepare_data()
@@ -112,7 +112,7 @@ def stage1(
     for engine in (held, beams):
         engine.lm = free.lm  # one copy of the weights
     together(free, prompts[:2])
-    together(held, prompts[:2])  # loading and the trie are not what is measured
+    together(held, prompts[:2])  # warm-up: loading and building the trie are not measured
     together(beams, prompts[:2])
 
     seconds: dict[str, list[float]] = {"alone": [], "free": [], "held": [], "beams": []}

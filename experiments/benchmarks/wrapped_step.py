@@ -1,4 +1,4 @@
-"""How many operations wrapping adds to a training step, and what its losses take at once or view by view."""
+"""Operations that wrapping adds to a training step, and time of its losses for all views or view by view."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.nn.alignment import alignment_and_uniformity
 from llm4sbr.testing import make_batch
 
-FREE = {  # another look at the same memory, or memory alone
+FREE = {  # views of existing memory, or allocation alone
     "view", "t", "transpose", "detach", "expand", "unsqueeze", "squeeze", "slice", "select", "permute",
     "_unsafe_view", "split", "alias", "unbind", "as_strided", "empty", "empty_like", "chunk",
 }  # fmt: skip
-WAITS = {"nonzero", "_local_scalar_dense", "index"}  # `index` by a mask looks for its non-zeros
+WAITS = {"nonzero", "_local_scalar_dense", "index"}  # `index` by a mask counts its non-zeros
 Losses = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is computed within it."""
+    """Counts the operations inside the block, and those that wait for their result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Operations(TorchDispatchMode):
         self.waits = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count one."""
+        """Count an operation and run it."""
         name = func.overloadpacket.__name__
         self.seen[name] += name not in FREE
         by_mask = name == "index" and any(one is not None and one.dtype == torch.bool for one in args[1])
@@ -47,7 +47,7 @@ class Operations(TorchDispatchMode):
 
 
 def one_by_one(z: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Alignment and uniformity through torch's own operations, a view at a time."""
+    """Compute alignment and uniformity by plain torch operations, one view at a time."""
 
     def uniformity(x: Tensor) -> Tensor:
         if len(x) < 2:
@@ -68,7 +68,7 @@ def one_by_one(z: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def counted(model: SBRModule, batch: Any, losses: Losses = alignment_and_uniformity) -> Operations:
-    """Operations of a forward and a backward pass."""
+    """Count the operations of a forward and a backward pass."""
     llm4sbr.nn.alignment.alignment_and_uniformity = losses  # type: ignore[attr-defined]
     try:
         with Operations() as operations:
@@ -81,7 +81,7 @@ def counted(model: SBRModule, batch: Any, losses: Losses = alignment_and_uniform
 def milliseconds(
     works: dict[str, Losses], size: int, dim: int, repeats: int, device: str
 ) -> dict[str, float]:
-    """Median time of both losses and their gradients; the first time does not count."""
+    """Return the median time of both losses and their gradients; the first run is a warm-up."""
     z, h = (torch.randn(size, 2, dim, device=device, requires_grad=True) for _ in range(2))
     mask = torch.rand(size, 2, device=device) < 0.9
     times: dict[str, list[float]] = {name: [] for name in works}
@@ -105,10 +105,10 @@ def wrapped_step(
 ) -> None:
     """Count the operations that wrapping adds to a training step, and time its losses.
 
-    On a GPU a step of these models is bound by how many operations it has, and stopped by every one whose
-    result the host must know. Both are counted, forward and backward, for a bare model, for the wrapped one,
-    and for the wrapped one with the losses taken view by view through torch's own operations, as they were at
-    first. The losses' times are medians, in turn in one process.
+    On a GPU, the number of operations bounds the time of a step of these models, and every operation whose
+    result the host needs stalls it. Both kinds are counted, forward and backward, for a bare model, for the
+    wrapped model, and for the wrapped model with losses view by view from plain torch operations. The times
+    of the losses are medians of runs in turn in one process.
 
     Example::
 
@@ -116,11 +116,11 @@ def wrapped_step(
 
     Args:
         names: Classes of `llm4sbr.backbones`; STAMP, SRGNN and NARM by default.
-        sizes: Sessions of a batch; 100, 200 and 1000 by default.
-        dim: Size of the vectors.
-        repeats: Times that are counted.
+        sizes: Numbers of sessions in a batch; 100, 200 and 1000 by default.
+        dim: Dimension of the vectors.
+        repeats: Number of timed runs.
         device: Device of the losses.
-        json: File for the rows.
+        json: File for the results.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)

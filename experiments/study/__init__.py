@@ -1,1 +1,1 @@
-"""What the experiments' commands are made of: one subject a module, one results file a study."""
+"""Commands of the experiments and their parts: one subject per module, one results file per study."""

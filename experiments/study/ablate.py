@@ -1,4 +1,4 @@
-"""A tuned model with one thing changed at a time, compared by validation."""
+"""Ablations: a tuned model with one change at a time, compared by validation."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ def ablate(
     store: str = "views/beauty",
     settings: dict[str, Any] | None = None,
 ) -> None:
-    """Vary a tuned model one thing at a time and compare by validation; the test split is not read.
+    """Change one setting of a tuned model at a time and compare by validation; the test split is not read.
 
-    The model is the best trial that ``search`` left for this backbone and variant, with its epochs. The
-    table shows the chosen epoch's validation metrics, and the mean difference to the tuned model over the
-    seeds that both have, ± its standard error. It is kept as JSON beside the results file. A stopped command
-    resumes.
+    The model is the best trial of ``search`` for this backbone and variant, with its epochs. The table shows
+    the validation metrics of the chosen epoch, and the mean difference to the tuned model over the shared
+    seeds, ± its standard error. It is saved as JSON beside the results file. A stopped command resumes.
 
     Example::
 
@@ -51,15 +50,16 @@ def ablate(
         data: Data module YAML.
         tuned: Results file of ``search``.
         out: Results file.
-        data_dir: Folder of the data, if not the YAML's.
-        backbone: Registered name.
-        variant: For a bare model also give ``--file experiments/ablations-training.yaml``.
-        seeds: 0, 1 and 2 by default.
-        file: Variations: settings by name of the variation.
-        r: One more variation for each r, with the fingerprint of views of that r: ``'{3: 54ab4d}'``.
-        only: Only variations whose name holds one of these.
-        store: Folder that ``llm4sbr views infer`` wrote.
-        settings: Settings of every fit (see compare), over those of the tuned model.
+        data_dir: Folder of the data; by default that of the YAML.
+        backbone: Registered name of the backbone.
+        variant: Name of the variant; for a bare model also give ``--file
+            experiments/ablations-training.yaml``.
+        seeds: Seeds of the fits; 0, 1 and 2 by default.
+        file: YAML of the variations: settings by name of the variation.
+        r: Further variations: fingerprints of views by their r, such as ``'{3: 54ab4d}'``.
+        only: Parts of names; only variations with one of these in their name run.
+        store: Folder of the view store.
+        settings: Settings of every fit (see compare), which override those of the tuned model.
     """
     check_variants([variant])
     study, seeds = Study(out), [0, 1, 2] if seeds is None else seeds
@@ -88,7 +88,7 @@ def ablate(
 
 
 def best_trial(study: Study, backbone: str, variant: str) -> Settings:
-    """Settings of a search's best trial by validation; the earlier of two equals."""
+    """Return the settings of the best trial of a search by validation; the earliest trial wins a tie."""
     trials = [
         run
         for run in study.runs()
@@ -101,7 +101,7 @@ def best_trial(study: Study, backbone: str, variant: str) -> Settings:
 
 
 def kept_tests(study: Study, backbone: str, variant: str, settings: Settings) -> dict[int, Run]:
-    """The search's own fits of the tuned model, by seed, where it ran the same."""
+    """Return the search's own tested fits of the tuned model with the same settings, by seed."""
     return {
         run["seed"]: run
         for run in study.tested()
@@ -111,7 +111,7 @@ def kept_tests(study: Study, backbone: str, variant: str, settings: Settings) ->
 
 
 def variations(file: Path, r: dict[str, str], only: list[str] | None) -> dict[str, Settings]:
-    """Settings that each variation changes; the tuned model first."""
+    """Return the settings that each variation changes; the tuned model comes first."""
     named: dict[str, Settings] = dict(yaml.safe_load(file.read_text()))
     named |= {f"r = {number}": {"views_spec": spec} for number, spec in r.items()}
     return {TUNED: {}} | {
@@ -120,7 +120,7 @@ def variations(file: Path, r: dict[str, str], only: list[str] | None) -> dict[st
 
 
 def compare_all(found: dict[str, dict[int, Run]]) -> list[dict[str, Any]]:
-    """One row for each variation with a result: means in %, and differences to the tuned model."""
+    """Make a row for each variation with a result: means in %, and differences to the tuned model."""
     reached = {name: {seed: chosen_epoch(run) for seed, run in one.items()} for name, one in found.items()}
     table = []
     for name, by_seed in reached.items():
@@ -139,7 +139,7 @@ def compare_all(found: dict[str, dict[int, Run]]) -> list[dict[str, Any]]:
 
 
 def chosen_epoch(run: Run) -> dict[str, float]:
-    """Validation metrics, in %, of the epoch that validation chose; those that were logged."""
+    """Return the validation metrics, in %, of the epoch that validation chose."""
     epoch = run["history"][run["best_epoch"]]
     return {metric: 100 * epoch[metric] for metric in METRICS}
 
@@ -155,7 +155,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def tell(row: dict[str, Any], metric: str) -> str:
-    """A difference in words."""
+    """Format a difference with its standard error."""
     if f"{metric} difference" not in row:
         return "–"
     error = row[f"{metric} standard error"]

@@ -1,4 +1,4 @@
-"""The baselines that count: settings chosen on validation, each tested once."""
+"""Count-based baselines: settings chosen by validation, each baseline tested once."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CHOSEN_BY, SHOWN = "mrr@20", ("mrr@20", "recall@20")
 
 
 def baselines(data: str, out: Path, data_dir: str | None = None, names: list[str] | None = None) -> None:
-    """Choose the settings of the baselines that count on validation, and test each once.
+    """Choose the settings of the count-based baselines by validation, and test each baseline once.
 
-    Settings are searched one at a time, in the order of the grid (study/grids.py) and from its first values,
-    by validation MRR@20; every trial is kept. The chosen ones are tested once, by the code that tests neural
-    models. A baseline that is kept is not repeated, nor is a trial of one that was stopped.
+    The search changes one setting at a time, in the order of the grid (study/grids.py) and from its first
+    values, by validation MRR@20; every trial is saved. The chosen settings are tested once, by the code that
+    tests neural models. Saved baselines and saved trials are not repeated.
 
     Example::
 
@@ -40,8 +40,8 @@ def baselines(data: str, out: Path, data_dir: str | None = None, names: list[str
     Args:
         data: Data module YAML.
         out: Results file.
-        data_dir: Folder of the data, if not the YAML's.
-        names: Which of pop, s-pop, item-knn, sequential-rules, sknn, v-sknn and vstan; all by default.
+        data_dir: Folder of the data; by default that of the YAML.
+        names: Names among pop, s-pop, item-knn, sequential-rules, sknn, v-sknn and vstan; all by default.
     """
     if unknown := sorted(set(names or ()) - set(GRIDS)):
         raise InputError("there is no such baseline", value=unknown, hint=f"There are {', '.join(GRIDS)}")
@@ -53,7 +53,7 @@ def baselines(data: str, out: Path, data_dir: str | None = None, names: list[str
 
 
 def one(study: Study, name: str, data: LightningDataModule) -> None:
-    """Search, test once, keep the result."""
+    """Search the settings of a baseline, test it once and save the result."""
     key = Key(name, "bare", 0)
     if key in study.kept():
         print(f"{study.path}: {name} is there already")
@@ -74,7 +74,7 @@ def one(study: Study, name: str, data: LightningDataModule) -> None:
         "device": "cpu",
         "versions": {part: version(part) for part in PACKAGES},
         "epochs": 0,
-        "best_epoch": -1,  # nothing is trained; the table shows 0 epochs
+        "best_epoch": -1,  # no training: the table shows 0 epochs
         "best_validation": chosen["best_validation"],
         "fit_seconds": round(seconds, 1),
         "test": {metric: round(value, 5) for metric, value in tested.items()},
@@ -86,7 +86,7 @@ def one(study: Study, name: str, data: LightningDataModule) -> None:
 
 
 def tune(study: Study, name: str, data: LightningDataModule) -> Run:
-    """The best trial on validation; trials that a stopped search has kept are not repeated."""
+    """Return the best trial by validation; saved trials of a stopped search are not repeated."""
     grid = GRIDS[name]
     kept = (
         [run for run in study.runs() if run["backbone"] == name and "trial" in run] if study.exists() else []
@@ -108,13 +108,13 @@ def tune(study: Study, name: str, data: LightningDataModule) -> Run:
     for setting, values in grid.values.items():
         for value in values[1:]:
             candidate = trial({**best["settings"], setting: value})
-            if candidate["best_validation"] > best["best_validation"]:  # a tie changes nothing
+            if candidate["best_validation"] > best["best_validation"]:  # the first of equal trials wins
                 best = candidate
     return best
 
 
 def evaluate(stage: str, baseline: Baseline, data: LightningDataModule, **options: Any) -> dict[str, float]:
-    """Metrics of one stage, `validate` or `test`."""
+    """Return the metrics of a stage, `validate` or `test`."""
     idle = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", **{"logger": False, **idle, **options})
     (measured,) = getattr(trainer, stage)(BaselineModule(baseline), data, verbose=False)

@@ -1,4 +1,4 @@
-"""What it brings to ask the LLM about a share of the sessions only."""
+"""Metrics against the share of sessions with LLM views."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm4sbr.views.store import ViewStore
 from llm4sbr.views.store.key_file import read_keys, write_keys
 
 SPLITS: tuple[Split, ...] = ("train", "validate", "test")
-NOBODY = "entropy-0"  # the variant that lifts are over: titles everywhere
+BASELINE = "entropy-0"  # baseline of the lifts: title views for all sessions
 
 
 def budget(
@@ -37,11 +37,11 @@ def budget(
     settings: dict[str, Any] | None = None,
     json: Path | None = None,
 ) -> None:
-    """Measure Recall against the share of sessions that the LLM was asked about.
+    """Measure the metrics against the share of sessions with LLM views.
 
-    The sessions are those of which a bare model is least certain. For each share the wrapped model uses
-    their LLM views and title views elsewhere; data and splits are the bare run's. Lifts are paired with
-    share 0, titles everywhere. A fit that is kept is not repeated.
+    The sessions are those for which a bare model is most uncertain. For each share, the wrapped model uses
+    their LLM views, and title views for the other sessions; data and splits are those of the bare run. Lifts
+    are paired and relative to share 0, title views for all. Saved fits are not repeated.
 
     Example::
 
@@ -52,12 +52,13 @@ def budget(
     Args:
         run: Folder of the bare run, or its checkpoint.
         out: Results file.
-        store: Folder with LLM views of as many sessions as there are.
-        spec: Which of its views: ``llm``, or a fingerprint.
+        store: Folder of a view store with LLM views of the sessions.
+        spec: Views of the store: ``llm``, or a fingerprint.
         shares: Shares of the sessions; 0, 0.1, 0.3 and 1 by default.
-        choose: ``entropy``, and ``random`` for as many sessions drawn by chance; the first by default.
-        backbone: Registered name.
-        seeds: 0, 1 and 2 by default.
+        choose: Orders of the sessions: ``entropy``, and ``random`` for the same number of random sessions;
+            the first by default.
+        backbone: Registered name of the backbone.
+        seeds: Seeds of the fits; 0, 1 and 2 by default.
         settings: Settings of every fit (see compare).
         json: File for the rows.
     """
@@ -75,13 +76,15 @@ def budget(
         sessions = order(choice, run, saved.data)
         for share in sorted([0, 0.1, 0.3, 1] if shares is None else shares):
             if choice == "random" and share in (0, 1) and "entropy" in choose:
-                continue  # none and all are the same sessions, however chosen
+                continue  # no sessions and all sessions are the same in both orders
             keys = sessions[: how_many(float(share), len(sessions))]
             variant = f"{choice}-{100 * share:g}"
             file = work / f"{variant}.keys"
             if file.exists() and read_keys(file) != keys:
                 hint = "Give another --out, or remove it"
-                raise InputError("these sessions are of another bare run or other data", path=file, hint=hint)
+                raise InputError(
+                    "these sessions come from another bare run or other data", path=file, hint=hint
+                )
             write_keys(file, keys)
             views = {"views_spec": spec, "views_fallback": "titles", "views_only": str(file)}
             for seed in seeds:
@@ -90,22 +93,22 @@ def budget(
                 coverage = load_view_table(opened, saved.data, spec, only=keys).coverage
             covered = ", ".join(f"{coverage[split]:.1%} of {split}" for split in SPLITS if split in coverage)
             note = (
-                f"{len(keys)} of {len(sessions)} distinct sessions asked, views of {covered}; seeds {seeds}"
+                f"{len(keys)} of {len(sessions)} distinct sessions chosen, views of {covered}; seeds {seeds}"
             )
             rows += tell(study, backbone, variant, seeds, note)
     keep("budget", rows, json, device="see each fit")
 
 
 def order(choice: str, run: Path, source: ExampleSource) -> list[bytes]:
-    """All sessions in the order in which a budget takes them."""
-    if choice == "random":  # content keys are hashes, so their own order is a draw
+    """Return all sessions in the order in which a budget takes them."""
+    if choice == "random":  # content keys are hashes, so sorting them is a random order
         return in_proportion([sorted(dict(session_keys(source, split))) for split in SPLITS])
     return order_of_need(source, bare_model(run, source), SPLITS, progress=True)
 
 
 def tell(study: Study, backbone: str, variant: str, seeds: list[int], note: str) -> list[dict[str, Any]]:
-    """The rows of one variant."""
-    runs: dict[str, dict[int, Run]] = {variant: {}, NOBODY: {}}
+    """Make the rows of a variant."""
+    runs: dict[str, dict[int, Run]] = {variant: {}, BASELINE: {}}
     for one in study.tested():
         if one["backbone"] == backbone and one["seed"] in seeds and one["variant"] in runs:
             runs[one["variant"]][one["seed"]] = one
@@ -113,7 +116,7 @@ def tell(study: Study, backbone: str, variant: str, seeds: list[int], note: str)
     for metric in METRICS:
         values = [run["test"][f"test/{metric}"] for run in runs[variant].values()]
         rows.append(row(f"{variant} %: {metric}", 100 * sum(values) / len(values), "%", note=note))
-        found = None if variant == NOBODY else lift(runs[NOBODY], runs[variant], metric)
+        found = None if variant == BASELINE else lift(runs[BASELINE], runs[variant], metric)
         if found is not None:
             text = f"95 % interval {found['interval']}; {note}"
             what = f"{variant} %: lift of {metric} over titles"

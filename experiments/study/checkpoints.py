@@ -1,4 +1,4 @@
-"""The checkpoints that fits of a study left, and a Trainer that measures them."""
+"""Checkpoints of the fits of a study, and a Trainer that evaluates them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm4sbr.runs.saved_run import SavedRun
 
 
 def with_checkpoints(study: Study) -> Iterator[Run]:
-    """The tested fits whose checkpoint is there; the others are named on stderr."""
+    """Yield the tested fits that still have a checkpoint; the others are listed on stderr."""
     gone = []
     for run in study.tested():
         if list(Path(run["log_dir"]).glob("checkpoints/best*.ckpt")):
@@ -24,11 +24,11 @@ def with_checkpoints(study: Study) -> Iterator[Run]:
         else:
             gone.append(str(key_of(run)))
     if gone:
-        print(f"{study.path}: no checkpoint is left of {', '.join(gone)}", file=sys.stderr)
+        print(f"{study.path}: the checkpoints are missing of {', '.join(gone)}", file=sys.stderr)
 
 
 def trainer_for(run: SavedRun, **options: Any) -> Trainer:
-    """A Trainer that measures a run with the views it was trained with."""
+    """Create a Trainer that evaluates a run with the views of its training."""
     views = {name: value for name, value in (run.config.get("views") or {}).items() if value is not None}
     options["callbacks"] = [ViewCache(**views), *options.get("callbacks", ())]
     idle = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

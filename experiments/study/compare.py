@@ -1,4 +1,4 @@
-"""Backbones bare and wrapped, over seeds."""
+"""Comparison of bare and wrapped backbones over seeds."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def compare(
     store: str = "views/beauty",
     settings: dict[str, Any] | None = None,
 ) -> None:
-    """Train and test backbones bare and wrapped, over seeds.
+    """Train and test bare and wrapped backbones over seeds.
 
-    Each fit is ``llm4sbr fit`` with experiments/base.yaml, its best epoch by validation tested once. A fit
-    that is kept is not repeated, so a stopped command resumes, and several processes share the fits.
+    Each fit is ``llm4sbr fit`` with experiments/base.yaml; its best epoch by validation is tested once. Saved
+    fits are not repeated, so a stopped command resumes, and several processes can share the fits.
 
     Example::
 
@@ -33,11 +33,11 @@ def compare(
     Args:
         data: Data module YAML.
         out: Results file.
-        data_dir: Folder of the data, if not the YAML's.
-        backbones: Registered names; SR-GNN by default.
-        variants: Which of bare, titles, llm, llm+titles and no-views; the first two by default.
-        seeds: 0, 1 and 2 by default.
-        store: Folder that ``llm4sbr views infer`` wrote.
+        data_dir: Folder of the data; by default that of the YAML.
+        backbones: Registered names of the backbones; SR-GNN by default.
+        variants: Variants among bare, titles, llm, llm+titles and no-views; the first two by default.
+        seeds: Seeds of the fits; 0, 1 and 2 by default.
+        store: Folder of the view store.
         settings: Settings of every fit, by neutral name (study/settings.py) or dotted option of
             ``llm4sbr fit``: ``'{batch_size: 200, trainer.accelerator: cpu}'``.
     """

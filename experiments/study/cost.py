@@ -1,4 +1,4 @@
-"""What a training step of each backbone costs on this machine, and so the protocol."""
+"""Time of a training step of each backbone on this machine, and of the whole protocol."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from experiments.study.names import backbones as registered
 from experiments.study.rows import Key
 from llm4sbr.runs.trainer_cli import run
 
-WARM_UP = 5  # steps whose time is not counted
+WARM_UP = 5  # first steps, without timing
 
 
 class StepTimer(Callback):
-    """Seconds of each training step, from one step's end to the next one's."""
+    """Measures the seconds of each training step, from the end of one step to the end of the next."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Take the time."""
+        """Record the end of the step."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
 
     def seconds(self) -> float:
-        """Mean of a step: the median of batches of like length would say little."""
+        """Return the mean time of a step; batches differ in length, so the median would mislead."""
         return (self.ends[-1] - self.ends[WARM_UP]) / (len(self.ends) - 1 - WARM_UP)
 
 
@@ -49,10 +49,10 @@ def cost(
     settings: dict[str, Any] | None = None,
     json: Path | None = None,
 ) -> None:
-    """Measure a training step of backbones bare and wrapped, and print what the protocol costs here.
+    """Measure a training step of bare and wrapped backbones, and print the time of the whole protocol.
 
-    Each is trained for some steps by ``llm4sbr fit`` on the given data. Times are means over the steps, data
-    loading included. Nothing is kept but the figures.
+    Each model trains for some steps by ``llm4sbr fit`` on the given data. Times are means over the steps,
+    data loading included. Only the figures are saved.
 
     Example::
 
@@ -61,14 +61,14 @@ def cost(
 
     Args:
         data: Data module YAML.
-        data_dir: Folder of the data, if not the YAML's.
-        backbones: Registered names; all by default.
-        variants: Which of bare, titles, llm, llm+titles and no-views; the first two by default.
-        steps: Steps to measure.
-        epochs: Epochs of all fits of one model together, for the sum.
-        store: Folder that ``llm4sbr views infer`` wrote.
+        data_dir: Folder of the data; by default that of the YAML.
+        backbones: Registered names of the backbones; all by default.
+        variants: Variants among bare, titles, llm, llm+titles and no-views; the first two by default.
+        steps: Number of steps to measure.
+        epochs: Number of epochs of all fits of a model together, for the total time.
+        store: Folder of the view store.
         settings: Settings of every fit (see compare).
-        json: File for the rows.
+        json: File for the results.
     """
     variants = variants or ["bare", "titles"]
     check_variants(variants)
@@ -102,7 +102,7 @@ def cost(
 
 
 def timed(shared: Shared, key: Key, steps: int) -> dict[str, Any]:
-    """One row: a step's time, the steps of an epoch, the model's size."""
+    """Make a row: time of a step, time of an epoch, and size of the model."""
     options = {
         **{"trainer.max_epochs": -1, "trainer.max_steps": steps + WARM_UP + 1, "trainer.logger": False},
         **{"trainer.limit_val_batches": 0, "trainer.num_sanity_val_steps": 0},

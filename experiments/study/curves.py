@@ -1,4 +1,4 @@
-"""Pictures of validation curves: where a model overfits."""
+"""Figures of validation curves, which show overfitting."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from experiments.study.lifts import grouped
 from experiments.study.results import Study
 from experiments.study.rows import Run
 
-CHOSEN = "val/ndcg@20"  # what validation chooses epochs and trials by
+CHOSEN = "val/ndcg@20"  # the validation metric that chooses epochs and trials
 
 
 def has_curve(run: Run) -> bool:
-    """Whether a result keeps what was chosen by, epoch by epoch; baselines and old ones do not."""
+    """Return whether a result has the choosing metric of every epoch; baselines and old results do not."""
     return bool(run.get("history")) and CHOSEN in run["history"][0]
 
 
 def draw(study: Study, target: Path) -> None:
-    """Validation NDCG@20 and Recall@20 by epoch: a line a fit, a colour a variant, a row a backbone."""
+    """Draw validation NDCG@20 and Recall@20: a line per fit, a colour per variant, a row per backbone."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -1,4 +1,4 @@
-"""The data module of a YAML file, without training."""
+"""Creation of a data module from a YAML file, without training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm4sbr.contracts.registry import DATAMODULES, load_plugins
 
 
 def data_module(path: str, data_dir: str | None) -> LightningDataModule:
-    """The data module of a YAML file, prepared."""
+    """Create and prepare the data module of a YAML file."""
     load_plugins(DATAMODULES)
     parser = ArgumentParser()
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
@@ -23,6 +23,6 @@ def data_module(path: str, data_dir: str | None) -> LightningDataModule:
 
 
 def quiet_lightning() -> None:
-    """Few workers and no logger are meant: no warning of either."""
+    """Silence warnings about few workers and a missing logger, which are on purpose here."""
     warnings.filterwarnings("ignore", module="lightning.pytorch")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""One ``llm4sbr fit`` in this process, tested once, and what is kept of it."""
+"""A fit: one ``llm4sbr fit`` in this process, tested once, with its result saved in a study."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ from llm4sbr.runs.trainer_cli import SBRCLI, run
 
 BASE = Path(
     os.path.relpath(Path(__file__).parents[1] / "base.yaml")
-)  # short in the commands that results carry
-VARIANTS: dict[str, Settings | None] = {  # which views a fit reads, and what stands where there are none
+)  # a short path, since results contain the command
+VARIANTS: dict[str, Settings | None] = {  # views of a fit, and the fallback for sessions without
     "bare": None,
     "titles": {"views_spec": "titles", "views_fallback": "mask"},
     "llm": {"views_spec": "llm", "views_fallback": "mask"},
     "llm+titles": {"views_spec": "llm", "views_fallback": "titles"},
-    "no-views": {},  # wrapped, and never a view: what the architecture alone brings
+    "no-views": {},  # wrapped without views: the effect of the architecture alone
 }
-SHOWN = ("train/rec_loss", "train/loss", "val/recall@20", "val/mrr@20", "val/ndcg@20")  # of the history
+SHOWN = ("train/rec_loss", "train/loss", "val/recall@20", "val/mrr@20", "val/ndcg@20")  # in the history
 PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric")
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What the fits of a command share.
+    """Options that the fits of a command share.
 
     Args:
         data: Data module YAML.
-        data_dir: Folder of the data, if not the YAML's.
-        store: Folder of views.
+        data_dir: Folder of the data; by default that of the YAML.
+        store: Folder of the view store.
         settings: Settings of every fit.
     """
 
@@ -61,7 +61,7 @@ class Shared:
 
 
 class RankRecorder(Callback):
-    """Keeps the rank of every test example, in example order, for paired comparisons."""
+    """Records the rank of every test example, in example order, for paired comparisons."""
 
     def __init__(self) -> None:
         self.ranks: list[np.ndarray] = []
@@ -69,7 +69,7 @@ class RankRecorder(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, model: LightningModule, outputs: object, batch: SessionBatch, *_: object
     ) -> None:
-        """Rank a batch."""
+        """Record the ranks of a batch."""
         self.ranks.append(target_ranks(model(batch), batch.target).cpu().numpy())
 
 
@@ -82,7 +82,7 @@ def check_variants(variants: list[str]) -> None:
 
 
 def fit_words(shared: Shared, key: Key, settings: Settings, views: Settings | None) -> list[str]:
-    """The words of one fit; `views` is None for a bare model."""
+    """Return the words of a fit for the command line; `views` is None for a bare model."""
     module = "llm4sbr.SBRModule" if views is None else "llm4sbr.LLM4SBRWrapper"
     found = ["fit", "--config", str(BASE), "--model", module, "--data", shared.data]
     found += ["--model.backbone", key.backbone, "--seed_everything", str(key.seed)]
@@ -98,7 +98,7 @@ def fit_words(shared: Shared, key: Key, settings: Settings, views: Settings | No
 def fit_once(
     study: Study, shared: Shared, key: Key, settings: Settings, views: Settings | None, *, test: bool = True
 ) -> bool:
-    """Fit, unless the fit is kept already or another process is at it; whether it was run."""
+    """Run a fit, unless it is saved already or another process runs it; return whether it ran."""
     try:
         with study.claim(key):
             if key in study.kept():
@@ -107,25 +107,25 @@ def fit_once(
             fit(study, shared, key, settings, views, test=test)
             return True
     except Timeout:
-        print(f"{study.path}: {key} is another process's")
+        print(f"{study.path}: another process runs {key}")
         return False
 
 
 def fit(
     study: Study, shared: Shared, key: Key, settings: Settings, views: Settings | None, *, test: bool
 ) -> Run:
-    """Fit, test the chosen epoch, and keep the result.
+    """Run a fit, test its chosen epoch, and save the result.
 
     Args:
-        study: Takes the result.
-        shared: What all fits share.
-        key: Which fit it is.
-        settings: All settings, those of `shared` among them.
+        study: Study that saves the result.
+        shared: Options of all fits.
+        key: Key of the fit.
+        settings: All settings, including those of `shared`.
         views: Settings of the views of a wrapped model; None for a bare one.
-        test: False leaves the test split unread.
+        test: Whether to test the model; False does not read the test split.
     """
     given = fit_words(shared, key, settings, views)
-    # A folder of its own for each fit: processes side by side would count its versions at the same time.
+    # One folder per fit: parallel processes in one folder could choose the same version number.
     given += ["--trainer.logger.init_args.name", f"{study.name}/{key}"]
     began = time.perf_counter()
     cli = run(given)
@@ -155,12 +155,12 @@ def fit(
 
 
 def history(path: Path) -> list[dict[str, float]]:
-    """Training loss and validation metrics of each epoch; empty without a CSV log."""
+    """Read training loss and validation metrics of each epoch; empty without a CSV log."""
     return [{name: round(row[name], 5) for name in SHOWN if name in row} for row in read_history(path)]
 
 
 def measure(cli: SBRCLI) -> Run:
-    """Test the chosen epoch, and keep the rank of every test example."""
+    """Test the chosen epoch, and return metrics and the rank of every test example."""
     recorder = RankRecorder()
     cli.trainer.callbacks.append(recorder)
     best = cli.trainer.checkpoint_callback.best_model_path

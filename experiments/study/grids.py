@@ -1,4 +1,4 @@
-"""The baselines that count, and the values of their settings that are tried: the registry of them here."""
+"""Registry of the count-based baselines, with the values of their settings to search."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from llm4sbr.baselines import Baseline, ItemKNN, Popularity, SessionKNN
 
 
 class Grid(NamedTuple):
-    """A baseline."""
+    """A baseline and the values of its settings."""
 
-    title: str  # in tables
+    title: str  # name in tables
     make: Callable[..., Baseline]
     fixed: dict[str, Any]
-    values: dict[str, list[Any]]  # of each setting, the one to start from first
+    values: dict[str, list[Any]]  # by setting; the search starts from the first value
 
 
 GRIDS = {

@@ -1,4 +1,4 @@
-"""Where wrapping helps and where it does not: lifts of tested results by groups of test examples."""
+"""Effect of wrapping by groups of test examples."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def groups(
     metric: str = "recall@20",
     json: Path | None = None,
 ) -> None:
-    """Print where wrapping helps, by groups of test examples; nothing is trained.
+    """Print the effect of wrapping by groups of test examples; nothing is trained.
 
-    The ranks that every result keeps are divided by what training knew of the next item, of the step that
-    leads to it, of its title, and by the length of the session. The models are the backbones that have both
-    variants, over the seeds that both have; each counts the same. Intervals are paired bootstraps over the
-    test sessions.
+    The saved ranks are grouped by the frequency of the next item in training, by whether the step to it
+    occurs in training, by the nearness of its title, and by the length of the session. The models are the
+    backbones that have both variants, over the shared seeds; each backbone has the same weight. Intervals are
+    paired bootstraps over the test sessions.
 
     Example::
 
@@ -45,15 +45,15 @@ def groups(
             --json experiments/results/groups-beauty.json
 
     Args:
-        studies: Results files of one data set: what was tested, and baselines.
-        data: Data module YAML that the results were made with.
-        data_dir: Folder of the data, if not the YAML's.
-        store: Folder of views, for the nearness of titles.
-        variant: The wrapped variant.
+        studies: Results files of one data set: tested models and baselines.
+        data: Data module YAML of the results.
+        data_dir: Folder of the data; by default that of the YAML.
+        store: Folder of a view store, for the nearness of titles.
+        variant: Name of the wrapped variant.
         baseline: Variant that differences are relative to.
-        beside: Baselines that are shown beside; sequential rules by default.
-        metric: Metric that the table shows; the JSON has all.
-        json: File for the rows.
+        beside: Baselines in further columns; sequential rules by default.
+        metric: Metric of the table; the JSON has all metrics.
+        json: File for the results.
     """
     shown = ["sequential-rules"] if beside is None else beside
     module = data_module(data, data_dir)
@@ -67,7 +67,7 @@ def groups(
         if "ranks" in run and len(run["ranks"]) != len(test):
             raise InputError(
                 f"{model(run)} {run['variant']} was tested on {len(run['ranks'])} examples, not {len(test)}",
-                hint="Give the data that the results were made with",
+                hint="Give the data of the results",
             )
     divided = {"all": {"": np.ones(len(test), bool)}}
     divided |= kinds(module.examples("train"), test, module.catalogue, titles)
@@ -94,7 +94,7 @@ def rows(
     variant: str,
     beside: list[str],
 ) -> list[dict[str, Any]]:
-    """One row for each group of examples."""
+    """Make a row for each group of examples."""
     models = {}
     for name, own, base, ours in pairs(grouped(runs), baseline):
         if own == variant:
@@ -119,7 +119,7 @@ def rows(
 
 
 def compared(base: FloatArray, ours: FloatArray, session: np.ndarray) -> dict[str, Any]:
-    """Means in %, the difference in percentage points with its interval, and the lift."""
+    """Return the means in %, the difference in percentage points with its interval, and the lift."""
     low, high = interval(ours - base, session)
     before, after = float(base.mean()), float(ours.mean())
     return {
@@ -133,7 +133,7 @@ def compared(base: FloatArray, ours: FloatArray, session: np.ndarray) -> dict[st
 
 def _earned(run: Run, metric: str) -> FloatArray:
     if "ranks" not in run:
-        raise InputError("this result keeps no ranks", value=f"{model(run)} {run['variant']}")
+        raise InputError("this result has no ranks", value=f"{model(run)} {run['variant']}")
     return gains(run["ranks"], metric)
 
 

@@ -1,16 +1,16 @@
-"""What each test example earns, and bootstrap intervals of paired differences: pure."""
+"""Metrics of each test example, and bootstrap intervals of paired differences: pure functions."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-DRAWS = 2000  # of a bootstrap
+DRAWS = 2000  # number of bootstrap samples
 FloatArray = npt.NDArray[np.float64]
 
 
 def gains(ranks: FloatArray, metric: str) -> FloatArray:
-    """What each example earns.
+    """Return the metric of each example.
 
     >>> [gains(np.array([1.0, 3.0, 21.0]), metric).tolist() for metric in ("recall@20", "mrr@2", "ndcg@20")]
     [[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.5, 0.0]]
@@ -23,13 +23,16 @@ def gains(ranks: FloatArray, metric: str) -> FloatArray:
 def interval(
     difference: FloatArray, session: npt.NDArray[np.int64], *, seeds: bool = False
 ) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the mean; whole sessions are drawn, for their examples hang together.
+    """Compute the bootstrap 95 % interval of the mean.
+
+    Whole sessions are drawn, since the examples of a session are not independent.
 
     Args:
-        difference: Of each example ``(E,)``, or of each seed and example ``(S, E)``, whose mean is taken.
+        difference: Difference of each example ``(E,)``, or of each seed and example ``(S, E)``, averaged over
+            seeds.
         session: Session of each example ``(E,)``.
-        seeds: Draw the seeds, too: the interval then covers other trainings as well as other sessions. Of
-            few seeds it says little, but not nothing.
+        seeds: Whether to draw the seeds, too: the interval then covers other trainings as well as other
+            sessions. With few seeds it is a rough estimate.
     """
     generator, dice = np.random.default_rng(0), np.random.default_rng(1)
     each = np.atleast_2d(difference)  # (S, E)

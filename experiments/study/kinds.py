@@ -1,4 +1,4 @@
-"""Groups of test examples: by what training knew of the next item, and by the session. Pure."""
+"""Groups of test examples, by the next item in training and by the session: pure functions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from torch.nn.functional import normalize
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.examples import Examples
 
-CLICKS = (0, 5, 20, 100)  # upper ends of the bins but the last
+CLICKS = (0, 5, 20, 100)  # upper ends of all bins but the last
 LENGTHS = (1, 3, 9)
 NEARNESS = (20, 100, 1000)
-Groups = dict[str, npt.NDArray[np.bool_]]  # by name, each (E,)
+Groups = dict[str, npt.NDArray[np.bool_]]  # masks (E,) by name
 
 
 def kinds(
     train: Examples, test: Examples, catalogue: Catalogue, titles: torch.Tensor | None
 ) -> dict[str, Groups]:
-    """What the test examples are divided by.
+    """Divide the test examples into groups, in several ways.
 
     Args:
         train: Examples of the training split.
         test: Examples of the test split.
-        catalogue: The items of both.
-        titles: Title embeddings ``(V + 1, d_t)``, row 0 is no item; None leaves out the nearness of titles.
+        catalogue: Catalogue of both splits.
+        titles: Title embeddings ``(V + 1, d_t)``, with row 0 for padding; None leaves out the nearness of
+            titles.
     """
     clicked, known = steps(train, catalogue.num_items)
     times = np.bincount(clicked, minlength=catalogue.num_items + 1)
@@ -44,7 +45,7 @@ def kinds(
 
 
 def binned(values: npt.NDArray[np.int64], ends: tuple[int, ...], low: int = 0) -> Groups:
-    """Examples by a whole number of `low` or more, in bins up to each of `ends` and one beyond.
+    """Group examples by an integer of at least `low`, in bins up to each of `ends` and one bin beyond.
 
     >>> {name: found.tolist() for name, found in binned(np.array([0, 7, 2]), (0, 5)).items()}
     {'0': [True, False, False], '1–5': [False, False, True], 'more than 5': [False, True, False]}
@@ -57,7 +58,7 @@ def binned(values: npt.NDArray[np.int64], ends: tuple[int, ...], low: int = 0) -
 
 
 def steps(examples: Examples, num_items: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Every click of some sessions, given with all their prefixes, and every step from click to click."""
+    """Return every click and every distinct step between clicks of sessions, given by all their prefixes."""
     last = examples.clicks[examples.end - 1].astype(np.int64)
     first = last[examples.end - examples.start == 1]
     clicked = np.concatenate((first, examples.target))
@@ -65,11 +66,11 @@ def steps(examples: Examples, num_items: int) -> tuple[npt.NDArray[np.int64], np
 
 
 def title_rank(examples: Examples, titles: torch.Tensor) -> npt.NDArray[np.int64]:
-    """Rank of the next item's title by its cosine to the last click's, whose own comes first.
+    """Rank the title of the next item by its cosine with that of the last click, which itself ranks first.
 
     Args:
         examples: ``E`` examples.
-        titles: ``(V + 1, d_t)``, row 0 is no item.
+        titles: Title embeddings ``(V + 1, d_t)``, with row 0 for padding.
     """
     unit = normalize(titles.float(), dim=-1)
     last = torch.from_numpy(examples.clicks[examples.end - 1].astype(np.int64))

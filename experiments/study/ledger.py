@@ -1,7 +1,7 @@
-"""The trials of one backbone and variant in an Optuna study, whose journal several processes share.
+"""Trials of one backbone and variant in an Optuna study, whose journal several processes share.
 
-Draws are planned by number and enqueued, so bare and wrapped models get the same ones. The results file is
-what counts: a journal that disagrees with it (another checkout, a removed file) is made anew from it.
+Draws are planned by trial number and enqueued, so bare and wrapped models get the same draws. The results
+file is authoritative: a journal that disagrees with it (another checkout, a removed file) is rebuilt from it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from experiments.study.rows import Key
 from experiments.study.settings import Settings
 from experiments.study.space import Space, choices, draw
 
-TUNING_SEED = 1000  # of all trials; no seed that is tested
+TUNING_SEED = 1000  # seed of all trials; never a tested seed
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Taken(NamedTuple):
-    """A trial to run; its holder releases the lock, and its death does."""
+    """A trial to run; its holder releases the lock, and so does the end of the process."""
 
     trial: optuna.Trial
     key: Key
@@ -36,15 +36,15 @@ class Taken(NamedTuple):
 
 
 class Ledger:
-    """The trials of one backbone and variant.
+    """Trials of one backbone and variant.
 
     Args:
-        study: Where the results are kept.
-        space: The search space; another one has a journal of its own.
-        backbone: Registered name.
+        study: Study with the results.
+        space: Search space; each space has its own journal.
+        backbone: Registered name of the backbone.
         variant: Name of the variant.
-        wrapped: Whether the wrapper's settings are searched, too.
-        trials: How many there are to be.
+        wrapped: Whether the settings of the wrapper are searched, too.
+        trials: Number of trials.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Ledger:
             self._complete()
 
     def key(self, trial: int) -> Key:
-        """The key of a trial."""
+        """Return the key of a trial."""
         return Key(self._backbone, self._variant, TUNING_SEED, trial)
 
     def take(self) -> Taken | None:
-        """The next trial to run: one whose process died, else the first that waits; None if there is none."""
+        """Take the next trial: one whose process died, else the first waiting one; None if none is left."""
         with self._plan():
             self._complete()
             study = self._study()
@@ -82,13 +82,13 @@ class Ledger:
             return None if free is None else self._taken(asked, free)
 
     def tell(self, taken: Taken, value: float) -> None:
-        """What a trial reached by validation; its result is kept already."""
+        """Report the validation result of a trial, which is saved already."""
         with self._plan():
             if self._study().trials[taken.trial.number].state == TrialState.RUNNING:
                 self._study().tell(taken.trial.number, value)
 
     def best(self) -> int | None:
-        """The best trial by validation, the earlier of two equals; None while trials are missing."""
+        """Return the best trial by validation, the earliest of equal ones; None while trials are missing."""
         with self._plan():
             self._complete()
             trials = self._study().trials[: self._trials]
@@ -107,12 +107,12 @@ class Ledger:
         )
 
     def _kept(self) -> dict[int, float]:
-        """What kept trials reached, by number."""
+        """Return the validation results of the saved trials, by number."""
         scores = self._results.scores()
         return {n: scores[self.key(n)] for n in range(self._trials) if self.key(n) in scores}
 
     def _agrees(self) -> bool:
-        """Whether every trial that the journal has ended is kept with the value that it has there."""
+        """Return whether every completed trial of the journal is saved with the same value."""
         if not self._journal.exists():
             return True
         kept = self._kept()
@@ -120,10 +120,10 @@ class Ledger:
         return all(kept.get(one.number) == one.value for one in ended if one.number < self._trials)
 
     def _complete(self) -> None:
-        """Bring in what is kept, and enqueue what is missing."""
+        """Add the saved trials to the journal, and enqueue the missing ones."""
         study, kept = self._study(), self._kept()
         for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
-            if trial.number in kept:  # killed between keeping and telling, or kept elsewhere
+            if trial.number in kept:  # killed between saving and reporting, or saved elsewhere
                 if trial.state == TrialState.WAITING:
                     study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
                 study.tell(trial.number, kept[trial.number])

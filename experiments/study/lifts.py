@@ -1,4 +1,4 @@
-"""Means over seeds and lifts over a baseline, from the fits of studies: pure."""
+"""Means over seeds and lifts over a baseline, from the fits of studies: pure functions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from experiments.study.rows import Run
 
 METRICS = ("recall@5", "recall@20", "mrr@20", "ndcg@20")
 LIFTED = ("recall@5", "recall@20", "mrr@20")
-RULES, REPEATS = "+rules", "+repeats"  # of a model's name: tested with rules beside it; with repeat-explore
-Groups = dict[tuple[str, str], dict[int, Run]]  # by model and variant, then by seed
+RULES, REPEATS = "+rules", "+repeats"  # suffixes of model names: with sequential rules, with repeat-explore
+Groups = dict[tuple[str, str], dict[int, Run]]  # fits by model and variant, then by seed
 
 
 def model(run: Run) -> str:
-    """A backbone's name and what is beside it.
+    """Return the name of a backbone, with the suffixes of its additions.
 
     >>> model({"backbone": "SASRec", "settings": {"rules": 2.0}}), model({"backbone": "pop"})
     ('SASRec+rules', 'pop')
@@ -29,12 +29,12 @@ def model(run: Run) -> str:
 
 
 def plain(name: str) -> str:
-    """A model's name without what is beside it."""
+    """Return the name of a model without suffixes."""
     return name.split("+")[0]
 
 
 def grouped(runs: Iterable[Run]) -> Groups:
-    """Fits by model and variant, in their order, then by seed."""
+    """Group fits by model and variant, in their order, then by seed."""
     groups: Groups = defaultdict(dict)
     for run in runs:
         groups[model(run), run["variant"]][run["seed"]] = run
@@ -42,7 +42,7 @@ def grouped(runs: Iterable[Run]) -> Groups:
 
 
 def lift(bare: dict[int, Run], wrapped: dict[int, Run], metric: str) -> dict[str, Any] | None:
-    """Relative lift over the shared seeds; with an interval where the ranks are at hand."""
+    """Compute the relative lift over the shared seeds, with an interval if the fits have ranks."""
     seeds = sorted(set(bare) & set(wrapped))
     if not seeds:
         return None
@@ -61,7 +61,7 @@ def lift(bare: dict[int, Run], wrapped: dict[int, Run], metric: str) -> dict[str
 
 
 def tell(found: dict[str, Any] | None) -> str:
-    """A lift in words."""
+    """Format a lift with its interval."""
     if found is None:
         return "–"
     text = f"{found['relative']:+.1%}"

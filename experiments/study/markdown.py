@@ -1,4 +1,4 @@
-"""Cells and lines of the tables in README: pure."""
+"""Cells and lines of the tables in the READMEs: pure functions."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from experiments.study.lifts import LIFTED, METRICS, REPEATS, RULES, plain
 from experiments.study.names import title
 
 SHOWN = {"recall@5": "Recall@5", "recall@20": "Recall@20", "mrr@20": "MRR@20", "ndcg@20": "NDCG@20"}
-DATA = {  # what a table is called, how many examples it has
+DATA = {  # heading of a table, with the number of examples
     "beauty": "Beauty: 142,990 training, 15,727 validation, 17,422 test examples",
     "ml-100k": "MovieLens 100K: 79,099 training, 8,352 validation, 8,528 test examples",
 }
-BESIDE = {RULES: "rules", REPEATS: "repeat-explore"}  # what a model's name tells, in words
+BESIDE = {RULES: "rules", REPEATS: "repeat-explore"}  # suffixes of model names, in words
 Row = dict[str, Any]
 
 
 def kept(results: Path, name: str) -> list[Row]:
-    """Rows of a JSON; none where its command has not been run."""
+    """Read the rows of a JSON file; empty if the file does not exist."""
     path = results / f"{name}.json"
     return list(json.loads(path.read_text())["details"]) if path.exists() else []
 
 
 def ordered(rows: list[Row]) -> list[Row]:
-    """Rows as a table has them: backbones in the order in which they come, what only counts last.
+    """Sort rows for a table: backbones in the order of the input, count-based baselines last.
 
-    A backbone stands alone before it stands with something beside it, and bare before wrapped.
+    Within a backbone, models without additions come first, and bare comes before wrapped.
     """
     order = list(dict.fromkeys(plain(row["backbone"]) for row in rows))
 
@@ -41,17 +41,17 @@ def ordered(rows: list[Row]) -> list[Row]:
 
 
 def line(cells: list[str]) -> str:
-    """A row of a table; minus signs are minus signs."""
+    """Format a row of a table; hyphens before numbers become minus signs."""
     return "| " + " | ".join(re.sub(r"(?<![\w.])-(?=\d)", "−", cell) for cell in cells) + " |"
 
 
 def head(cells: list[str]) -> list[str]:
-    """The first two lines of a table."""
+    """Format the first two lines of a table."""
     return [line(cells), "|" + "---|" * len(cells)]
 
 
 def percent(lift: Row | None, key: str = "interval") -> str:
-    """A lift with its interval, bold where that leaves out 0."""
+    """Format a lift with its interval, in bold if the interval excludes 0."""
     if lift is None:
         return "–"
     text = f"{100 * lift['relative']:+.1f} %"
@@ -63,7 +63,7 @@ def percent(lift: Row | None, key: str = "interval") -> str:
 
 
 def named(row: Row) -> str:
-    """A model as the tables call it; fewer seeds than three are named."""
+    """Return the name of a model in tables, with the number of seeds if it is below three."""
     backbone = plain(row["backbone"])
     if backbone in GRIDS:
         return f"*{GRIDS[backbone].title}*"
@@ -73,17 +73,17 @@ def named(row: Row) -> str:
 
 
 def few(seeds: list[int]) -> str:
-    """Names the number of seeds where it is below three."""
+    """Format the number of seeds if it is below three, else nothing."""
     return {1: " (one seed)", 2: " (two seeds)"}.get(len(seeds), "")
 
 
 def best_of(rows: list[Row]) -> dict[str, float]:
-    """The best of each metric, as it is shown."""
+    """Return the best value of each metric, rounded as shown."""
     return {metric: max(round(row[metric]["mean"], 2) for row in rows) for metric in METRICS}
 
 
 def measured(row: Row, best: dict[str, float]) -> list[str]:
-    """A row's metrics, with their standard deviations over seeds; the best of a table is bold."""
+    """Format the metrics of a row with their standard deviations over seeds; the best values are bold."""
     cells = []
     for metric in METRICS:
         value, spread = row[metric]["mean"], row[metric]["std"]
@@ -93,5 +93,5 @@ def measured(row: Row, best: dict[str, float]) -> list[str]:
 
 
 def lifted(what: str, row: Row) -> str:
-    """A model's lifts under its metrics."""
+    """Format the row of a model's lifts."""
     return line([what, *(percent(row["lift"][metric]) for metric in LIFTED), ""])

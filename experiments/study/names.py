@@ -1,4 +1,4 @@
-"""What backbones are called: by registered name in results, by their papers' names in tables."""
+"""Names of backbones: registered names in results, names of the papers in tables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from llm4sbr.contracts.registry import BACKBONES, load_plugins
 
 
 def backbones() -> list[str]:
-    """Registered backbones of this project; adapters for other libraries' models are no model themselves."""
+    """List the registered backbones of this project, without the adapters for other libraries."""
     kinds = load_plugins(BACKBONES)
     return [name for name, kind in kinds.items() if kind.__module__.startswith("llm4sbr.backbones.")]
 
 
 def title(backbone: str) -> str:
-    """A backbone's name in tables: what stands before the colon in its module's docstring.
+    """Return the name of a backbone in tables: the text before the colon in the docstring of its module.
 
     >>> title("DHCN"), title("SomeoneElses")
     ('S²-DHCN', 'SomeoneElses')
@@ -27,6 +27,6 @@ def title(backbone: str) -> str:
 
 
 def has_own_scores(backbone: str) -> bool:
-    """Whether a backbone scores otherwise than by a product with the item embeddings."""
+    """Return whether a backbone overrides the scores by a product with the item embeddings."""
     kind = load_plugins(BACKBONES)[backbone]
     return bool(kind.score is not SessionBackbone.score)  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""Write the tables of README.md and experiments/README.md from the kept JSONs.
+"""Writing of the tables in README.md and experiments/README.md from the saved JSON files.
 
-A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``; what is between is replaced, so no figure
+A table is the text between ``<!-- table NAME -->`` and ``<!-- end -->``, which is replaced, so that no figure
 of these tables is typed by hand.
 """
 
@@ -37,10 +37,10 @@ TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
 
 
 def renewed(text: str, results: Path) -> str:
-    """A document with its tables as the results have them.
+    """Return a document with its tables renewed from the results.
 
     Raises:
-        ValueError: A table that nothing makes, or one without its end.
+        ValueError: A table has an unknown name or no end.
     """
 
     def renew(found: re.Match[str]) -> str:
@@ -54,16 +54,16 @@ def renewed(text: str, results: Path) -> str:
 
 
 def publish(check: bool = False, files: list[Path] | None = None, results: Path = HERE / "results") -> int:
-    """Write the tables of both READMEs from the kept JSONs.
+    """Write the tables of both READMEs from the saved JSON files.
 
     Example::
 
         python -m experiments publish --check
 
     Args:
-        check: Write nothing; exit with status 1 where a table is not what the results say. CI runs it.
+        check: Write nothing, and exit with status 1 if a table differs from the results. CI runs this.
         files: Documents; README.md and experiments/README.md by default.
-        results: Folder of the JSONs.
+        results: Folder of the JSON files.
     """
     old = 0
     for path in files or FILES:
@@ -73,7 +73,7 @@ def publish(check: bool = False, files: list[Path] | None = None, results: Path 
             continue
         old += 1
         if check:
-            print(f"{path}: tables are not what the results say", file=sys.stderr)
+            print(f"{path}: tables differ from the results", file=sys.stderr)
         else:
             path.write_text(after)
             print(f"{path}: renewed")

@@ -1,4 +1,4 @@
-"""The tables of README.md and experiments/README.md, from the kept JSONs; publish.py writes them."""
+"""The tables of README.md and experiments/README.md, from the saved JSON files; publish.py writes them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from experiments.study.markdown import (
 )
 from experiments.study.names import title
 
-FEW = 50  # examples below which a group is not shown
+FEW = 50  # a group with fewer examples is not shown
 
 
 def protocol(results: Path, data: str) -> Iterator[str]:
-    """Every tested model of a data set, each pair with its lift; the best of a metric is bold."""
+    """Make the table of all tested models of a data set, with lifts; the best values are bold."""
     rows = kept(results, f"protocol-{data}") + kept(results, f"protocol-{data}-one-seed")
     best = best_of(rows)
     yield from head([DATA[data], *SHOWN.values()])
@@ -40,7 +40,13 @@ def protocol(results: Path, data: str) -> Iterator[str]:
 
 
 def lifts(results: Path, name: str, key: str = "interval") -> Iterator[str]:
-    """Lifts over bare, both data sets beside each other, and their average; `key` names their intervals."""
+    """Make the table of lifts over bare models on both data sets, and their average.
+
+    Args:
+        results: Folder of the JSON files.
+        name: Name of the JSON file.
+        key: Key of the intervals in a lift.
+    """
     rows = [row for row in kept(results, name) if key in row["recall@20"]]
     yield from head(
         ["", *(f"{data} {SHOWN[metric]}" for data in ("Beauty", "MovieLens") for metric in LIFTED)]
@@ -93,7 +99,7 @@ def brief(results: Path) -> Iterator[str]:
 
 
 def average(results: Path, name: str) -> Iterator[str]:
-    """What wrapping brings on average over pairs of backbone and data set: several seeds, then all."""
+    """Write the average lift over pairs of backbone and data set: those with several seeds, then all."""
     rows = kept(results, name)
     sure = [row for row in rows if len(row["recall@20"]["seeds"]) > 1]
     text = f"{len(sure)} pairs of backbone and data, three seeds each: {gained(sure)}"
@@ -103,14 +109,14 @@ def average(results: Path, name: str) -> Iterator[str]:
 
 
 def gained(rows: list[Row]) -> str:
-    """Mean lifts in words."""
+    """Format mean lifts in words."""
     return ", ".join(
         f"{100 * mean(row[one]['relative'] for row in rows):+.1f} % of {SHOWN[one]}" for one in LIFTED
     )
 
 
 def groups(results: Path) -> Iterator[str]:
-    """Recall@20 by groups of test examples, both data sets beside each other."""
+    """Make the table of Recall@20 by groups of test examples, on both data sets."""
     columns = ["number", "bare", "wrapped", "difference", "*rules*"]
     first = [[f"{data}: {columns[0]}", *columns[1:]] for data in ("Beauty", "MovieLens")]
     yield from head(["test examples by", "", *first[0], *first[1]])
@@ -131,7 +137,7 @@ def groups(results: Path) -> Iterator[str]:
 
 
 def cost(results: Path) -> Iterator[str]:
-    """What a step and an epoch take, on a CPU and on a GPU, the cheapest backbone first."""
+    """Make the table of the time of a step and an epoch, on a CPU and a GPU, fastest backbone first."""
     cpu, gpu = (
         {(row["backbone"], row["variant"]): row for row in kept(results, name)}
         for name in ("cost-beauty", "cost-beauty-gpu")

@@ -1,4 +1,4 @@
-"""The tables of models with something beside them, and of what repeated items cost."""
+"""The tables of models with additional heads, and of the loss by repeated items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from experiments.study.names import title
 
 
 def repeats(results: Path) -> Iterator[str]:
-    """What models lose to the session's own items, validation; bare and wrapped under each other."""
+    """Make the table of validation metrics with the session's own items kept and barred."""
     shown = [SHOWN[metric] for metric in LIFTED]
     yield from head(["validation", *(f"{name}: {how}" for name in shown for how in ("all", "barred"))])
     rows = sorted(kept(results, "repeats"), key=lambda row: row["study"])
@@ -37,7 +37,7 @@ def repeats(results: Path) -> Iterator[str]:
 
 
 def beside(results: Path, data: str, suffix: str) -> Iterator[str]:
-    """Models that were tested with something beside them: without, with, and what each is ahead of."""
+    """Make the table of models without and with an additional head, and their lifts."""
     name, what = f"protocol-{data}-{suffix[1:]}", BESIDE[suffix]
     over_bare, over_plain, over_rules = (
         {row["backbone"]: row for row in kept(results, name + versus) if row["variant"] != "bare"}

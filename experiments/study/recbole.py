@@ -1,4 +1,4 @@
-"""RecBole's models as backbones, checked against RecBole itself in environments of their own."""
+"""Check of RecBole's models as backbones against RecBole itself, in separate environments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm4sbr.contracts.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECBOLE = "recbole==1.2.1"
-# What the project needs to train, and what RecBole's models and pipeline really import of all they declare.
+# Requirements of training, and the requirements of RecBole that its models and pipeline really import.
 NEEDED = [
     *("torch", "lightning", "torch-geometric", "torchmetrics", "polars", "jsonargparse[signatures]"),
     *("pyyaml", "safetensors", "rich", "pytest"),
@@ -34,23 +34,23 @@ def recbole(
     json: Path | None = None,
     pytest: list[str] | None = None,
 ) -> int:
-    """Check RecBole's models as backbones against RecBole itself, in environments made for it.
+    """Check RecBole's models as backbones against RecBole itself, in environments made for the check.
 
-    RecBole's own pipeline (its `Config`, data sets and loaders) runs on numpy 1 and pandas 2.0, its models
-    alone on today's. So there are two environments: VENV with numpy 1, where models are compared with that
-    pipeline, and VENV-numpy2 with this project's pins, where RecBole sits beside it as a user would have it.
-    What is checked is in tests/adapters/check_recbole.py; this prints the table of models that it leaves.
+    RecBole's own pipeline (its `Config`, data sets and loaders) needs numpy 1 and pandas 2.0; its models
+    alone run on current versions. So there are two environments: VENV with numpy 1 compares the models with
+    that pipeline, and VENV-numpy2 has RecBole beside this project's pinned versions, as on a user's machine.
+    The checks are in tests/adapters/check_recbole.py; this command prints the resulting table of models.
 
     Example::
 
         python -m experiments recbole --numpy '["2"]' --json experiments/results/recbole.json
 
     Args:
-        venv: Where the environments are made.
-        numpy: Which of the two, "1" and "2"; both by default.
-        python: Python 3.11 that makes them.
+        venv: Folder of the environments.
+        numpy: Environments to check, "1" and "2"; both by default.
+        python: Python 3.11 interpreter that creates them.
         json: File for the table.
-        pytest: Further words for pytest.
+        pytest: Additional arguments for pytest.
     """
     tables, failed = [], 0
     for major in numpy or sorted(PINS):
@@ -81,10 +81,10 @@ def recbole(
 
 
 def _environment(venv: Path, numpy: str, base: str) -> Path:
-    """A virtual environment with everything but the project; made anew where its list has changed."""
+    """Create a virtual environment with all requirements; it is rebuilt if they have changed."""
     python = venv / "bin" / "python"
     pins = (ROOT / "constraints.txt").read_text().splitlines()
-    own = {"colorlog", *(["numpy"] if numpy == "1" else [])}  # what RecBole pins otherwise than we do
+    own = {"colorlog", *(["numpy"] if numpy == "1" else [])}  # packages that RecBole pins to other versions
     pins = [pin for pin in pins if pin.split("==")[0] not in own]
     wanted = [*NEEDED, *PINS[numpy]]
     mark = venv / "made-by-recbole-check"
@@ -93,7 +93,7 @@ def _environment(venv: Path, numpy: str, base: str) -> Path:
         return python
     if venv.exists() and not mark.is_file():
         raise InputError(
-            "this folder is there and not made by this command", path=venv, hint="Give another --venv"
+            "this folder exists, but this command did not create it", path=venv, hint="Give another --venv"
         )
     shutil.rmtree(venv, ignore_errors=True)
     print(f"Making {venv}", flush=True)
@@ -111,7 +111,7 @@ def _environment(venv: Path, numpy: str, base: str) -> Path:
 
 
 def _install_project(python: Path) -> None:
-    """From a copy: pip leaves its build files in the folder that it builds from."""
+    """Install the project from a copy, since pip leaves build files in the source folder."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "llm4sbr"
         skip = shutil.ignore_patterns(

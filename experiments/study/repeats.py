@@ -1,4 +1,4 @@
-"""What trained models lose to items that the session has clicked already."""
+"""Effect of the session's own items on the metrics of trained models."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from llm4sbr.runs.saved_run import load_run
 
 
 def repeats(studies: list[Path], json: Path | None = None) -> None:
-    """Measure what trained models lose to items that the session has clicked already, on validation examples.
+    """Measure the effect of the session's own items on the validation metrics of trained models.
 
-    The run of each tested fit, as long as its checkpoint is there, is validated twice in one pass: as it is,
-    and with the session's own items barred from the list. Where nobody clicks twice the difference is what a
-    model wastes on them; where people do, what they are worth. Nothing is trained, and the test split is not
-    read. The setting ``repeat_explore`` is the head that learns which it is.
+    Each tested fit that still has a checkpoint is validated in one pass with two rankings: as it is, and with
+    the session's own items barred. In data without repeated clicks, the difference is the loss by ranking
+    these items; in data with repeated clicks, it is their gain. Nothing is trained, and the test split is not
+    read. The setting ``repeat_explore`` adds the head that learns which case applies.
 
     Example::
 
@@ -35,7 +35,7 @@ def repeats(studies: list[Path], json: Path | None = None) -> None:
 
     Args:
         studies: Results files of ``search`` or ``compare``.
-        json: What was measured joins the rows of this file.
+        json: File for the results; rows of other models in it stay.
     """
     quiet_lightning()
     rows: list[dict[str, Any]] = (
@@ -62,7 +62,7 @@ def repeats(studies: list[Path], json: Path | None = None) -> None:
 
 
 def flat(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """A model's figures in the form that all our results share."""
+    """Put the figures of a model into the common format of all results."""
     name = f"{row['study']}, {row['backbone']} {row['variant']}"
     note = f"seed {row['seed']}, validation; {row['repeated_targets']} of {row['examples']} targets repeat"
     return [
@@ -73,13 +73,13 @@ def flat(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def barred(scores: Tensor, batch: SessionBatch) -> Tensor:
-    """The scores ``(B, V)`` with the items of each session below all others."""
+    """Return the scores ``(B, V)`` with the items of each session below all others."""
     columns = batch.item_ids.where(batch.item_ids > 0, batch.item_ids[:, :1]) - 1  # padding: the first click
     return scores.scatter(1, columns, -math.inf)
 
 
 def measure(log_dir: str) -> dict[str, Any]:
-    """Validation metrics of a run, the session's own items kept and barred, and how many targets repeat."""
+    """Return validation metrics with the session's own items kept and barred, and the repeated targets."""
     run = load_run(log_dir)
     found = {"kept": SessionRanking(), "barred": SessionRanking()}
     repeated = examples = 0

@@ -1,4 +1,4 @@
-"""One results file a study: rows of fits in Parquet, shared by processes and written whole or not at all."""
+"""Results file of a study: rows of fits in Parquet, shared by processes and written atomically."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from filelock import BaseFileLock, FileLock
 from experiments.study.rows import Key, Row, Run, frame, key_of, pack, unpack
 from llm4sbr.contracts.errors import InputError
 
-SPACE = "search space"  # of the file's metadata
+SPACE = "search space"  # key in the metadata of the file
 
 
 class Study:
-    """The fits of one study.
+    """The fits of a study.
 
-    What is kept is the file. What a study needs while it runs is under ``runs/NAME`` of the working folder:
-    locks, the journal of its search, and a folder for each fit with its checkpoints.
+    The results are in the file. Working files are under ``runs/NAME`` in the working folder: locks, the
+    journal of the search, and a folder for each fit with its checkpoints.
 
     Args:
-        path: The file; ``.parquet`` may be left out. It need not exist.
-        runs: Folder of what studies need while they run.
+        path: Results file; ``.parquet`` may be left out. It need not exist.
+        runs: Folder of the working files of studies.
     """
 
     def __init__(self, path: Path | str, runs: Path | str = "runs") -> None:
@@ -33,69 +33,75 @@ class Study:
         self.work = Path(runs, self.name)
 
     def exists(self) -> bool:
-        """Whether anything is kept."""
+        """Return whether the results file exists."""
         return self.path.exists()
 
     def begin(self, space: str) -> None:
-        """Keep the space of a search; a new file has no fit."""
+        """Save the space of a search; a new file has no fits."""
         with self._lock():
             if self.space() != space:
                 rows = pl.read_parquet(self.path) if self.exists() else frame([])
                 self._write(rows, {SPACE: space})
 
     def space(self) -> str | None:
-        """The search space that the study was begun with, as YAML; None where nothing was searched."""
+        """Return the search space of the study as YAML; None without a search."""
         return pl.read_parquet_metadata(self.path).get(SPACE) if self.exists() else None
 
     def scores(self) -> dict[Key, float]:
-        """Which fits are kept, and what they reached by validation."""
+        """Return the saved fits and their validation results."""
         if not self.exists() or not pl.read_parquet_schema(self.path):
             return {}
         rows = pl.read_parquet(self.path, columns=[*Key._fields, "best_validation"])
         return {key_of(row): row["best_validation"] for row in rows.iter_rows(named=True)}
 
     def kept(self) -> set[Key]:
-        """Which fits are kept."""
+        """Return the keys of the saved fits."""
         return set(self.scores())
 
     def runs(self) -> list[Run]:
-        """Every fit, in the order in which they were kept.
+        """Return all fits, in the order in which they were saved.
 
         Raises:
-            InputError: There is no such file.
+            InputError: The results file does not exist.
         """
         if not self.exists():
             raise InputError("there is no such study", path=self.path)
         return [unpack(row) for row in pl.read_parquet(self.path).iter_rows(named=True)]
 
     def tested(self) -> list[Run]:
-        """The fits that were tested."""
+        """Return the tested fits."""
         return [run for run in self.runs() if "test" in run]
 
     def add(self, run: Run) -> None:
-        """Keep a fit.
+        """Save a fit.
 
         Raises:
-            InputError: It is kept already.
+            InputError: The fit is saved already.
         """
         self.extend([run])
 
     def extend(self, runs: Iterable[Run]) -> None:
-        """Keep several fits at once."""
+        """Save several fits at once.
+
+        Raises:
+            InputError: A fit is saved already.
+        """
         added = [pack(run) for run in runs]
         with self._lock():
             if twice := self.kept() & {key_of(row) for row in added}:
-                raise InputError("these fits are kept already", path=self.path, value=sorted(map(str, twice)))
+                raise InputError(
+                    "these fits are saved already", path=self.path, value=sorted(map(str, twice))
+                )
             kept: list[Row] = list(pl.read_parquet(self.path).iter_rows(named=True)) if self.exists() else []
             space = self.space()
             self._write(frame([*kept, *added]), {} if space is None else {SPACE: space})
 
     def claim(self, key: Key) -> BaseFileLock:
-        """The lock of a fit, to be acquired without waiting; its holder's death opens it."""
+        """Return the lock of a fit, to be acquired without waiting; it opens when its process ends."""
         return self.lock(str(key), timeout=0)
 
     def lock(self, name: str, timeout: float = -1) -> BaseFileLock:
-        """A lock that all processes of the study share."""
+        """Return a lock that all processes of the study share."""
         folder = self.work / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{name}.lock", timeout=timeout)

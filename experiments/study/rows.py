@@ -1,8 +1,8 @@
-"""One fit as a row of a table, and back: pure, nothing of files.
+"""Conversion of fits to rows of a table and back: pure functions, without files.
 
-A row is flat in the file: ``test/recall@20``, a list ``history/val/ndcg@20`` with a value an epoch, and the
-rank of every test example, which paired intervals need. No metric looks below rank 20, so ranks deeper than
-`DEEPEST` are kept as a miss.
+A row is flat in the file: ``test/recall@20``, a list ``history/val/ndcg@20`` with one value per epoch, and
+the rank of every test example, which paired intervals need. No metric uses ranks below 20, so ranks deeper
+than `DEEPEST` are saved as a miss.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-DEEPEST = 100  # the deepest rank that is kept
+DEEPEST = 100  # the deepest rank that is saved
 Row = dict[str, Any]
-Run = dict[str, Any]  # a fit as commands read it: see `unpack`
-_TEXTS = ("settings", "versions")  # of mixed types: JSON
+Run = dict[str, Any]  # a fit as commands use it: see `unpack`
+_TEXTS = ("settings", "versions")  # mappings with mixed types, saved as JSON
 
 
 class Key(NamedTuple):
-    """Which fit of a study: a trial is not tested, `what` names a variation of an ablation."""
+    """Key of a fit in a study; a fit with `trial` is not tested, `what` names a variation of an ablation."""
 
     backbone: str
     variant: str
@@ -29,7 +29,7 @@ class Key(NamedTuple):
     what: str | None = None
 
     def __str__(self) -> str:
-        """A name for its folder and for people."""
+        """Return a readable name, which is also the name of the fit's folder."""
         parts = [self.backbone, self.variant, *([self.what] if self.what else [])]
         name = "-".join([*parts, f"trial-{self.trial:02d}" if self.trial is not None else str(self.seed)])
         kept = "".join(sign if sign.isalnum() or sign in "-+._" else "-" for sign in name.lower())
@@ -37,17 +37,18 @@ class Key(NamedTuple):
 
 
 def key_of(run: Run) -> Key:
-    """The key of a fit."""
+    """Return the key of a fit."""
     return Key(run["backbone"], run["variant"], run["seed"], run.get("trial"), run.get("what"))
 
 
 def pack(run: Run) -> Row:
-    """A fit as a flat row.
+    """Convert a fit to a flat row.
 
     Args:
-        run: `Key`'s fields and figures of any name; of these, ``settings`` and ``versions`` are mappings,
-            ``test`` maps metrics, ``history`` has a mapping of metrics an epoch, ``ranks (E,)`` are of the
-            test examples (1 or more, halves where scores tied), ``session (E,)`` numbers their sessions.
+        run: Fit with the fields of `Key` and figures of any name. Of these, ``settings`` and ``versions`` are
+            mappings, ``test`` maps metrics to values, ``history`` has such a mapping for each epoch, ``ranks
+            (E,)`` are the ranks of the test examples (from 1, a half where scores tie), and ``session (E,)``
+            numbers their sessions.
     """
     row: Row = {name: run.get(name) for name in Key._fields}
     for name, value in run.items():
@@ -70,7 +71,7 @@ def pack(run: Run) -> Row:
 
 
 def unpack(row: Row) -> Run:
-    """The fit of a flat row: what `pack` was given, misses as ``inf``, sessions counted from 0.
+    """Convert a flat row back to the fit of `pack`, with misses as ``inf`` and sessions numbered from 0.
 
     >>> kept = unpack(pack({"backbone": "SRGNN", "variant": "bare", "seed": 0, "test": {"test/mrr@20": 0.5},
     ...     "history": [{"val/mrr@20": 0.4}], "settings": {"lr": 0.1}, "ranks": np.array([1.0, 2.5, 7000.0]),
@@ -101,7 +102,7 @@ def unpack(row: Row) -> Run:
 
 
 def frame(rows: list[Row]) -> pl.DataFrame:
-    """Rows as a table; a figure that a row does not have is null."""
+    """Make a table of rows; a missing figure is null."""
     columns = dict.fromkeys(name for row in rows for name in row)
     return pl.DataFrame(
         {name: pl.Series([row.get(name) for row in rows], dtype=_kind(name, rows)) for name in columns}

@@ -1,4 +1,4 @@
-"""Trained models with sequential rules beside them, at the weight that validation chooses."""
+"""Trained models with sequential rules as an additional head, at the weight that validation chooses."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def rules(study: Path, out: Path, weights: list[float] | None = None) -> None:
-    """Test trained models with sequential rules beside them, at the weight that validation chooses.
+    """Test trained models with sequential rules as an additional head, at the weight that validation chooses.
 
-    Nothing is trained: the run of each tested fit, as long as its checkpoint is there, is validated once for
-    all weights, and tested once with the best by NDCG@20. So ``table --studies '[OUT]'`` has the lifts of
-    wrapped over bare with rules beside both, and ``table --studies '[STUDY, OUT]' --over_plain true`` those
-    over a model without. A fit that is kept is not repeated.
+    Nothing is trained. Each tested fit that still has a checkpoint is validated once for all weights, and
+    tested once with the best weight by NDCG@20. Then ``table --studies '[OUT]'`` shows the lifts of wrapped
+    over bare models with rules in both, and ``table --studies '[STUDY, OUT]' --over_plain true`` the lifts
+    over models without rules. Saved fits are not repeated.
 
     Example::
 
@@ -58,7 +58,7 @@ def rules(study: Path, out: Path, weights: list[float] | None = None) -> None:
 
 
 def one(result: Run, weights: list[float], target: Study) -> None:
-    """Choose the weight of one fit's model, test it, keep the trials and the test."""
+    """Choose the weight for the model of a fit, test it, and save the trials and the test."""
     run, key = load_run(result["log_dir"]), key_of(result)
     if any(isinstance(head, SequentialRules) for head in run.model.heads):
         raise InputError("this model has sequential rules already", value=str(key))
@@ -96,7 +96,7 @@ def one(result: Run, weights: list[float], target: Study) -> None:
 
 
 def validated(run: SavedRun, head: SequentialRules, weights: list[float]) -> list[dict[str, float]]:
-    """Validation metrics with every weight, from one pass."""
+    """Return the validation metrics with every weight, from one pass."""
     found = [SessionRanking() for _ in weights]
 
     def measure(model: SBRModule, batches: tuple[SessionBatch], scores: Tensor) -> None:
@@ -114,7 +114,7 @@ def validated(run: SavedRun, head: SequentialRules, weights: list[float]) -> lis
 
 
 def test(run: SavedRun) -> dict[str, Any]:
-    """Test metrics and ranks."""
+    """Test a run and return metrics and ranks."""
     recorder = RankRecorder()
     (measured,) = trainer_for(run, callbacks=[recorder]).test(run.model, run.data, verbose=False)
     return {

@@ -1,4 +1,4 @@
-"""Equal tuning of bare and wrapped models, chosen by validation, tested once over seeds."""
+"""Search: equal tuning of bare and wrapped models by validation, and one test over seeds."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def search(
     store: str = "views/beauty",
     settings: dict[str, Any] | None = None,
 ) -> None:
-    """Tune bare and wrapped models alike, choose by validation, test over seeds once.
+    """Tune bare and wrapped models equally, choose by validation, and test once over seeds.
 
-    For each backbone and variant: trials at a seed of their own that do not read the test split; then the
-    settings that are best by validation NDCG@20 run once for each seed and are tested. Bare and wrapped get
-    as many trials, each with the same draw of what both have. With one trial there is nothing to choose: the
-    space's first settings are tested at once.
+    Each backbone and variant has trials with a separate seed, which do not read the test split. Then the best
+    settings by validation NDCG@20 run once for each seed and are tested. Bare and wrapped models get the same
+    number of trials, with the same draws of the common settings. A single trial needs no choice: the first
+    settings of the space are tested at once.
 
-    The results file keeps every fit and the search space. So a stopped command resumes, a trial whose
-    process died is run again, and the same command in several processes shares the fits. A backbone is
-    brought to its end before the next begins: what is there at any time makes a table of whole rows.
+    The results file has every fit and the search space. So a stopped command resumes, a trial whose process
+    died runs again, and the same command in several processes shares the fits. Each backbone is completed
+    before the next one begins, so the results make a table of complete rows at any time.
 
     Example::
 
@@ -57,15 +57,15 @@ def search(
     Args:
         data: Data module YAML.
         out: Results file.
-        data_dir: Folder of the data, if not the YAML's.
-        backbones: Registered names; SR-GNN by default.
-        variants: Which of bare, titles, llm, llm+titles and no-views; the first two by default.
-        trials: Trials of each backbone and variant.
-        seeds: Seeds that are tested; 0, 1 and 2 by default.
-        epochs: Epochs of a fit, at most.
-        space: Search space; the one that the results file was begun with, else experiments/search.yaml.
-        minutes: Start no fit after that time.
-        store: Folder that ``llm4sbr views infer`` wrote.
+        data_dir: Folder of the data; by default that of the YAML.
+        backbones: Registered names of the backbones; SR-GNN by default.
+        variants: Variants among bare, titles, llm, llm+titles and no-views; the first two by default.
+        trials: Number of trials of each backbone and variant.
+        seeds: Seeds of the tested fits; 0, 1 and 2 by default.
+        epochs: Largest number of epochs of a fit.
+        space: YAML of the search space; by default that of the results file, else experiments/search.yaml.
+        minutes: Time after which no fit starts.
+        store: Folder of the view store.
         settings: Settings of every fit (see compare).
     """
     study = Study(out)
@@ -80,25 +80,25 @@ def search(
     fits = list(work.plan())
     while left := set(fits) - study.kept():
         if time.monotonic() >= ends:
-            print(f"time is up: {len(left)} of {len(fits)} fits are left; run the same command to go on")
+            print(f"time is up: {len(left)} of {len(fits)} fits are left; run the same command to continue")
             return
         if not any(work.run(key) for key in fits if key in left):
-            time.sleep(POLL)  # the rest is with other processes
+            time.sleep(POLL)  # other processes run the remaining fits
     work.check()  # a new trial may have changed what is best
-    print(f"all {len(fits)} fits are there: python -m experiments table --studies {study.path}")
+    print(f"all {len(fits)} fits are done: python -m experiments table --studies {study.path}")
 
 
 class Search:
     """The fits of a search.
 
     Args:
-        study: Where they are kept.
-        shared: What all fits share.
-        space: The search space.
-        backbones: Registered names.
+        study: Study that saves the fits.
+        shared: Options of all fits.
+        space: Search space.
+        backbones: Registered names of the backbones.
         variants: Names of `VARIANTS`.
-        trials: Trials of each pair; one alone leaves nothing to choose and is not run.
-        seeds: Seeds that are tested.
+        trials: Number of trials of each pair; a single trial needs no choice and does not run.
+        seeds: Seeds of the tested fits.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Search:
         self._ledgers: dict[tuple[str, str], Ledger] = {}
 
     def plan(self) -> Iterator[Key]:
-        """All fits, a backbone at a time: the trials of its variants, then the seeds."""
+        """Yield all fits, one backbone after another: the trials of its variants, then the seeds."""
         for backbone in self.backbones:
             for trial in range(self.trials):
                 yield from (Key(backbone, variant, self._seed, trial) for variant in self.variants)
@@ -130,7 +130,7 @@ class Search:
                 yield from (Key(backbone, variant, seed) for variant in self.variants)
 
     def run(self, key: Key) -> bool:
-        """Run a trial of that backbone and variant, or a test; False where it waits or others are at it."""
+        """Run a trial of the key's backbone and variant, or a test; return False if it must wait."""
         views = VARIANTS[key.variant]
         if key.trial is None:
             trial = self.chosen(key)
@@ -150,10 +150,10 @@ class Search:
         return True
 
     def check(self) -> None:
-        """Refuse kept results that this command would not have made; what waits for trials is not checked.
+        """Refuse saved results with other settings; fits that wait for trials are not checked.
 
         Raises:
-            InputError: A fit was made with other settings.
+            InputError: A saved fit has other settings.
         """
         kept = {key_of(run): run for run in self.study.runs()} if self.study.exists() else {}
         for key in self.plan():
@@ -165,22 +165,22 @@ class Search:
             found, expected = compared(kept[key]["settings"]), compared(self.settings(key, trial))
             if found != expected:
                 raise InputError(
-                    f"{key} was made with other settings: {found}, not {expected}",
+                    f"{key} has other settings: {found}, not {expected}",
                     path=self.study.path,
                     hint="The space, the epochs or the best trial changed since; give another --out",
                 )
 
     def settings(self, key: Key, trial: int) -> Settings:
-        """Settings of a fit that runs a trial's draw."""
+        """Return the settings of a fit with the draw of a trial."""
         wrapped = VARIANTS[key.variant] is not None
         return self._fitting(key.backbone, spaces.draw(self.space, trial, wrapped=wrapped))
 
     def chosen(self, key: Key) -> int | None:
-        """The trial whose settings are tested; None while trials are missing."""
+        """Return the trial whose settings are tested; None while trials are missing."""
         return self.ledger(key).best() if self.trials else 0
 
     def ledger(self, key: Key) -> Ledger:
-        """The trials of a fit's backbone and variant."""
+        """Return the trials of a fit's backbone and variant."""
         pair = (key.backbone, key.variant)
         if pair not in self._ledgers:
             wrapped = VARIANTS[key.variant] is not None
@@ -196,6 +196,6 @@ class Search:
         return max(range(self.trials), key=lambda n: (kept[trials[n]]["best_validation"], -n), default=0)
 
     def _fitting(self, backbone: str, settings: Settings) -> Settings:
-        """A draw with what all fits share; a backbone that scores by itself takes no scaled cosines."""
+        """Add a draw to the settings of all fits; a backbone with its own scores takes no `score_scale`."""
         found = {**self.shared.settings, **settings, "epochs": self.shared.settings["epochs"]}
         return {n: v for n, v in found.items() if n != "score_scale" or not has_own_scores(backbone)}

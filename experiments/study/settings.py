@@ -1,7 +1,7 @@
-"""Settings by neutral names, and the words of ``llm4sbr fit`` that set them.
+"""Settings by neutral names, and their command-line words for ``llm4sbr fit``.
 
-Results, search spaces and ablations name a setting by what it is (``item_titles``), not by the option that
-sets it today. This module alone knows the options.
+Results, search spaces and ablations name a setting by its meaning (``item_titles``), not by its current
+option. Only this module knows the options.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 from llm4sbr.contracts.errors import InputError
 
-Settings = dict[str, Any]  # neutral name, or dotted option of `llm4sbr fit` -> value; None switches off
+Settings = dict[str, Any]  # neutral name, or dotted option of `llm4sbr fit` -> value; None switches it off
 
-# What a setting is where nobody names it: the paper's. Every fit says all of them, so that another default of
-# the package changes no kept result.
+# Default values: those of the paper. Every fit passes all settings, so a changed default of the package does
+# not affect saved results.
 TRAINING: Settings = {
     "lr": 1e-3,
     "weight_decay": 1e-5,
@@ -43,18 +43,18 @@ OPTIONS = {
     "epochs": "trainer.max_epochs",
     **{f"views_{name}": f"views.{name}" for name in ("store", "spec", "fallback", "use", "only")},
 }
-SCHEDULES = {  # of the learning rate
+SCHEDULES = {  # schedules of the learning rate
     "step": ("StepLR", "--model.lr_scheduler.step_size", "3", "--model.lr_scheduler.gamma", "0.1"),
     "cosine": ("CosineToEnd",),
 }
 
 
 def words(settings: Mapping[str, Any], *, wrapped: bool) -> list[str]:
-    """Words for the command line: every setting of the model, and what else is named.
+    """Return the command-line words of all model settings and of the other given settings.
 
     Args:
-        settings: By neutral name or dotted option.
-        wrapped: Whether the model is wrapped; a bare one has none of `WRAPPING`.
+        settings: Values by neutral name or dotted option.
+        wrapped: Whether the model is wrapped; a bare model ignores `WRAPPING`.
 
     Raises:
         InputError: A name is neither a known setting nor a dotted option.
@@ -65,7 +65,7 @@ def words(settings: Mapping[str, Any], *, wrapped: bool) -> list[str]:
 
 
 def plain_words(settings: Mapping[str, Any]) -> list[str]:
-    """Words of settings that are options as they stand: data, views, the trainer.
+    """Return the words of settings that correspond to one option: data, views and trainer.
 
     >>> plain_words({"epochs": 3, "views_use": [], "trainer.accelerator": "cpu"})
     ['--trainer.max_epochs', '3', '--views.use', '[]', '--trainer.accelerator', 'cpu']
@@ -84,7 +84,7 @@ def plain_words(settings: Mapping[str, Any]) -> list[str]:
 
 
 def model_words(settings: Mapping[str, Any], *, wrapped: bool) -> list[str]:
-    """Words that build the model: its heads in their order, scorer, loss, optimiser and schedule.
+    """Return the words that build the model: heads in order, scorer, loss, optimiser and schedule.
 
     >>> model_words({"item_titles": 100, "repeat_explore": True}, wrapped=True)[:9]
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -127,9 +127,9 @@ def _text(value: Any) -> str:
 
 
 def compared(settings: Mapping[str, Any]) -> Settings:
-    """What makes two fits different: settings by neutral name that are not switched off, in one order.
+    """Return the settings that distinguish fits: those by neutral name that are not switched off, sorted.
 
-    Dotted options say how a fit is run (on which device, with how many workers) and are left out.
+    Dotted options, such as the device or the number of workers, do not distinguish fits and are left out.
 
     >>> compared({"tau": 0.1, "trainer.accelerator": "cpu", "score_scale": None, "lr": 0.001})
     {'lr': 0.001, 'tau': 0.1}

@@ -1,4 +1,4 @@
-"""The search space: what bare and wrapped models share, what the wrapper adds, each trial's draw."""
+"""The search space: settings of all models, settings of the wrapper, and the draw of each trial."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Space = dict[str, Any]  # values of each setting under `common` and `wrapped`, s
 
 
 def read(text: str) -> Space:
-    """A space from YAML.
+    """Read a space from YAML.
 
     Raises:
-        InputError: A start sets what the space does not hold: bare and wrapped would not search the same.
+        InputError: A start has a setting that the space lacks, so bare and wrapped models would differ.
     """
     space: Space = yaml.safe_load(text)
     known = {*space.get("common", {}), *space.get("wrapped", {})}
@@ -28,12 +28,12 @@ def read(text: str) -> Space:
 
 
 def parts(wrapped: bool) -> tuple[str, ...]:
-    """The parts of a space that a model searches."""
+    """Return the parts of a space that a model searches."""
     return ("common", "wrapped") if wrapped else ("common",)
 
 
 def choices(space: Space, *, wrapped: bool) -> dict[str, list[Any]]:
-    """Every value that a trial may have, by setting; a start may add to the values that are drawn.
+    """Return all values of each setting in any trial; starts may have further values than the draws.
 
     >>> space = {"common": {"lr": [1, 2]}, "wrapped": {"tau": [4]}, "starts": [{"lr": 9}]}
     >>> choices(space, wrapped=False)
@@ -48,10 +48,10 @@ def choices(space: Space, *, wrapped: bool) -> dict[str, list[Any]]:
 
 
 def draw(space: Space, trial: int, *, wrapped: bool) -> Settings:
-    """Settings of a trial: the first values for trial 0, then the starts, then drawn by the trial's number.
+    """Return the settings of a trial: first values for trial 0, then the starts, then random draws.
 
-    What a start leaves open stays at its first value; a bare model takes a start's common part. The draw
-    depends on nothing but the number, so bare and wrapped models have the same one of what both have.
+    Settings that a start leaves out have their first value; a bare model takes the common part of a start.
+    The draw depends only on the trial number, so bare and wrapped models have the same common settings.
 
     >>> space = {"common": {"lr": [1, 2, 3]}, "wrapped": {"tau": [4, 5, 6]}}
     >>> draw(space, 0, wrapped=True)

@@ -1,4 +1,4 @@
-"""What wrapping brings over several data sets: the average lift, who loses, who overfits."""
+"""Summary of wrapping over several data sets: average lift, losses and overfitting."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from llm4sbr.contracts.errors import InputError
 def summary(
     studies: list[Path], baseline: str = "bare", json: Path | None = None, picture: Path | None = None
 ) -> None:
-    """Print what wrapping brings over several data sets: the average lift, who loses, and who overfits.
+    """Print the effect of wrapping over several data sets: average lift, losses and overfitting.
 
-    The average over models of several seeds is printed first, then that of all. A lift is relative to the
-    bare backbone over the seeds that both have; a loss is significant where the whole 95 % interval of a
-    paired bootstrap over sessions lies below 0.
+    The average over models with several seeds comes first, then that of all models. A lift is relative to the
+    bare backbone over the shared seeds; a loss is significant if the whole 95 % interval of a paired
+    bootstrap over sessions lies below 0.
 
     Example::
 
@@ -29,10 +29,10 @@ def summary(
             experiments/results/protocol-ml-100k.parquet]' --picture curves
 
     Args:
-        studies: Results files, one or more a data set.
+        studies: Results files, one or more per data set.
         baseline: Variant that lifts are relative to.
-        json: File for the rows.
-        picture: Folder for the validation curves of every tested fit, one SVG a study.
+        json: File for the results.
+        picture: Folder for the validation curves of every tested fit, one SVG per study.
     """
     rows = [row for path in studies for row in lifts(path, baseline)]
     if not rows:
@@ -42,7 +42,7 @@ def summary(
     for row in rows:
         found = [row[metric] for metric in LIFTED]
         row["worse"] = [m for m in LIFTED if row[m]["interval"] is not None and row[m]["interval"][1] < 0]
-        measured = all(one["interval"] is not None for one in found)  # old results kept no ranks
+        measured = all(one["interval"] is not None for one in found)  # old results have no ranks
         cells = [*map(tell, found), ", ".join(row["worse"]) or ("–" if measured else "not known")]
         print("| " + " | ".join([row["data"], row["backbone"], row["variant"], *cells]) + " |")
     averages = {}
@@ -68,7 +68,7 @@ def summary(
 
 
 def lifts(path: Path, baseline: str) -> list[dict[str, Any]]:
-    """One row for each backbone and variant of a study that has a lift."""
+    """Make a row for each backbone and variant of a study with a lift."""
     study = Study(path)
     return [
         {"data": study.name, "backbone": name, "variant": variant}
@@ -78,7 +78,7 @@ def lifts(path: Path, baseline: str) -> list[dict[str, Any]]:
 
 
 def averaged(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """What is averaged: a variant's pairs of several seeds, and where there are others, all of its pairs."""
+    """Group the rows to average: the pairs of a variant with several seeds, and all pairs if others exist."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == variant]
@@ -90,7 +90,7 @@ def averaged(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def overfitting(path: Path) -> list[dict[str, Any]]:
-    """What each model loses by training on after its best epoch, and of Recall by choosing that by NDCG."""
+    """Measure the loss after the best epoch, and the loss of Recall because NDCG chooses the epoch."""
     study, rows = Study(path), []
     for (name, variant), by_seed in grouped(study.tested()).items():
         curves = [(run["history"], run["best_epoch"]) for run in by_seed.values() if has_curve(run)]
@@ -106,7 +106,7 @@ def overfitting(path: Path) -> list[dict[str, Any]]:
 
 
 def flat(rows: list[dict[str, Any]], averages: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """The lifts in the form that all our results share."""
+    """Put the lifts into the common format of all results."""
     found = []
     for variant, average in averages.items():
         for metric, value in average.items():

@@ -1,4 +1,4 @@
-"""The table of one data set's studies: means over seeds, lifts and paired bootstrap intervals."""
+"""Table of the studies of a data set: means over seeds, lifts and paired bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experiments.study.results import Study
 from experiments.study.rows import Run
 from llm4sbr.contracts.errors import InputError
 
-TARGET = 0.187  # of the average lift of Recall@20
+TARGET = 0.187  # target of the average lift of Recall@20
 
 
 def table(
@@ -23,11 +23,11 @@ def table(
     over_plain: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Print means over seeds, lifts and intervals of studies of one data set.
+    """Print means over seeds, lifts and intervals of the studies of a data set.
 
-    The difference of a variant and the baseline, the bare backbone by default, is taken example by example
-    and averaged over the seeds that both have; sessions are then resampled 2,000 times for a 95 % interval.
-    The JSON has another interval for which seeds are resampled, too.
+    The difference between a variant and the baseline, by default the bare backbone, is computed per example
+    and averaged over the shared seeds. Sessions are resampled 2,000 times for a 95 % interval. The JSON has a
+    second interval, which resamples the seeds, too.
 
     Example::
 
@@ -35,12 +35,12 @@ def table(
             experiments/results/baselines.parquet]' --json experiments/results/protocol-beauty.json
 
     Args:
-        studies: Results files; the first names the table.
+        studies: Results files; the first gives the table its name.
         baseline: Variant that lifts are relative to.
-        against: One model that all lifts are relative to, such as ``sequential-rules``; by default each
-            backbone has its own baseline.
-        over_plain: Lifts of models with rules or repeat-explore are over those without.
-        json: File for the rows.
+        against: Model that all lifts are relative to, such as ``sequential-rules``; by default each backbone
+            has its own baseline.
+        over_plain: Whether the lifts of models with rules or repeat-explore are over models without.
+        json: File for the results.
     """
     runs = [run for path in studies for run in Study(path).tested()]
     if not runs:
@@ -57,7 +57,7 @@ def table(
             if (name, variant) == (compared_with, baseline)
             else groups.get((compared_with, baseline), {})
         )
-        if base and against and len(base) == 1:  # what only counts has one run for all seeds
+        if base and against and len(base) == 1:  # a count-based baseline has one run for all seeds
             base = dict.fromkeys(by_seed, *base.values())
         row = measured(name, variant, by_seed)
         row["lift"] = {} if base is None else {metric: lift(base, by_seed, metric) for metric in LIFTED}
@@ -76,7 +76,7 @@ def table(
 
 
 def measured(name: str, variant: str, by_seed: dict[int, Run]) -> dict[str, Any]:
-    """Means and standard deviations of a model's metrics, in %."""
+    """Return means and standard deviations of a model's metrics, in %."""
     row: dict[str, Any] = {"backbone": name, "variant": variant, "seeds": sorted(by_seed)}
     for metric in METRICS:
         values = np.array([100 * run["test"][f"test/{metric}"] for run in by_seed.values()])
@@ -88,7 +88,7 @@ def measured(name: str, variant: str, by_seed: dict[int, Run]) -> dict[str, Any]
 
 
 def flat(rows: list[dict[str, Any]], over: str) -> list[dict[str, Any]]:
-    """The rows in the form that all our benchmarks share."""
+    """Put the rows into the common format of all results."""
     found: list[dict[str, Any]] = []
     for row in rows:
         name, seeds = f"{row['backbone']} {row['variant']}", f"seeds {row['seeds']}"
@@ -116,7 +116,7 @@ def flat(rows: list[dict[str, Any]], over: str) -> list[dict[str, Any]]:
 
 
 def pairs(groups: Groups, baseline: str) -> list[tuple[str, str, dict[int, Run], dict[int, Run]]]:
-    """Model, variant, its baseline's fits and its own, wherever both share a seed."""
+    """Return model, variant, fits of its baseline and own fits, for all models that share a seed with it."""
     found = []
     for (name, variant), ours in groups.items():
         base = groups.get((name, baseline), {})

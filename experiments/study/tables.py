@@ -1,4 +1,4 @@
-"""Every table of both READMEs that stands on the protocol's studies, computed and written."""
+"""All tables of both READMEs that use the studies of the protocol."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def tables(
     views: Path = Path("views"),
     by_group: bool = True,
 ) -> int:
-    """Compute every table that stands on the protocol's studies, and write both READMEs.
+    """Compute every table that uses the studies of the protocol, and write both READMEs.
 
-    Run it from the project's root. The tables by groups of examples need the title views of both data sets
+    Run it from the project root. The tables by groups of examples need the title views of both data sets
     (``llm4sbr views infer … --source titles --out views/beauty``, and ``views/ml-100k``).
 
     Example::
@@ -30,10 +30,10 @@ def tables(
         python -m experiments tables --data_dir ../shared/data/beauty
 
     Args:
-        results: Folder of studies and JSONs.
-        data_dir: Folder of the Beauty data, if not the YAML's.
-        views: Folder of the view stores, one a data set.
-        by_group: False leaves the tables by groups of examples as they are.
+        results: Folder of the studies and JSON files.
+        data_dir: Folder of the Beauty data; by default that of the YAML.
+        views: Folder of the view stores, one per data set.
+        by_group: Whether to compute the tables by groups of examples; False leaves them unchanged.
     """
     lifted = []
     for data in DATA:

@@ -1,4 +1,4 @@
-"""One set of views against another, on the examples that both cover."""
+"""Comparison of sets of views on the examples that all of them cover."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def views(
     draws: int = 2000,
     json: Path | None = None,
 ) -> None:
-    """Compare sets of views on the examples that all cover: did tuning, or another prompt, help?
+    """Compare sets of views on the examples that all cover, for example of a tuned LLM or another prompt.
 
-    Every set is compared with the last one named. Intervals are of paired differences over sessions
-    (bootstrap).
+    Every set is compared with the last one. Intervals are bootstrap intervals of paired differences over
+    sessions.
 
     Example::
 
@@ -36,12 +36,12 @@ def views(
 
     Args:
         data: Data module YAML.
-        store: Folder that ``llm4sbr views infer`` wrote.
+        store: Folder of the view store.
         specs: Fingerprints by name, the baseline last.
-        data_dir: Folder of the data, if not the YAML's.
-        split: ``train``, ``validate`` or ``test``.
-        draws: Bootstrap samples.
-        json: File for the rows.
+        data_dir: Folder of the data; by default that of the YAML.
+        split: Split of the examples: ``train``, ``validate`` or ``test``.
+        draws: Number of bootstrap samples.
+        json: File for the results.
     """
     module = data_module(data, data_dir)
     source = OneSplit(module, split)

@@ -15,8 +15,8 @@ from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
 from llm4sbr.callbacks.view_cache import ViewCache
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.report.evaluation_hooks import Seen
-from llm4sbr.report.figures.album import Format, run_figures, run_numbers, save
-from llm4sbr.report.figures.snapshot import Look, Looker, Spaces, evenly, glance
+from llm4sbr.report.figures.figures import Format, run_figures, run_numbers, save
+from llm4sbr.report.figures.snapshot import Snapshot, SnapshotRecorder, Spaces, evenly, snapshot_spaces
 from llm4sbr.training.random_state import random_state, set_random_state
 from llm4sbr.training.ranking_module import RankingModule
 from llm4sbr.training.wrapper import LLM4SBRWrapper
@@ -44,9 +44,9 @@ class Pictures(ChosenEpoch):
             raise InputError("sample is at least 1", value=sample)
         self.sample, self.format = sample, format
         self.before: Spaces | None = None
-        self.found: Look | None = None
+        self.found: Snapshot | None = None
         self._indices: list[int] = []
-        self._looker = Looker()
+        self._recorder = SnapshotRecorder()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record both spaces before the first step."""
@@ -64,20 +64,20 @@ class Pictures(ChosenEpoch):
             )
             return
         drawn = random_state()
-        self.before = glance(pl_module, examples, rows)
+        self.before = snapshot_spaces(pl_module, examples, rows)
         set_random_state(drawn)  # so that the callback does not change the run
 
     def start(self, trainer: Trainer, pl_module: RankingModule) -> None:
         """Reset the records at the start of a validation."""
-        self._looker = Looker(self._indices)
+        self._recorder = SnapshotRecorder(self._indices)
 
     def add_batch(self, seen: Seen) -> None:
         """Record a validation batch."""
-        self._looker.add(seen)
+        self._recorder.add(seen)
 
     def keep_epoch(self, trainer: Trainer, pl_module: RankingModule) -> None:
         """Store the records for the figures."""
-        self.found = self._looker.result()
+        self.found = self._recorder.result()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw and log the figures."""
@@ -106,7 +106,7 @@ class Pictures(ChosenEpoch):
         super().load_state_dict(state_dict)
         self.before = _spaces(state_dict["before"])
         look = state_dict["look"]
-        self.found = None if look is None else Look(look[0], look[1], look[2], _spaces(look[3]))
+        self.found = None if look is None else Snapshot(look[0], look[1], look[2], _spaces(look[3]))
 
 
 def view_names(trainer: Trainer, model: LightningModule) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""The command line: thin shells around functions that other rooms hold."""
+"""The command line: thin wrappers around the functions of the other packages."""

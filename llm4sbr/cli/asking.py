@@ -1,4 +1,4 @@
-"""What `infer` and `estimate` of ``llm4sbr views`` share: sessions, prompts, language model, encoder."""
+"""Arguments that ``llm4sbr views infer`` and ``estimate`` share: sessions, prompts, LLM and encoder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from llm4sbr.views.store import ViewStore
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """Which sessions the LLM is asked about, besides the limit.
+    """Options that choose the sessions for the LLM, besides the limit.
 
     Args:
-        splits: Whose sessions: train, validate, test, predict; all by default.
-        budget: Ask only about the sessions of which a bare model is least certain: a count (5000), or a share
-            of each split's distinct sessions (0.1). The rest are for `--views.fallback titles`.
-        bare_run: Folder of that bare model's `llm4sbr fit` on the same data, or one of its checkpoints.
-        seed: Seed of the order in which sessions are asked about.
+        splits: Splits of the sessions: train, validate, test, predict; all by default.
+        budget: Number of sessions (5000), or share of each split's distinct sessions (0.1), for which the LLM
+            is
+            called: those for which a bare model is most uncertain. `--views.fallback titles` serves the rest.
+        bare_run: Folder of the bare model's run of `llm4sbr fit` on the same data, or one of its checkpoints.
+        seed: Seed of the order of the sessions.
 
     Raises:
-        InputError: A budget without a run or a run without a budget, or the budget is out of range.
+        InputError: A budget comes without a run or a run without a budget, or the budget is out of range.
     """
 
     splits: list[Split] | None = None
@@ -47,12 +48,12 @@ class SessionOptions:
             how_many(self.budget, 0)
 
     def select(self, source: ExampleSource, limit: int | None, *, progress: bool) -> Selection:
-        """Choose the sessions; with a budget the bare model ranks them.
+        """Choose the sessions; with a budget, the bare model ranks them.
 
         Args:
-            source: The data module.
-            limit: At most this many distinct sessions.
-            progress: Show a bar, and say what was chosen.
+            source: Data module.
+            limit: Largest number of distinct sessions.
+            progress: Whether to show a progress bar and print the number of chosen sessions.
         """
         splits = tuple(dict.fromkeys(self.splits or SPLITS))
         only = None
@@ -65,20 +66,20 @@ _SESSIONS, _LOCALISE, _LOCAL, _SERVER = SessionOptions(), Localisation(), LocalM
 
 
 class Asking:
-    """Sessions, prompts, a language model and an encoder: everything but the work itself.
+    """Sessions, prompts, language model and encoder of a run of stage 1.
 
     Args:
-        data: The data module whose sessions are asked about.
+        data: Data module with the sessions.
         out: Folder of the view store.
-        model: Language model: a folder, a .gguf file, an installed weights package, a hub name; or what the
-            server calls it.
-        answers: ``catalogue`` allows no answer but the catalogue's titles.
-        limit: Ask about at most this many distinct sessions.
-        sessions: Which sessions to ask about.
-        prompts: What a prompt shows and asks.
-        localise: How an answer becomes a view.
-        local: How the model runs here.
-        server: Servers to ask instead.
+        model: Language model: a folder, a .gguf file, an installed weights package, a hub name; or its name
+            on the server.
+        answers: ``catalogue`` restricts the answers to the titles of the catalogue.
+        limit: Largest number of distinct sessions to infer.
+        sessions: Options that choose the sessions.
+        prompts: Options of the prompts.
+        localise: Options of the localisation, which turns an answer into a view.
+        local: Options of a language model on this machine.
+        server: Options of servers that run the language model instead.
 
     Raises:
         InputError: The data module gives no examples, or the limit is negative.
@@ -108,23 +109,23 @@ class Asking:
 
     @property
     def device(self) -> str:
-        """Where the language model runs, as seen from here."""
+        """Device of the language model; ``cpu`` if a server runs it."""
         return "cpu" if self.server.base_url else self.local.device
 
     @property
     def max_new_tokens(self) -> int:
-        """Length of the longest answer."""
+        """Largest number of tokens of an answer."""
         return self.server.max_new_tokens if self.server.base_url else self.local.max_new_tokens
 
     def engine(self) -> Engine:
-        """The engine that answers the prompts."""
+        """Create the engine that answers the prompts."""
         choices = self.prompts.titles(self.source.catalogue) if self.answers == "catalogue" else None
         return (self.server if self.server.base_url else self.local).engine(self.model, choices)
 
     def encoder(self) -> SentenceEncoder:
-        """The encoder that embeds answers and titles."""
+        """Create the encoder that embeds answers and titles."""
         return self.localise.text_encoder(self.local.device)
 
     def select(self, *, progress: bool = False) -> Selection:
-        """Choose the sessions."""
+        """Choose the sessions; see `SessionOptions.select`."""
         return self.sessions.select(self.source, self.limit, progress=progress)

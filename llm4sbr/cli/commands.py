@@ -1,4 +1,4 @@
-"""Every command: its function, its line in the help and its examples."""
+"""The commands: function, summary and examples of each."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _RUN = f"--config experiments/base.yaml {_DATA}"
 
 
 class Command(NamedTuple):
-    """One command of the dictionary.
+    """A command of the command line.
 
     Args:
-        function: ``module:name``, imported when the command is chosen.
-        summary: One line for the help.
-        examples: What comes after ``llm4sbr COMMAND`` in one or two examples.
-        arguments: How words become arguments: `options` and `positional` by jsonargparse's `auto_cli`, `list`
-            too, with the words before the first option as a list; `lightning` by a LightningCLI, which the
-            function makes.
+        function: ``module:name`` of the function, imported when the command runs.
+        summary: Summary for the help, in one line.
+        examples: One or two examples, without the leading ``llm4sbr COMMAND``.
+        arguments: Kind of the parser: `options`, `positional` and `list` use jsonargparse's `auto_cli`, and
+            `list` collects the words before the first option in a list; with `lightning` the function creates
+            a LightningCLI.
     """
 
     function: str
@@ -61,40 +61,40 @@ COMMANDS = {
     ),
     "resume": Command(
         "llm4sbr.runs.resume:resume",
-        "go on with a run of `fit` that was killed or stopped",
+        "continue a run of `fit` that was killed or stopped",
         ("runs/llm4sbr/version_0",),
         "positional",
     ),
     "rerun": Command(
         "llm4sbr.runs.rerun:rerun",
-        "make a run of `fit` again and compare every number",
+        "repeat a run of `fit` and compare every number",
         ("runs/llm4sbr/version_0", "runs/llm4sbr/version_0 --max_epochs 1"),
         "positional",
     ),
     "draw": Command(
         "llm4sbr.cli.draw:draw",
-        "pictures of finished runs",
+        "draw figures of finished runs",
         ("runs/llm4sbr/version_0", "runs/llm4sbr/version_0 runs/llm4sbr/version_1 --format svg"),
         "list",
     ),
     "views infer": Command(
         "llm4sbr.cli.views:infer",
-        "have an LLM infer each session's intents, or take titles alone, and store them",
+        "infer each session's intents with an LLM, or from titles alone, and store them",
         (f"{_DATA} --out views/beauty --limit 2000", f"{_DATA} --out views/beauty --source titles"),
     ),
     "views estimate": Command(
         "llm4sbr.cli.views:estimate",
-        "estimate the tokens, cost and time of what `views infer` has left to ask, without asking",
+        "estimate the tokens, cost and time that `views infer` still needs, without calling the LLM",
         (f"{_DATA} --out views/beauty --prices.prompt 0.05 --prices.answer 0.20",),
     ),
     "views report": Command(
         "llm4sbr.report.view_quality.command:views_report",
-        "measure how good a store's intents are, before anything is trained",
+        "measure the quality of a store's views before any training",
         (f"{_DATA} --store views/beauty --html report.html",),
     ),
     "views merge": Command(
         "llm4sbr.cli.views:merge",
-        "take the answers of other stores into one",
+        "merge the answers of other stores into one",
         ("--out views/all --stores '[views/monday, views/tuesday]'",),
     ),
     "tune-llm": Command(
@@ -105,7 +105,7 @@ COMMANDS = {
     ),
     "demo": Command(
         "llm4sbr.demo.command:demo",
-        "real data, a real LLM, a bare and a wrapped SR-GNN, and a page that compares them",
+        "compare a bare and a wrapped SR-GNN on real data with a real LLM, and write a page",
         ("--out demo",),
     ),
 }
@@ -116,9 +116,9 @@ def run(name: str, words: Sequence[str]) -> int:
 
     Args:
         name: Key of `COMMANDS`.
-        words: Options and arguments.
+        words: Options and arguments of the command.
     """
-    from llm4sbr.runs.bootstrap import bootstrap  # `llm4sbr --help` needs none of this
+    from llm4sbr.runs.bootstrap import bootstrap  # imported here: `llm4sbr --help` needs none of it
     from llm4sbr.runs.parser import EXAMPLES, SuggestingParser
 
     command = COMMANDS[name]
@@ -136,7 +136,7 @@ def run(name: str, words: Sequence[str]) -> int:
     from jsonargparse import auto_cli
 
     words = list(words)
-    if command.arguments == "list":  # jsonargparse wants a list in one word
+    if command.arguments == "list":  # jsonargparse expects a list in one word
         first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
         words = [f"--runs+={word}" for word in words[:first]] + words[first:]
     result = auto_cli(
@@ -151,7 +151,7 @@ def run(name: str, words: Sequence[str]) -> int:
 
 
 def _status(result: object) -> int:
-    """130 for what SIGINT stopped, as a shell says; 1 for failed answers or a rerun with other numbers."""
+    """Return 130 after SIGINT, as a shell does; 1 for failed answers or a rerun that differs; else 0."""
     if getattr(result, "interrupted", False):
         return 130
     return int(result is False or bool(getattr(result, "failures", None)))

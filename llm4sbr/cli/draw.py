@@ -1,4 +1,4 @@
-"""``llm4sbr draw``: pictures of finished runs, one or many."""
+"""``llm4sbr draw``: figures of one or several finished runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from llm4sbr.callbacks import ViewCache
 from llm4sbr.callbacks.pictures import FOLDER, view_names
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.report.evaluation_hooks import watching
-from llm4sbr.report.figures.album import Format, run_figures, run_numbers, save
+from llm4sbr.report.figures.figures import Format, run_figures, run_numbers, save
 from llm4sbr.report.figures.pictures import length_figure, option_figure
-from llm4sbr.report.figures.snapshot import Look, Looker, Spaces, evenly, glance
+from llm4sbr.report.figures.snapshot import Snapshot, SnapshotRecorder, Spaces, evenly, snapshot_spaces
 from llm4sbr.runs.saved_run import SavedRun, load_run, read_config, untrained
 from llm4sbr.runs.trainer_cli import say
 from llm4sbr.training.wrapper import LLM4SBRWrapper
@@ -26,8 +26,8 @@ from llm4sbr.views.quiet import quiet_lightning
 _SWEPT = {
     "r": ("views", "r"),
     "tau": ("model", "init_args", "alignment", "init_args", "tau"),
-}  # options a picture is drawn against
-_FEW = 5  # values of one option that get lines of their own where the other is on the axis
+}  # options on the horizontal axis of a figure
+_FEW = 5  # an option with at most this many values gets one line per value
 _IDLE = ("seed_everything", "trainer", "ckpt_path", "resume", "weights_only", "verbose", "output")
 
 
@@ -39,34 +39,35 @@ def draw(
     sample: int = 300,
     format: Format = "png",
 ) -> list[Path]:
-    """Draw what the paper's readers look at, from the folders of finished runs of ``fit``.
+    """Draw the figures of finished runs of ``fit`` from their folders.
 
-    Of one run: Recall and MRR against session length, the distributions of long- and short-term gates,
-    interests and views before and after training. Of several that differ in r or τ, such as those of a sweep:
-    a metric against these. Of several others: their Recall and MRR against session length side by side.
+    One run: Recall and MRR against session length, the distributions of long- and short-term gates, interests
+    and views before and after training. Several runs that differ in r or τ, such as those of a sweep: a
+    metric against r and τ. Several other runs: their Recall and MRR against session length, side by side.
 
     Args:
         runs: Folders of runs.
-        out: Where the pictures go; by default ``pictures`` in the run's folder, or here for several.
-        split: Sessions to evaluate. Nothing should be chosen by what ``test`` shows.
-        metric: Of the chosen epoch, drawn against r and τ.
-        sample: Sessions whose spaces are shown.
-        format: Of the files.
+        out: Folder of the figures; by default ``pictures`` in the run's folder, or in the working folder for
+            several runs.
+        split: Split to evaluate. Choose nothing by the results on ``test``.
+        metric: Metric of the chosen epoch, drawn against r and τ.
+        sample: Number of sessions whose spaces are shown.
+        format: Format of the files.
 
     Returns:
-        The pictures.
+        Paths of the figures.
 
     Raises:
-        InputError: A folder is not a finished run's, or its data or views are gone.
+        InputError: A folder is not that of a finished run, or its data or views are missing.
     """
     if not runs:
         raise InputError("name the folder of at least one run", hint="llm4sbr draw runs/llm4sbr/version_0")
     folders = [Path(run) for run in runs]
     place = Path(out) if out else (folders[0] / FOLDER if len(runs) == 1 else Path(FOLDER))
     if len(runs) == 1:
-        album = look_at(folders[0], split, sample)
-        figures = run_figures(album.look, album.before, album.views, album.name)
-        numbers: dict[str, Any] = run_numbers(album.look, album.before, album.views)
+        found = snapshot_run(folders[0], split, sample)
+        figures = run_figures(found.snapshot, found.before, found.views, found.name)
+        numbers: dict[str, Any] = run_numbers(found.snapshot, found.before, found.views)
     else:
         figures, numbers = {}, {}
         for option in _SWEPT:
@@ -74,50 +75,50 @@ def draw(
             if lines:
                 figures[f"{metric.split('/')[-1]}-against-{option}"] = option_figure(option, lines, metric)
                 numbers[option] = {name: {str(k): v for k, v in line.items()} for name, line in lines.items()}
-        if not figures:  # a sweep is many runs, and to evaluate each again takes as long as a sweep
-            albums = [look_at(folder, split, 0) for folder in folders]
-            looks = {album.name: album.look for album in albums}
-            if len({len(look.rank) for look in looks.values()}) > 1:
-                raise InputError("the runs are not on the same sessions", value=runs)
-            figures["length"] = length_figure(looks)
-            numbers = {album.name: run_numbers(album.look, None, album.views) for album in albums}
+        if not figures:  # not for a sweep, whose many runs would take long to evaluate again
+            taken = [snapshot_run(folder, split, 0) for folder in folders]
+            snapshots = {one.name: one.snapshot for one in taken}
+            if len({len(snapshot.rank) for snapshot in snapshots.values()}) > 1:
+                raise InputError("the runs were evaluated on different sessions", value=runs)
+            figures["length"] = length_figure(snapshots)
+            numbers = {one.name: run_numbers(one.snapshot, None, one.views) for one in taken}
     paths = save(place, figures, {"runs": runs, "split": split, **numbers}, format)
     for path in paths:
         say(str(path))
     return paths
 
 
-class RunLook(NamedTuple):
-    """What a run's pictures are made of."""
+class RunSnapshot(NamedTuple):
+    """Snapshot of a run, for its figures."""
 
     name: str
-    look: Look
+    snapshot: Snapshot
     before: Spaces | None
     views: tuple[str, ...]
 
 
-def look_at(folder: Path, split: Literal["validate", "test"], sample: int) -> RunLook:
-    """Evaluate a run's chosen epoch, and its model as it was before training."""
+def snapshot_run(folder: Path, split: Literal["validate", "test"], sample: int) -> RunSnapshot:
+    """Evaluate the chosen epoch of a run, and its model before training."""
     run = load_run(folder)
     cache = ViewCache(**{k: v for k, v in (run.config.get("views") or {}).items() if v is not None})
     examples = run.data.examples(split)  # type: ignore[attr-defined]
     rows = evenly(sample, len(examples)) if sample else []
-    looker = Looker([examples.first_index + row for row in rows])
-    views = _evaluate(run, cache, split, looker)
-    found, before = looker.result(), None
+    recorder = SnapshotRecorder([examples.first_index + row for row in rows])
+    views = _evaluate(run, cache, split, recorder)
+    found, before = recorder.result(), None
     seed = run.config.get("seed_everything")
     if found.spaces is not None and isinstance(seed, int) and not isinstance(seed, bool):
         first = untrained(run, seed).model
         assert isinstance(run.model, LLM4SBRWrapper)
         assert isinstance(first, LLM4SBRWrapper)
         first.view_table = run.model.view_table
-        before = glance(first, examples, rows)
+        before = snapshot_spaces(first, examples, rows)
     name = type(run.model.backbone).__name__
     name += f" with {cache.spec_used.source} views" if cache.spec_used else ", bare" if not views else ""
-    return RunLook(f"{name} ({folder.name})", found, before, views)
+    return RunSnapshot(f"{name} ({folder.name})", found, before, views)
 
 
-def _evaluate(run: SavedRun, cache: ViewCache, split: str, looker: Looker) -> tuple[str, ...]:
+def _evaluate(run: SavedRun, cache: ViewCache, split: str, recorder: SnapshotRecorder) -> tuple[str, ...]:
     with quiet_lightning():
         trainer = Trainer(
             logger=False,
@@ -127,16 +128,17 @@ def _evaluate(run: SavedRun, cache: ViewCache, split: str, looker: Looker) -> tu
             devices=1,
             callbacks=[cache],
         )
-        with watching(run.model, looker.add):
+        with watching(run.model, recorder.add):
             (trainer.validate if split == "validate" else trainer.test)(run.model, run.data, verbose=False)
     return view_names(trainer, run.model)
 
 
 def against(folders: list[Path], option: str, metric: str) -> dict[str, dict[float, list[float]]]:
-    """For each group of runs that are alike otherwise, an option's values and the metric of every run.
+    """Group the runs that differ only in an option: option values and the metric of every run, by group.
 
-    Runs of other seeds are alike, and so are those that differ in the other of r and τ where that takes many
-    values, as in a random sweep. Runs that did not end are left out. Empty where all have one value.
+    The seed does not separate groups. Of r and τ, the one that is not `option` separates them only if it
+    takes few values, so not in a random sweep. Runs that did not end are left out. The result is empty if all
+    runs have the same value.
     """
     runs = []
     for folder in folders:
@@ -150,9 +152,9 @@ def against(folders: list[Path], option: str, metric: str) -> dict[str, dict[flo
         runs.append((rest, swept, found))
     if not runs:
         raise InputError(
-            f"none of the runs has {metric} of its chosen epoch",
+            f"no run has {metric} of its chosen epoch",
             value=[str(folder) for folder in folders],
-            hint="The callback RunSummary of experiments/base.yaml writes it at a run's end",
+            hint="The callback RunSummary of experiments/base.yaml writes it at the end of a run",
         )
     (other,) = set(_SWEPT) - {option}
     few = len({swept[other] for _, swept, _ in runs}) <= _FEW
@@ -179,7 +181,7 @@ def _take(config: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _names(groups: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """What tells each group from the others, in few words."""
+    """Name each group by the options that differ between the groups."""
     flat = {key: dict(_leaves(group)) for key, group in groups.items()}
     every = {name for leaves in flat.values() for name in leaves}
     differ = sorted(n for n in every if len({str(leaves.get(n)) for leaves in flat.values()}) > 1)

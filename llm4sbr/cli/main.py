@@ -21,23 +21,23 @@ _ROOMS = {
 
 
 def usage() -> str:
-    """The help: every command with its line."""
+    """Return the help text: every command with its summary."""
     lines = ["usage: llm4sbr COMMAND [options]", ""]
     for room, names in _ROOMS.items():
         lines += [f"{room}:", *(f"  {name:<13} {COMMANDS[name].summary}" for name in names)]
     lines += [
         "",
         "`llm4sbr COMMAND --help` lists a command's options and shows examples; `llm4sbr --version`.",
-        "Exit status: 1 for bad input, 2 for a wrong word. LLM4SBR_TRACEBACK=1 shows an error's origin.",
+        "Exit status: 1 for bad input, 2 for a wrong word. LLM4SBR_TRACEBACK=1 shows tracebacks.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def console() -> NoReturn:
-    """The console script: `main`, and a process that SIGTERM stopped ends by SIGTERM, as its parent expects.
+    """Console script: run `main`; a process that SIGTERM stops ends by SIGTERM, as its parent expects.
 
-    A shell shows status 143 either way. But an agent of Weights & Biases that stops a hopeless run takes an
-    exit with any status above 0 for a failure, and gives up after a few.
+    A shell shows status 143 either way. But a sweep agent of Weights & Biases that stops a poor run counts
+    any positive exit status as a failure, and gives up after a few failures.
     """
     stopped = False
 
@@ -48,7 +48,7 @@ def console() -> NoReturn:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    atexit.register(end)  # first of all: atexit runs its handlers in reverse order
+    atexit.register(end)  # register first: atexit runs handlers in reverse order
     try:
         sys.exit(main())
     except SystemExit as ended:
@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
     Args:
-        arguments: Words after ``llm4sbr``; the process's own by default.
+        arguments: Words after ``llm4sbr``; by default those of the process.
 
     Raises:
-        SystemExit: A command's parser ends so, with 0 after ``--help`` and 2 for a wrong word.
+        SystemExit: The parser of a command exits, with 0 after ``--help`` and 2 for a wrong word.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("llm4sbr: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `llm4sbr … | head`
+    except BrokenPipeError:  # the reader of the output has ended, as in `llm4sbr … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:

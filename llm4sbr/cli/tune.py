@@ -20,12 +20,12 @@ _STEPS_PER_CHECKPOINT = 50
 
 
 class TuningCLI(LightningCLI):
-    """Adds where the adapter goes and what a prompt looks like."""
+    """LightningCLI with options for the adapter, the prompts and the training texts."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options beside model, data and trainer."""
+        """Add the options besides model, data and trainer."""
         parser.add_argument("--out", type=str, required=True, help="folder of the adapter")
-        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from")
+        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to continue from")
         parser.add_class_arguments(PromptOptions, "prompts")
         parser.add_class_arguments(
             TrainingTextDataModule, "texts", skip={"source", "prompts"}, instantiate=False
@@ -37,8 +37,8 @@ def tune(words: list[str], about: dict[str, str] | None = None) -> TuningCLI:
     """Parse and run ``llm4sbr tune-llm``.
 
     Args:
-        words: The command and its options.
-        about: What the help says before and after the options: ``description`` and ``epilog``.
+        words: Command and its options.
+        about: ``description`` and ``epilog`` of the command's help.
     """
     bootstrap()
     cli = TuningCLI(
@@ -60,7 +60,7 @@ def tune(words: list[str], about: dict[str, str] | None = None) -> TuningCLI:
     callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
     callbacks += [
         AdapterWriter(config.out),
-        # By steps: an epoch takes hours, and a run that dies in it goes on from here.
+        # By steps: an epoch takes hours, and a run that was killed continues from this checkpoint.
         ModelCheckpoint(
             filename="last",
             every_n_train_steps=_STEPS_PER_CHECKPOINT,

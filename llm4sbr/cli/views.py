@@ -21,14 +21,14 @@ _PROCESSES = Processes()
 
 
 def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **asked: Any) -> ViewSummary:
-    """Infer each session's long- and short-term intent and store the localised views.
+    """Infer the long- and short-term intent of each session and store the localised views.
 
-    Run it again to go on after a stop, or with a larger limit to cover more.
+    Run it again to continue after a stop, or with a larger limit to cover more sessions.
 
     Args:
-        source: ``llm`` asks a language model; ``titles`` is the baseline that needs none.
-        processes: Several processes or machines.
-        **asked: The arguments of `Asking`.
+        source: ``llm`` calls a language model; ``titles`` is the baseline without one.
+        processes: Options for several processes or machines.
+        **asked: Arguments of `Asking`.
 
     Raises:
         InputError: An argument is out of range, or a budget is given for views that cost nothing.
@@ -37,12 +37,12 @@ def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **asked
     asking = Asking(**asked)
     if source == "titles" and asking.sessions.budget is not None:
         raise InputError(
-            "a budget is for asking an LLM; title views cost nothing", value=asking.sessions.budget
+            "a budget limits calls of an LLM; title views need none", value=asking.sessions.budget
         )
     trainer = processes.trainer(asking.device)
     with asking.store as store:
         if trainer.is_global_zero:
-            store.lock()  # before any work, so that a second writer learns at once
+            store.lock()  # before any work, so that a second writer fails at once
         sessions = asking.select(progress=processes.progress and trainer.is_global_zero)
         summary = infer_views(
             asking.source,
@@ -62,11 +62,11 @@ def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **asked
 
 
 def estimate(prices: Prices = NO_PRICES, **asked: Any) -> Estimate:
-    """Estimate what `infer` has left to ask: prompts, tokens, cost and time. No prompt is sent.
+    """Estimate the prompts, tokens, cost and time that `infer` still needs. No prompt is sent.
 
     Args:
-        prices: What the server charges.
-        **asked: The arguments of `Asking`.
+        prices: Prices of the server.
+        **asked: Arguments of `Asking`.
 
     Raises:
         InputError: An argument is out of range.
@@ -91,14 +91,14 @@ def estimate(prices: Prices = NO_PRICES, **asked: Any) -> Estimate:
 
 
 def merge(out: str, stores: list[str]) -> None:
-    """Take the answers and views of other stores into one; what is there already stays as it is.
+    """Merge the answers and views of other stores into one; existing entries stay unchanged.
 
     Args:
-        out: Folder of the store that takes them in.
-        stores: Folders of the others; they are left as they are.
+        out: Folder of the store that receives them.
+        stores: Folders of the other stores, which stay unchanged.
     """
     with ViewStore(out) as store:
         store.lock()
         for other in stores:
             merge_store(store, Path(other))
-    print(f"{len(stores)} stores taken into {out}; `llm4sbr views infer` localises what is not yet")
+    print(f"{len(stores)} stores merged into {out}; `llm4sbr views infer` localises the new answers")

@@ -1,1 +1,1 @@
-"""Pages a person reads: records of what happened, and one self-contained HTML file made of them."""
+"""Reports for people: records of a run, and the self-contained HTML pages rendered from them."""

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: deterministic, without outside resources, in the page's own colours."""
+"""Line charts as inline SVG: deterministic, without external resources, in the colours of the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-# Colours stand in the drawing as these and become the page's, so that one drawing serves light and dark.
+# Placeholder colours: `_inline` replaces them by CSS variables, so one drawing serves light and dark themes.
 _INK, _GRID = "#010203", "#040506"
 _SERIES = ("#070809", "#0a0b0c", "#0d0e0f", "#101112")
 _MARKERS, _DASHES = ("o", "s", "^", "D"), ("-", "--", "-.", ":")
@@ -18,30 +18,30 @@ _MARKERS, _DASHES = ("o", "s", "^", "D"), ("-", "--", "-.", ":")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: a value per epoch; a value that is not finite leaves a gap."""
+    """A line of a chart: one value per epoch; a value that is not finite leaves a gap."""
 
     name: str
     values: tuple[float, ...]
-    colour: int = 0  # which of the page's series colours
+    colour: int = 0  # index of the series colour of the page
 
 
 def line_chart(key: str, title: str, y_label: str, lines: Sequence[Line], digits: int = 2) -> str | None:
-    """Draw values by epoch.
+    """Draw values against epochs.
 
     Args:
-        key: Distinguishes this chart's ids from those of the page's other charts.
-        title: Heading, also read out to who cannot see the chart.
-        y_label: What is shown, with its unit.
-        lines: What to draw.
-        digits: Decimals in the description that is read out.
+        key: Prefix of the chart's element ids, unique on the page.
+        title: Heading of the chart; screen readers read it, too.
+        y_label: Label of the vertical axis, with its unit.
+        lines: Lines to draw.
+        digits: Decimals in the description for screen readers.
 
     Returns:
-        An ``<svg>`` element, or None where there is nothing finite to draw.
+        An ``<svg>`` element, or None if no value is finite.
     """
     drawn = [line for line in lines if any(math.isfinite(value) for value in line.values)]
     if not drawn:
         return None
-    # No font draws a control character or half an emoji.
+    # Fonts have no glyph for a control character or half an emoji.
     drawn = [replace(line, name="".join(filter(str.isprintable, line.name))) for line in drawn]
     described = "; ".join(
         f"{line.name}: "
@@ -59,7 +59,7 @@ def _draw(key: str, title: str, y_label: str, lines: Sequence[Line]) -> str:
 
     style: dict[Any, object] = {
         "svg.fonttype": "none",  # text stays text, in the page's font
-        "svg.hashsalt": key,  # the same data give the same bytes
+        "svg.hashsalt": key,  # so that the same data give the same bytes
         "text.parse_math": False,
         "font.size": 9,
         "text.color": _INK,
@@ -102,17 +102,17 @@ def _draw(key: str, title: str, y_label: str, lines: Sequence[Line]) -> str:
 
 
 def _inline(svg: str, key: str, title: str, description: str) -> str:
-    """Make an element of an HTML page out of an SVG file."""
+    """Convert an SVG file to an element of an HTML page."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     box = re.search(r'viewBox="([^"]+)"', body)
     assert box is not None
     body = body[body.index(">") + 1 :]
-    # Ids are unique in a page, and the charts of one page share matplotlib's names for theirs.
+    # Ids must be unique on a page, and matplotlib gives all charts the same ids.
     body = re.sub(r'(?<= )id="', f'id="{key}-', body)
     body = body.replace("url(#", f"url(#{key}-").replace('xlink:href="#', f'href="#{key}-')
-    body = re.sub(r"font-family: [^;\"]*; ", "", body)  # the page's font instead
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)  # it styles all charts
+    body = re.sub(r"font-family: [^;\"]*; ", "", body)  # the page sets the font
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)  # it styles every chart
     body = body.replace(_INK, "currentColor").replace(_GRID, "var(--rule)")
     for place, colour in enumerate(_SERIES, start=1):
         body = body.replace(colour, f"var(--series-{place})")

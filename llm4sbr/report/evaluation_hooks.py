@@ -1,4 +1,4 @@
-"""Look on while a model is evaluated: what it saw of each session, without computing anything twice."""
+"""Hooks that record an evaluation: inputs, scores and gates of each batch, without a second forward pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm4sbr.training.ranking_module import RankingModule
 
 
 class Sides(NamedTuple):
-    """Behaviour and text as a wrapped model's fusion gets them, and the gates it makes of them."""
+    """Interests and views as the fusion of a wrapped model receives them, and the gates that it computes."""
 
     h: Tensor  # (B, K, d) interest that each view is aligned with
     z: Tensor  # (B, K, d) projected views; 0 where unknown
@@ -22,7 +22,7 @@ class Sides(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One batch."""
+    """A batch of an evaluation, with its scores."""
 
     batch: SessionBatch
     scores: Tensor  # (B, V)
@@ -31,14 +31,14 @@ class Seen(NamedTuple):
 
 @contextmanager
 def watching(module: RankingModule, tell: Callable[[Seen], None]) -> Iterator[None]:
-    """Tell of every forward pass inside the block.
+    """Report every forward pass inside the block.
 
-    Hooks do it, so it works wherever Lightning's own evaluation does, under any strategy. What is told of is
-    the model's own tensors, on its device: take what you need and let go of them.
+    Forward hooks do this, so it works under every strategy that Lightning's evaluation supports. The tensors
+    are the model's own, on its device: copy what you need and keep no reference to them.
 
     Args:
-        module: A bare or wrapped model.
-        tell: Called after each forward pass.
+        module: Bare or wrapped model.
+        tell: Function that receives a `Seen` after each forward pass.
     """
     sides: list[Sides] = []
 
@@ -47,7 +47,7 @@ def watching(module: RankingModule, tell: Callable[[Seen], None]) -> Iterator[No
         sides[:] = [Sides(h, z, mask, made.gates)]
 
     def scored(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        if isinstance(made, Tensor):  # DDP also calls the module for a whole step, which makes something else
+        if isinstance(made, Tensor):  # DDP also calls the module for a whole step, which returns no scores
             tell(Seen(given[0], made, sides.pop() if sides else None))
 
     hooks = [module.register_forward_hook(scored)]

@@ -1,4 +1,4 @@
-"""What a training run leaves for the report: its curves, and how long an epoch took."""
+"""History of a training run for the report: metrics per epoch and time per epoch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class EpochLog(Callback):
-    """Tells of every epoch in one line and keeps its time.
+    """Reports every epoch in one line and records its time.
 
     Args:
-        tell: Called with the line.
+        tell: Function that receives the line; None for no output.
     """
 
     def __init__(self, tell: Callable[[str], None] | None = None) -> None:
@@ -26,15 +26,15 @@ class EpochLog(Callback):
 
     @property
     def seconds_per_epoch(self) -> float | None:
-        """Mean over the epochs, validation included."""
+        """Mean seconds per epoch, validation included; None before the first epoch ends."""
         return mean(self.seconds) if self.seconds else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
+        """Start the timer."""
         self._began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell."""
+        """Record the time and report the epoch."""
         self.seconds.append(time.perf_counter() - self._began)
         metrics = trainer.callback_metrics
         shown = ", ".join(
@@ -48,7 +48,7 @@ class EpochLog(Callback):
 
 
 def read_history(path: str | Path) -> tuple[dict[str, float], ...]:
-    """One record per epoch of a CSVLogger's ``metrics.csv``; empty where nothing was logged."""
+    """Read one record per epoch from a CSVLogger's ``metrics.csv``; empty if the file does not exist."""
     path = Path(path)
     if not path.is_file():
         return ()
@@ -63,6 +63,6 @@ def read_history(path: str | Path) -> tuple[dict[str, float], ...]:
 
 
 def best_epoch(history: tuple[dict[str, float], ...], monitor: str = "val/mrr@20") -> int | None:
-    """The epoch with the highest value, counted from 1; the first of equals."""
+    """Return the epoch with the highest value, counted from 1; the earliest epoch wins a tie."""
     known = [(record[monitor], -epoch) for epoch, record in enumerate(history, 1) if monitor in record]
     return -max(known)[1] if known else None

@@ -1,4 +1,4 @@
-"""Tell a session's story: from its clicks over the inferred intents to what each model recommends."""
+"""Stories of sessions: clicks, inferred intents, and the recommendations of each model."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from llm4sbr.views.store.spec import ViewSpec
 
 
 class Example(NamedTuple):
-    """An example of a data module: its split and its row there."""
+    """An example of a data module: its split and its row in that split."""
 
     split: Split
     row: int
 
 
 def batch_of(examples: Examples, rows: Sequence[int]) -> SessionBatch:
-    """Some examples as a batch; the backbone builds the graph where it needs one.
+    """Make a batch of some examples; a backbone that needs the session graph builds it.
 
     Shapes:
         - output: ``item_ids (B, L)`` with ``L`` the longest prefix
@@ -57,15 +57,15 @@ def tell_stories(
     spec: ViewSpec,
     top_k: int = 10,
 ) -> tuple[SessionStory, ...]:
-    """Collect what the page shows of some examples.
+    """Collect the stories of some examples for the page.
 
     Args:
         source: The data module.
         chosen: The examples.
-        models: Name to trained model; gates are those of the first wrapped one.
-        store: Where stage 1 wrote.
-        spec: Which views of it.
-        top_k: Recommendations to list.
+        models: Trained models by name; the gates come from the first wrapped model.
+        store: View store that stage 1 wrote.
+        spec: Spec of the views to show.
+        top_k: Number of recommendations to list.
     """
     stories = []
     for example in chosen:
@@ -97,19 +97,19 @@ def view_stories(
     prompts: Mapping[str, str],
     catalogue: Catalogue,
 ) -> tuple[ViewStory, ...]:
-    """What is known of each view of one session.
+    """Describe each view of one session.
 
     Args:
-        views: Their names.
-        intents: What the store has of them.
-        facts: Of each view its gate, and whether the model saw any view there.
-        prompts: What was asked.
-        catalogue: Where the titles are.
+        views: Names of the views.
+        intents: Intents in the store, by view.
+        facts: Gate of each view, and whether the model read any vector for that view.
+        prompts: Prompts to the LLM, by view.
+        catalogue: Catalogue with the titles.
     """
     told = []
     for view, gate, seen in zip(views, *facts, strict=True):
         intent = intents.get(view)
-        # An answer without a word has no titles: the model then saw the fallback, if it saw anything.
+        # An empty answer has no titles: the model then reads the fallback, or nothing.
         source: StorySource = "llm" if intent and intent.ids else "titles" if seen else "none"
         localised = (
             tuple(
@@ -125,7 +125,7 @@ def view_stories(
 
 
 def ranked_list(scores: Tensor, target: int, catalogue: Catalogue, top_k: int = 10) -> RankedList:
-    """The best items of one session and the rank of the true next one.
+    """Return the top items of one session and the rank of the true next item.
 
     Shapes:
         - scores: ``(V,)``

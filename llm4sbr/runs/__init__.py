@@ -1,1 +1,1 @@
-"""Runs: start one, record it, find it again, resume it, repeat it."""
+"""Runs: start, record, load, resume and repeat a run."""

@@ -1,4 +1,4 @@
-"""What every command does before it parses its options."""
+"""Setup that every command needs before it parses its options."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugi
 
 
 def bootstrap() -> None:
-    """Load the plug-ins, set the precision of matrix products and ignore warnings that need no action.
+    """Load the plug-ins, set the precision of matrix products and silence warnings that need no action.
 
-    Call it before parsing: options name plug-ins by their class name. A second call changes nothing.
+    Call it before parsing, since options name plug-ins by their class name. A second call changes nothing.
     """
     for group in (BACKBONES, HEADS, DATAMODULES):
         load_plugins(group)
     torch.set_float32_matmul_precision("high")
     for options in (
-        {"message": "LightningCLI's args parameter"},  # the arguments are passed on purpose
-        {"module": "lightning.pytorch.utilities._pytree"},  # a deprecation for Lightning to mend
-        {"message": "torch.distributed.nn.functional.all_gather"},  # likewise
+        {"message": "LightningCLI's args parameter"},  # this package passes the arguments on purpose
+        {"module": "lightning.pytorch.utilities._pytree"},  # a deprecated call inside Lightning
+        {"message": "torch.distributed.nn.functional.all_gather"},  # a deprecated call inside torch
         {"message": "The dirpath has changed"},  # evaluation saves nothing
         {
             "message": ".*does not have many workers.*"
-        },  # batches are made in bulk, and a tuning step takes seconds
-        # What is logged under these names is the same in all processes already: `SessionRanking` and
-        # `EpochMeans` see to that, and a mean over processes with other numbers of sessions would be wrong.
+        },  # loading is fast: batches are made in bulk, or a tuning step takes seconds
+        # `SessionRanking` and `EpochMeans` already make these values equal on all ranks; a mean over ranks
+        # with different numbers of sessions would be wrong.
         {"message": r"It is recommended to use `self.log\('(train|val|test)/"},
     ):
         warnings.filterwarnings("ignore", **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which sessions deserve a call of the LLM: those of which a trained bare model is least certain."""
+"""Budget of LLM calls: choose the sessions for which a trained bare model is most uncertain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm4sbr.views.inference.sessions import session_keys
 
 
 def least_certain_first(entropies: Mapping[bytes, float]) -> list[bytes]:
-    """Session keys by falling entropy; equals in the order of their keys, never of the data.
+    """Sort session keys by decreasing entropy, and ties by key: the order of the data has no effect.
 
     >>> least_certain_first({b"c": 1.0, b"a": 1.0, b"b": 2.0})
     [b'b', b'a', b'c']
@@ -28,9 +28,9 @@ def least_certain_first(entropies: Mapping[bytes, float]) -> list[bytes]:
 
 
 def in_proportion(orders: Sequence[Sequence[bytes]]) -> list[bytes]:
-    """One order of several: whatever beginning of it is taken holds the same share of each.
+    """Merge several orders into one: every prefix of the result holds the same share of each order.
 
-    A key of several orders stands where it comes first.
+    A key that is in several orders keeps its first position.
 
     >>> in_proportion([[b"a", b"b", b"c", b"d"], [b"x", b"y"]])
     [b'a', b'x', b'b', b'c', b'y', b'd']
@@ -44,11 +44,12 @@ def in_proportion(orders: Sequence[Sequence[bytes]]) -> list[bytes]:
 
 
 def how_many(budget: int | float, sessions: int) -> int:
-    """How many of some sessions a budget pays for.
+    """Return the number of sessions that a budget covers.
 
     Args:
-        budget: A count (whole) or a share (from 0.0 to 1.0), told apart by the point, as scikit-learn does.
-        sessions: Distinct sessions there are.
+        budget: A count (``int``) or a share from 0.0 to 1.0 (``float``); the type decides, as in
+            scikit-learn.
+        sessions: Number of distinct sessions.
 
     Raises:
         InputError: The budget is negative, or a share above 1.
@@ -56,40 +57,39 @@ def how_many(budget: int | float, sessions: int) -> int:
     >>> how_many(0.1, 30), how_many(1.0, 30), how_many(1, 30), how_many(5000, 30)
     (3, 30, 1, 30)
     """
-    if isinstance(budget, float) and not 0 <= budget <= 1:  # so that NaN is refused, too
+    if isinstance(budget, float) and not 0 <= budget <= 1:  # written so that NaN is refused, too
         raise InputError(
-            "a budget with a point is a share of the sessions, from 0.0 to 1.0",
+            "a budget with a decimal point is a share of the sessions, from 0.0 to 1.0",
             value=budget,
             hint="A count of sessions is a whole number, such as 5000",
         )
     if budget < 0:
-        raise InputError("a budget is not negative", value=budget)
+        raise InputError("a budget must not be negative", value=budget)
     return round(budget * sessions) if isinstance(budget, float) else min(budget, sessions)
 
 
 def order_of_need(
     source: ExampleSource, model: SBRModule, splits: Sequence[Split], *, progress: bool = False
 ) -> list[bytes]:
-    """All distinct sessions of some splits, least certain first, in the same proportion of each split.
+    """Order all distinct sessions of some splits, most uncertain first, in the same proportion of each split.
 
-    Within each split and not over all: the model has learned the training sessions' answers, so on them it is
-    too sure of itself, and one threshold would leave training almost without LLM views and give them to the
-    test sessions. Ranked within its split, a session is compared with its like, and training and serving see
-    the same mix of LLM and title views.
+    Sessions are ranked within their split. The model has learned the targets of the training sessions, so it
+    is overconfident on them: one threshold for all splits would give almost all LLM views to the test
+    sessions. With a ranking per split, training and serving see the same mix of LLM views and title views.
 
-    A budget takes the beginning of this order, so a larger one contains a smaller one. It follows from the
-    sessions' content, the weights and the splits; targets are not read. Arithmetic of another device may
-    swap sessions whose entropies agree to six digits.
+    A budget takes a prefix of this order, so a larger budget contains a smaller one. The order depends on the
+    content of the sessions, the weights and the splits; it reads no targets. Another device may swap sessions
+    whose entropies agree to six digits.
 
     Args:
-        source: The data module.
-        model: The bare model, on the device where it is to run.
-        splits: Whose sessions.
-        progress: Show a bar.
+        source: Data module.
+        model: Bare model, on the device where it runs.
+        splits: Splits of the sessions.
+        progress: Whether to show a progress bar.
     """
     sessions = [dict(session_keys(source, split)) for split in splits]
     count, orders = sum(map(len, sessions)), []
-    with Meter("how certain the bare model is", count, shown=progress and count > 0) as meter:
+    with Meter("uncertainty of the bare model", count, shown=progress and count > 0) as meter:
         for part in sessions:
             entropies = session_entropies(model, part, source.catalogue.num_items, advance=meter.advance)
             orders.append(least_certain_first(entropies))
@@ -104,46 +104,47 @@ def sessions_within(
     *,
     progress: bool = False,
 ) -> list[bytes]:
-    """Keys of the sessions that a budget pays for: `only` of `infer_views`.
+    """Return the keys of the sessions that a budget covers, for the argument `only` of `infer_views`.
 
     Args:
         budget: A count or a share of the splits' distinct sessions; see `how_many`.
         bare_run: Folder or checkpoint of the bare model's run.
-        source: The data module.
-        splits: Whose sessions.
-        progress: Show a bar, and say what was chosen.
+        source: Data module.
+        splits: Splits of the sessions.
+        progress: Whether to show a progress bar and print the number of chosen sessions.
 
     Raises:
-        InputError: The budget is out of range, or the run is no bare model's of the same data.
+        InputError: The budget is out of range, or the run is not that of a bare model on the same data.
     """
-    how_many(budget, 0)  # a budget out of range is told before any work
+    how_many(budget, 0)  # reports a budget out of range before any work
     model = bare_model(bare_run, source)
     order = order_of_need(source, model.to(_device()), splits, progress=progress)
     chosen = order[: how_many(budget, len(order))]
     if progress:
         print(
             f"Budget: {len(chosen):,} of {len(order):,} distinct sessions "
-            f"({len(chosen) / max(len(order), 1):.1%}), those of which {bare_run} is least certain"
+            f"({len(chosen) / max(len(order), 1):.1%}), the most uncertain for {bare_run}"
         )
     return chosen
 
 
 def bare_model(run: str | Path, source: ExampleSource) -> SBRModule:
-    """The bare model of a run, if it was trained on these data.
+    """Load the bare model of a run that was trained on these data.
 
-    A wrapped model is refused: its certainty follows from the views it was given, so what was asked before
-    would decide what is asked next, and a larger budget need not contain a smaller one.
+    A wrapped model is refused. Its uncertainty depends on its views, so earlier LLM calls would affect the
+    choice of later ones, and a larger budget might not contain a smaller one.
 
     Raises:
-        InputError: The run is a wrapped model's, of another catalogue, or trained on other sessions.
+        InputError: The run is that of a wrapped model, has another catalogue, or was trained on other
+            sessions.
     """
-    # Lightning's parser is heavy, and most runs of stage 1 have no budget.
+    # Imported here: Lightning's parser loads slowly, and most runs of stage 1 have no budget.
     from llm4sbr.runs.saved_run import load_run
 
     saved = load_run(run)
     if isinstance(saved.model, LLM4SBRWrapper):
         raise InputError(
-            "this is the run of a wrapped model; its certainty depends on the views it was given",
+            "this is the run of a wrapped model, whose uncertainty depends on its views",
             path=run,
             hint="Train a bare one: `llm4sbr fit … --model llm4sbr.SBRModule`",
         )
@@ -152,12 +153,12 @@ def bare_model(run: str | Path, source: ExampleSource) -> SBRModule:
     other = cast(ExampleSource, saved.data)
     if other.catalogue.fingerprint != source.catalogue.fingerprint:
         raise InputError(
-            f"the run is of another catalogue ({other.catalogue.fingerprint[:12]})",
+            f"the run has another catalogue ({other.catalogue.fingerprint[:12]})",
             path=run,
             value=source.catalogue.fingerprint[:12],
             hint="Its items or titles differ from this data's: train a bare model on this data",
         )
-    # Another cut of the same clicks may have shown it what is a test session here.
+    # Another split of the same clicks may have trained it on sessions that are test sessions here.
     theirs, ours = other.examples("train"), source.examples("train")
     if not all(
         np.array_equal(getattr(theirs, name), getattr(ours, name)) for name in ("clicks", "start", "end")

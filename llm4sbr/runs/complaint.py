@@ -1,4 +1,4 @@
-"""One line for the person at the terminal, from whatever error a bad input ended in."""
+"""One-line error messages for the terminal, from exceptions that a bad input caused."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from llm4sbr.contracts.errors import InputError
 
-TRACEBACK = "LLM4SBR_TRACEBACK"  # environment variable: set, an error comes with its traceback
+TRACEBACK = "LLM4SBR_TRACEBACK"  # environment variable: if it is set, errors are shown with a traceback
 
 
 def complaint(error: BaseException | None, words: Sequence[str] = ()) -> str | None:
-    """Say in one line what is wrong with the input, and which file it is in.
+    """Describe in one line what is wrong with the input, and in which file.
 
     Args:
-        error: What was raised; the errors that it came from are searched, too, since a parser and a data
-            loader wrap what a class refuses.
-        words: The command line; an error about YAML does not name the file, so it is looked for among them.
+        error: Exception; its causes are searched, too, since a parser and a data loader wrap the error of a
+            class.
+        words: Command line; an error about YAML does not name the file, so the file is searched for here.
 
     Returns:
-        The line, or None where no bad input is the cause: then the traceback is what helps.
+        The line, or None if no bad input is the cause: a traceback is more useful then.
     """
     for one in _causes(error):
         if isinstance(one, InputError | MisconfigurationException):
@@ -42,12 +42,12 @@ def complaint(error: BaseException | None, words: Sequence[str] = ()) -> str | N
 
 
 def one_line(text: str) -> str:
-    """A text without line ends and other control characters, which could rewrite a terminal."""
+    """Replace line ends and other control characters, which could rewrite a terminal, by spaces."""
     return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it was raised from, or what it was raised in the handling of."""
+    """Yield an error and the chain of errors that caused it, explicit or implicit."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -56,7 +56,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _blamed(words: Sequence[str]) -> str:
-    """The first file of a command line that cannot be read as YAML, with a colon; empty without one."""
+    """Return the first file of a command line that is not valid YAML, with a colon; empty if all are."""
     for word in (part for one in words for part in (one, one.partition("=")[2])):
         if os.path.isfile(word):
             try:

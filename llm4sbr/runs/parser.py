@@ -1,4 +1,4 @@
-"""What a misspelt option was meant to be."""
+"""An argument parser that suggests the right word for a misspelt option."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llm4sbr.runs.complaint import TRACEBACK, complaint, one_line
 from llm4sbr.training.from_checkpoint import PARTS
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 
-EXAMPLES = "Examples:\n"  # how a text of examples begins
+EXAMPLES = "Examples:\n"  # first line of a text of examples
 _CONFIGS = (".yaml", ".yml", ".json")
 _NO_FILE = re.compile(r"((?:File|Path) (?:does not exist|is not a file|is not readable)): '([^']+)'")
 _SHORTER = (
@@ -44,11 +44,11 @@ _UNKNOWN = (
 
 
 def suggest(message: str, names: Iterable[str] = ()) -> str:
-    """Name the options or classes that an error's unknown words look like; empty without one.
+    """Suggest options or classes similar to the unknown words of an error; empty without a suggestion.
 
     Args:
-        message: The error.
-        names: Options that are known beside those of the trainer's commands.
+        message: Error message.
+        names: Known options besides those of the trainer commands.
     """
     unknown = {word.split(".")[-1] for pattern in _UNKNOWN for word in re.findall(pattern, message)}
     known = sorted({*names, *_names()})
@@ -64,13 +64,13 @@ def _names() -> Iterable[str]:
     plugins = {**load_plugins(BACKBONES), **load_plugins(DATAMODULES), **load_plugins(HEADS)}
     yield from plugins
     for made in (LLM4SBRWrapper, *PARTS, Trainer, ViewCache, ResumePoint, *plugins.values()):
-        for part in made.__mro__:  # a child hands ``**kwargs`` to its parent
+        for part in made.__mro__:  # a subclass passes ``**kwargs`` to its parent
             if "__init__" in vars(part):
                 yield from inspect.signature(vars(part)["__init__"]).parameters
 
 
 def in_short(message: str) -> str:
-    """One line of the parser's list of everything that it tried.
+    """Shorten the parser's list of all types that it tried to one line.
 
     >>> in_short("Parser key 'data': Errors: - Expected a <class 'NoneType'> Given value type: dict")
     "Parser key 'data': Errors:"
@@ -82,24 +82,25 @@ def in_short(message: str) -> str:
 
 
 class ExampleFormatter(DefaultHelpFormatter):
-    """Keeps the lines of the examples below the options."""
+    """Help formatter that keeps the line breaks of the examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
 
 
 class SuggestingParser(LightningArgumentParser):
-    """Ends a complaint about an unknown word with the known one that it looks like.
+    """Parser whose error messages suggest a known word for an unknown one.
 
-    A complaint is one line. The exit status is 2 where a word is wrong and 1 where a file is. The beginning
-    of an option is no option: what is short for one today may be short for two tomorrow.
+    An error message is one line. The exit status is 2 for a wrong word and 1 for a bad file. Options cannot
+    be
+    abbreviated: a new option could make an abbreviation ambiguous.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, "formatter_class": ExampleFormatter, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Complain and exit, or raise where the caller asked for exceptions."""
+        """Print the error and exit, or raise it if ``exit_on_error`` is off."""
         if not self.exit_on_error:
             super().error(message, ex)
         if os.environ.get(TRACEBACK) and ex is not None:
@@ -111,7 +112,7 @@ class SuggestingParser(LightningArgumentParser):
         sys.exit(1 if problem else 2)
 
     def _bad_file(self, message: str, ex: Exception | None) -> str | None:
-        """Say what is wrong with a file that an option names; None where the option is what is wrong."""
+        """Describe what is wrong with a file that an option names; None if the option itself is wrong."""
         named = _NO_FILE.search(message)
         if named:
             return one_line(f"{os.path.relpath(named[2])}: {named[1].lower()}")

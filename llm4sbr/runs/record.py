@@ -1,4 +1,4 @@
-"""What a run was made with, so that it can be made again."""
+"""Record of a run's versions, machine, data and command, so that the run can be repeated."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "torchmetrics",
 
 
 def record(trainer: Trainer) -> dict[str, Any]:
-    """Versions, machine, data and command of a run that begins."""
+    """Return the versions, machine, data and command of a run that begins."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
-        except PackageNotFoundError:  # a checkout on the path
+        except PackageNotFoundError:  # a checkout on sys.path
             versions[package] = "not installed"
     return {
         "command": sys.argv,
@@ -46,30 +46,30 @@ def record(trainer: Trainer) -> dict[str, Any]:
 
 
 def _wandb_id(trainer: Trainer) -> str | None:
-    """The run's id in Weights & Biases, by which a resumed run goes on with it."""
+    """Return the run's id in Weights & Biases, which a resumed run needs to continue it."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            _ = logger.experiment  # it gets its id when it begins
+            _ = logger.experiment  # this access starts the run and sets its id
             return logger.version
     return None
 
 
 class RecordConfig(SaveConfigCallback):
-    """Saves the configuration, as Lightning does, and beside it what the run was made with."""
+    """Saves the configuration, as Lightning does, and the record of the run."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml`` and ``record.json``."""
-        self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # every process must ask
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: every rank reads it
         told = self.already_saved
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not told:
             self.write(record(trainer), self._folder / NAME, trainer)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the configuration, in the first process."""
+        """Write the configuration, on rank 0."""
         write_text(self._folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
 
     def write(self, made_with: dict[str, Any], path: Path, trainer: Trainer) -> None:
-        """Write the record, in the first process."""
+        """Write the record, on rank 0."""
         if trainer.is_global_zero:
             write_text(path, json.dumps(made_with, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""``llm4sbr rerun``: the same run once more, number by number against the first."""
+"""``llm4sbr rerun``: repeat a run and compare every number with the first run."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from llm4sbr.runs.saved_run import read_config
 from llm4sbr.runs.trainer_cli import run, say
 
 _METRICS = "metrics.csv"
-_OF_THE_MOMENT = ("throughput/",)  # numbers that tell of the machine's mood
+_OF_THE_MOMENT = ("throughput/",)  # metrics with run-to-run noise
 
 
 def rerun(run_dir: str, max_epochs: int | None = None) -> bool:
-    """Train again with a run's configuration, in a folder of its own beside the first, and compare.
+    """Train again with a run's configuration, in a new folder beside the first, and compare the metrics.
 
-    The same versions on the same kind of machine with as many threads give the same numbers; what differs of
-    these is told before the training begins. Other data are an error.
+    The same versions on the same kind of machine with the same number of threads give the same numbers. Any
+    difference in these is reported before training begins. Changed data are an error.
 
     Args:
         run_dir: Folder of the run.
-        max_epochs: Only so many epochs, for a quick look, against the first ones of the run. Leave it out
-            where the learning rate depends on it.
+        max_epochs: Number of epochs to repeat, for a quick check against the first epochs of the run. Leave
+            it out if the learning rate depends on it.
 
     Returns:
-        Whether every number was the same.
+        Whether all numbers are equal.
 
     Raises:
-        InputError: The folder is not a run's that logged to a CSV file, or the data have changed.
+        InputError: The folder is not that of a run with a CSV log, or the data have changed.
     """
     folder = Path(run_dir)
     config = read_config(folder / "config.yaml")
     before = _read_record(folder / NAME)
     if not (folder / _METRICS).is_file():
-        raise InputError("there are no numbers to compare with", path=folder / _METRICS)
+        raise InputError("the run has no metrics to compare with", path=folder / _METRICS)
     target = _free(folder)
     config["trainer"]["logger"] = {
         "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -74,12 +74,12 @@ def rerun(run_dir: str, max_epochs: int | None = None) -> bool:
 
 
 def compare(first: Path, second: Path) -> tuple[int, list[str]]:
-    """How many numbers two ``metrics.csv`` have in common places, and a line on each that differs."""
+    """Compare two ``metrics.csv``: the number of common entries, and a line for each difference."""
     old, new = dict(_numbers(first)), dict(_numbers(second))
     shared = [place for place in new if place in old]
     missing = [f"{name} at step {step} is only in {second}" for step, name in new if (step, name) not in old]
     return len(shared), missing + [
-        f"{name} at step {step}: {old[step, name]} was, {new[step, name]} is"
+        f"{name} at step {step}: {old[step, name]} before, {new[step, name]} now"
         for step, name in shared
         if old[step, name] != new[step, name]
     ]
@@ -98,22 +98,22 @@ def _read_record(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            "what the run was made with is not known", path=path, hint="`llm4sbr fit` writes it"
+            "the record of the run cannot be read", path=path, hint="`llm4sbr fit` writes it"
         ) from error
     return found
 
 
 def _against(before: dict[str, Any]) -> type[RecordConfig]:
-    """Records a run that should be as the one before was."""
+    """Return a `RecordConfig` that compares the new run with the record of the first."""
 
     class Compared(RecordConfig):
         def write(self, made_with: dict[str, Any], path: Path, trainer: Trainer) -> None:
             if made_with["data"] != before["data"]:
                 raise InputError(
-                    "the data are not those of the run: files or choices have changed", path=path
+                    "the data differ from those of the run: files or options have changed", path=path
                 )
             for what in _changes(before, made_with):
-                say(f"Not as it was: {what}.")
+                say(f"Changed since the run: {what}.")
             super().write(made_with, path, trainer)
 
     return Compared
@@ -124,7 +124,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for part in ("versions", "machine"):
         names = sorted({*before[part], *now[part]})
         told += [
-            f"{name} {before[part].get(name)} is {now[part].get(name)}"
+            f"{name} was {before[part].get(name)}, is {now[part].get(name)}"
             for name in names
             if before[part].get(name) != now[part].get(name)
         ]
@@ -132,7 +132,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _free(folder: Path) -> Path:
-    """A folder beside the run's that is not there yet."""
+    """Return a new folder beside that of the run."""
     number = 1
     while (target := folder.with_name(f"{folder.name}-rerun-{number}")).exists():
         number += 1

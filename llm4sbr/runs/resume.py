@@ -1,4 +1,4 @@
-"""``llm4sbr resume``: the same run, from its last checkpoint, in its own folder."""
+"""``llm4sbr resume``: continue a run from its last checkpoint, in its own folder."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _FOLDERS = ("CSVLogger", "TensorBoardLogger")  # loggers that write into the run
 
 
 def resume(run_dir: str, ckpt_path: str | None = None) -> None:
-    """Go on with a run of ``fit`` that was killed or stopped, in its own folder, to the same numbers.
+    """Continue a run of ``fit`` that was killed or stopped, in its own folder, with the same results.
 
     Args:
         run_dir: Folder of the run, with its ``config.yaml``.
-        ckpt_path: Checkpoint to go on from; by default ``checkpoints/resume.ckpt``. Where there is none yet,
-            the run begins anew.
+        ckpt_path: Checkpoint to continue from; by default ``checkpoints/resume.ckpt``. Without a checkpoint
+            the run starts again.
 
     Raises:
-        InputError: The folder is not a run's, or the run has ended.
+        InputError: The folder is not that of a run, or the run has ended.
     """
     folder = Path(run_dir)
     config = read_config(folder / "config.yaml")
@@ -43,7 +43,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
     step = 0
     if checkpoint.is_file():
         step = int(read_checkpoint(checkpoint, to_train=True)["global_step"])
-        say(f"Going on after step {step}.")
+        say(f"Continuing after step {step}.")
     elif ckpt_path:
         raise InputError("there is no such checkpoint", path=checkpoint)
     elif any(folder.glob("checkpoints/best*.ckpt")):
@@ -53,7 +53,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
             hint="To train on, give its config.yaml more epochs and name a checkpoint with --ckpt_path",
         )
     else:
-        say("Nothing was saved yet; the run begins anew.")
+        say("There is no checkpoint yet; the run starts again.")
     config.pop("ckpt_path", None)
     _log_into(folder, config, step)
     with tempfile.TemporaryDirectory() as scratch:
@@ -64,7 +64,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
 
 
 def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:
-    """Have the run's loggers go on in its folder, and in Weights & Biases as the same run."""
+    """Configure the loggers to continue in the run's folder, and in Weights & Biases as the same run."""
     record = folder / RECORD
     tracked = json.loads(record.read_text("utf-8")).get("wandb") if record.is_file() else None
     trainer = config.get("trainer") or {}
@@ -84,15 +84,16 @@ def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:
 
 
 class ContinuedCSVLogger(CSVLogger):
-    """Goes on writing the ``metrics.csv`` of an interrupted run.
+    """Logger that continues the ``metrics.csv`` of an interrupted run.
 
     Args:
-        save_dir: As of `CSVLogger`.
-        name: As of `CSVLogger`.
-        version: As of `CSVLogger`.
-        prefix: As of `CSVLogger`.
-        flush_logs_every_n_steps: As of `CSVLogger`.
-        after_step: What was logged of later steps is computed again, and forgotten here.
+        save_dir: As in `CSVLogger`.
+        name: As in `CSVLogger`.
+        version: As in `CSVLogger`.
+        prefix: As in `CSVLogger`.
+        flush_logs_every_n_steps: As in `CSVLogger`.
+        after_step: Step of the checkpoint; rows of this step and later ones are removed, since they are
+            logged again.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class ContinuedCSVLogger(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
-        """The writer."""
+        """The writer of ``metrics.csv``."""
         if self._experiment is None:
             os.makedirs(self.log_dir, exist_ok=True)
             self._experiment = _ContinuedWriter(self.log_dir, self.after_step)
@@ -135,4 +136,4 @@ class _ContinuedWriter(ExperimentWriter):
         write_text(path, text.getvalue())
 
     def _check_log_dir_exists(self) -> None:
-        """It does, and nothing in it is deleted."""
+        """Skip the check: the folder exists, and its files are kept."""

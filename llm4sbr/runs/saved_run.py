@@ -1,4 +1,4 @@
-"""A finished run of ``llm4sbr fit`` from its folder: the model as it was chosen, and its data."""
+"""A finished run of ``llm4sbr fit``, loaded from its folder: the chosen epoch's model and the data."""
 
 from __future__ import annotations
 
@@ -15,49 +15,50 @@ from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.views.quiet import quiet_lightning
 
-# Nothing is trained, and the run's own accelerator may not be here.
+# Nothing is trained, and this machine may lack the accelerator of the run.
 _IDLE_TRAINER = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
 
 
 class SavedRun(NamedTuple):
-    """What a run left."""
+    """Model, data and configuration of a finished run."""
 
     model: SBRModule  # on the CPU, with the weights of the checkpoint
     data: LightningDataModule
-    config: dict[str, Any]  # its config.yaml
+    config: dict[str, Any]  # content of config.yaml
     checkpoint: Path
 
 
 def load_run(path: str | Path) -> SavedRun:
-    """Build the model of a run again, from its configuration, and load its weights.
+    """Build the model of a run from its configuration, and load its weights.
 
-    Nothing but tensors and plain values is read from the checkpoint (``weights_only``).
+    Only tensors and plain values are read from the checkpoint (``weights_only``).
 
     Args:
-        path: The run's folder, with ``config.yaml`` and ``checkpoints/best*.ckpt`` (the newest counts, as in
-            ``llm4sbr test``), or one of its checkpoints.
+        path: Folder of the run, with ``config.yaml`` and ``checkpoints/best*.ckpt`` (the newest is used, as
+            in ``llm4sbr test``), or one of its checkpoints.
 
     Raises:
-        InputError: The folder is not a run's, its data are gone, or checkpoint and configuration disagree.
+        InputError: The folder is not that of a run, its data are missing, or checkpoint and configuration
+            differ.
     """
     path = Path(path)
     folder, checkpoint = _find(path)
     config = read_config(folder / "config.yaml")
     cli = _build(folder, config)
     _load_weights(cli.model, checkpoint)
-    if not all(head.in_training for head in cli.model.score_heads()):  # their counts are in no checkpoint
+    if not all(head.in_training for head in cli.model.score_heads()):  # no checkpoint holds their counts
         cli.datamodule.prepare_data()
         cli.model.read_training_sessions(cli.datamodule.examples("train"), fitting=False)
     return SavedRun(cli.model.eval(), cli.datamodule, config, checkpoint)
 
 
 def untrained(run: SavedRun, seed: int) -> SavedRun:
-    """The run with its model as it was before the first step, from the seed of its configuration.
+    """Return the run with its model before the first step, built from the seed of its configuration.
 
-    What is not learned, such as the graph of the training sessions, is as in the checkpoint.
+    Buffers that are not learned, such as the graph of the training sessions, come from the checkpoint.
     """
     cli = _build(run.checkpoint.parent.parent, run.config, seed)
-    learned = dict(cli.model.named_parameters(remove_duplicate=False))  # by every name of a shared one
+    learned = dict(cli.model.named_parameters(remove_duplicate=False))  # a shared one under every name
     kept = {name: value for name, value in run.model.state_dict().items() if name not in learned}
     cli.model.load_state_dict(kept, strict=False)
     for place, head in enumerate(run.model.score_heads()):
@@ -75,7 +76,7 @@ def _build(folder: Path, config: dict[str, Any], seed: int | Literal[False] = Fa
                 LightningDataModule,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
-                # Only what makes the model: no loggers, callbacks, views or seeds of the run.
+                # Only the model and the data: no loggers, callbacks, views or seeds of the run.
                 args={"model": config["model"], "data": config["data"], "trainer": _IDLE_TRAINER},
                 trainer_class=Trainer,
                 save_config_callback=None,
@@ -91,26 +92,26 @@ def _build(folder: Path, config: dict[str, Any], seed: int | Literal[False] = Fa
         ) from error
     except ArgumentError as error:
         raise InputError(
-            f"the run's configuration is not understood: {error}", path=folder / "config.yaml"
+            f"the run's configuration is not valid: {error}", path=folder / "config.yaml"
         ) from error
 
 
 class _Rebuild(SBRCLI):
-    """The same parser and links as `llm4sbr fit`, and no command."""
+    """Parser and links of `llm4sbr fit`, without a command."""
 
     def before_instantiate_classes(self) -> None:
-        """Keep from looking for a checkpoint: there is no command that would read one."""
+        """Skip the search for a checkpoint: no command reads one."""
 
 
 def _find(path: Path) -> tuple[Path, Path]:
-    """Folder and checkpoint of a run, from either."""
+    """Return folder and checkpoint of a run, given either of them."""
     if path.suffix == ".ckpt":
         if not path.is_file():
             raise InputError("there is no such checkpoint", path=path)
         return path.parent.parent, path
     if not path.is_dir():
         raise InputError("there is no such run", path=path, hint="Name a folder of `llm4sbr fit`")
-    # By time and then name: two written within one tick of the clock must not change places.
+    # Sorted by time and then by name: files with equal times have a fixed order.
     found = sorted(path.glob("checkpoints/best*.ckpt"), key=lambda file: (file.stat().st_mtime, file.name))
     if not found:
         raise InputError(
@@ -122,10 +123,10 @@ def _find(path: Path) -> tuple[Path, Path]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration that a run was started with.
+    """Read the configuration of a run.
 
     Raises:
-        InputError: There is none, or it is not a run's.
+        InputError: The file is missing, or is not the configuration of a run.
     """
     import yaml
 

@@ -23,15 +23,15 @@ from llm4sbr.training.checkpoint import checked, save_atomically
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.schedules import configure
 
-_PARTS = ("model", "data", "views")  # what makes a run the one that is meant
-say = rank_zero_only(print)  # for the person at the terminal, once however many processes
+_PARTS = ("model", "data", "views")  # the parts that identify a run
+say = rank_zero_only(print)  # print on rank 0 only
 
 
 class SBRCLI(LightningCLI):
-    """LightningCLI that links the catalogue's size to the backbone and finds checkpoints again."""
+    """LightningCLI that links the catalogue size to the backbone and finds the checkpoint of a run."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Tie the catalogue's size to the backbone and add where predictions go."""
+        """Link the catalogue size to the backbone and add options for views, resuming and predictions."""
         parser.link_arguments(
             "data.num_items", "model.init_args.backbone.init_args.num_items", apply_on="instantiate"
         )
@@ -45,7 +45,7 @@ class SBRCLI(LightningCLI):
         optimizer: Optimizer,
         lr_scheduler: LRSchedulerTypeUnion | None = None,
     ) -> Any:
-        """For ``--optimizer``: without ``--lr_scheduler`` the model's own schedule stays."""
+        """Configure ``--optimizer``; without ``--lr_scheduler`` the model keeps its own schedule."""
         if lr_scheduler is None and isinstance(lightning_module, SBRModule):
             lr_scheduler = lightning_module.make_schedule and lightning_module.make_schedule(optimizer)
         return configure(lightning_module, optimizer, lr_scheduler)
@@ -53,37 +53,38 @@ class SBRCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Keep the configuration as given.
 
-        LightningCLI would lay a checkpoint's hyperparameters over it, and those leave the backbone out.
+        LightningCLI would override it by the hyperparameters of a checkpoint, which lack the backbone.
         """
 
     def before_instantiate_classes(self) -> None:
-        """Evaluation without --ckpt_path uses the last run of the same parts, never raw weights."""
+        """Choose the checkpoint: without --ckpt_path, evaluation uses the last run of the same parts."""
         config = self.config[self.subcommand]
-        config.weights_only = True  # a checkpoint from elsewhere must not run code
+        config.weights_only = True  # an untrusted checkpoint must not run code
         if self.subcommand != "fit" and config.get("ckpt_path") is None:
             config.ckpt_path = str(self._trained_checkpoint())
             say(f"Checkpoint: {config.ckpt_path}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer, with checkpoints that are written atomically."""
+        """Create the Trainer, which writes checkpoints atomically."""
         trainer = super().instantiate_trainer(**kwargs)
         save_atomically(trainer)
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Check the checkpoint before anything else is done."""
+        """Run the command; a bad checkpoint is reported as bad input."""
         with checked(self.config[subcommand].get("ckpt_path"), to_train=subcommand == "fit"):
             super()._run_subcommand(subcommand)
 
     def before_predict(self) -> None:
-        """Write what `predict` finds."""
+        """Add the callback that writes the recommendations of `predict`."""
         self.trainer.callbacks.append(RecommendationWriter(self.config.predict.output))  # type: ignore[attr-defined]
 
     def after_fit(self) -> None:
-        """Tell where the run is and how to evaluate it."""
-        checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir  # every process must ask
+        """Print the checkpoint of the run and the command that evaluates it."""
+        # Collective: log_dir must be read on every rank.
+        checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-            score = checkpoint.best_model_score  # None where nothing is monitored: the last epoch is kept
+            score = checkpoint.best_model_score  # None without a monitored metric: the last epoch is kept
             found = (
                 "The last epoch." if score is None else f"Best epoch by {checkpoint.monitor}: {score:.4f}."
             )
@@ -94,7 +95,7 @@ class SBRCLI(LightningCLI):
             )
 
     def _trained_checkpoint(self) -> Path:
-        """The best checkpoint of the newest run whose saved configuration has this model, data and views."""
+        """Return the best checkpoint of the newest run with the same model, data and views."""
         import yaml
 
         wanted = yaml.safe_load(self._dump(self.config[self.subcommand]))
@@ -104,7 +105,7 @@ class SBRCLI(LightningCLI):
             try:
                 run = yaml.safe_load(path.read_text("utf-8"))
             except (OSError, UnicodeDecodeError, yaml.YAMLError):
-                continue  # another program's
+                continue  # the file of another program
             if not isinstance(run, dict):
                 continue
             if any(_significant(run.get(part)) != _significant(wanted[part]) for part in _PARTS):
@@ -123,7 +124,7 @@ class SBRCLI(LightningCLI):
 
 
 def _significant(part: Any) -> Any:
-    """A configuration without what does not change the numbers: evaluation may use other workers."""
+    """Remove the options that do not change the metrics from a configuration, such as `num_workers`."""
     if isinstance(part, dict):
         idle = (
             "num_workers",
@@ -134,13 +135,13 @@ def _significant(part: Any) -> Any:
             "num_items",
         )
         return {key: _significant(value) for key, value in part.items() if key not in idle}
-    if isinstance(part, list):  # a head that joins after training may come, go or change
+    if isinstance(part, list):  # heads that join after training may differ
         return [_significant(value) for value in part if not _joins_later(value)]
     return part
 
 
 def _joins_later(part: Any) -> bool:
-    """Whether a part of a configuration is a head that training does not see."""
+    """Return whether a part of a configuration is a head that takes no part in training."""
     name = part.get("class_path") if isinstance(part, dict) else None
     found = {kind.__qualname__: kind for kind in load_plugins(HEADS).values()}.get(str(name).split(".")[-1])
     return found is not None and not getattr(found, "in_training", True)
@@ -155,9 +156,10 @@ def run(
     """Parse and run one trainer command.
 
     Args:
-        words: The command and its options.
-        about: What the command's help says before and after the options: ``description`` and ``epilog``.
-        save_config: Writes the configuration into the run's folder; None for a run that has it.
+        words: Command and its options.
+        about: ``description`` and ``epilog`` of the command's help.
+        save_config: Callback that writes the configuration into the run's folder; None if it is there
+            already.
     """
     bootstrap()
     return SBRCLI(
@@ -171,5 +173,5 @@ def run(
         parser_kwargs={"prog": "llm4sbr", words[0]: about or {}},
         parser_class=SuggestingParser,
         save_config_callback=save_config,
-        save_config_kwargs={"save_to_log_dir": False},  # it saves by itself
+        save_config_kwargs={"save_to_log_dir": False},  # RecordConfig saves by itself
     )

@@ -1,4 +1,4 @@
-"""How sure a trained model is of a session's next click: asked without knowing the click."""
+"""Uncertainty of a trained model about the next click of a session, computed without the target."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor
 from llm4sbr.contracts.batch import batch_prefixes
 from llm4sbr.contracts.errors import InputError
 
-_MOST_SESSIONS = 512  # in one batch, however small the catalogue
+_MOST_SESSIONS = 512  # largest batch for a small catalogue
 
 
 def entropy(scores: Tensor) -> Tensor:
-    r"""Entropy of the softmax over the catalogue, in nats: 0 for one sure item, log V for no idea.
+    r"""Compute the entropy of the softmax over the catalogue, in nats: from 0 (certain) to log V.
 
     .. math:: H = -\sum_v p_v \log p_v, \qquad p = \mathrm{softmax}(scores)
 
-    Cross-entropy (Eq. 14, arXiv:2402.13840) trains exactly this p, so H is the loss that the model expects
-    of itself. It weighs every item: between two likely items and between two hundred the best score, or its
-    lead over the second, may be the same, but an LLM's hint is worth more to the latter.
+    Cross-entropy (Eq. 14, arXiv:2402.13840) trains exactly this p, so H is the loss that the model expects.
+    It takes every item into account. The best score, or its lead over the second, may be the same with two
+    likely items as with two hundred, but an LLM's hint is worth more in the second case.
 
     Shapes:
         - scores: ``(B, V)``
         - output: ``(B,)`` float32
 
     >>> scores = torch.tensor([[0.0, 0.0, 0.0, 0.0], [99.0, 0.0, 0.0, 0.0]])
-    >>> [round(nats, 4) for nats in entropy(scores).tolist()]  # log 4, and nothing in doubt
+    >>> [round(nats, 4) for nats in entropy(scores).tolist()]  # log 4, and no uncertainty
     [1.3863, 0.0]
     """
-    # entr(0) is 0, so an item that underflows to p = 0 (or is masked with -inf) counts for nothing.
+    # entr(0) is 0, so an item with p = 0 (by underflow or a mask of -inf) contributes nothing.
     each: Tensor = torch.special.entr(scores.float().softmax(-1))  # (B, V)
     return each.sum(-1)
 
@@ -46,28 +46,28 @@ def session_entropies(
     scores_at_once: int = 1 << 23,
     advance: Callable[[int], object] = lambda count: None,
 ) -> dict[bytes, float]:
-    """Entropy of a trained model's next click, session by session, on the model's device.
+    """Compute the entropy of a trained model's next click for each session, on the model's device.
 
-    The batches are made here, of the prefixes alone: no target can reach the model, every distinct session is
-    scored once, and the same sessions make the same batches, in whatever order they come.
+    The batches are made of the prefixes alone: no target reaches the model, every distinct session is scored
+    once, and the same sessions make the same batches in any order of the input.
 
     Args:
-        model: Its forward turns a `SessionBatch` into scores ``(B, V)``.
+        model: Model whose forward pass maps a `SessionBatch` to scores ``(B, V)``.
         sessions: Prefixes, oldest click first, by content key.
-        num_items: ``V``.
-        scores_at_once: At most this many scores (float32) are in memory at a time, but one session's at
-            least; 32 MiB by default, and the softmax takes as much again.
-        advance: Called with the number of sessions of each batch.
+        num_items: Number of items ``V``.
+        scores_at_once: Largest number of scores (float32) in memory at a time, but at least those of one
+            session; 32 MiB by default, and the softmax needs the same again.
+        advance: Function that receives the number of sessions of each batch.
 
     Raises:
         InputError: The model scores another number of items, or its scores are not finite.
     """
     size = max(1, min(_MOST_SESSIONS, scores_at_once // num_items))
-    # Neighbours are of one length, so little is padding.
+    # Sorted by length, so a batch has little padding.
     order = sorted(sessions, key=lambda key: (len(sessions[key]), key))
     found: dict[bytes, float] = {}
     was_training = model.training
-    model.eval()  # dropout would draw lots over who is asked
+    model.eval()  # dropout would make the choice of sessions random
     try:
         for begin in range(0, len(order), size):
             keys = order[begin : begin + size]

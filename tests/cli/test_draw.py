@@ -16,7 +16,7 @@ from llm4sbr.cli.draw import against, draw
 from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.report.figures.pictures import COLOURS, by_length, mean_cosine, option_figure, spaces_figure
-from llm4sbr.report.figures.snapshot import Look, Looker, Spaces, evenly
+from llm4sbr.report.figures.snapshot import Snapshot, SnapshotRecorder, Spaces, evenly
 
 SHORT = [
     "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
@@ -152,7 +152,7 @@ def test_what_cannot_be_drawn_is_said(root, tmp_path):
     with pytest.raises(InputError, match="no such run"):
         draw([str(tmp_path / "nowhere")])
     run = swept(tmp_path / "a", 0.1)
-    with pytest.raises(InputError, match=r"none of the runs has val/ndcg@7.*RunSummary"):
+    with pytest.raises(InputError, match=r"no run has val/ndcg@7.*RunSummary"):
         draw([str(run), str(swept(tmp_path / "b", 0.2, tau=1))], str(tmp_path), metric="val/ndcg@7")
 
 
@@ -160,11 +160,11 @@ def test_bins_of_length_have_enough_sessions():
     """Thirty sessions of one click, five of two, forty of seven: the five join those before them."""
     length = torch.tensor([1] * 30 + [2] * 5 + [7] * 40)
     rank = torch.tensor([1.0] * 15 + [21.0] * 20 + [4.0] * 40)
-    first, second = by_length(Look(rank, length, None, None))
+    first, second = by_length(Snapshot(rank, length, None, None))
     assert first[:4] == (1, 5, 35, pytest.approx(15 / 35))
     assert first.mrr == pytest.approx(15 / 35)
     assert second == (6, 7, 40, 1.0, 0.25)
-    assert by_length(Look(torch.zeros(0), torch.zeros(0), None, None)) == []
+    assert by_length(Snapshot(torch.zeros(0), torch.zeros(0), None, None)) == []
     assert evenly(3, 0) == []
 
 
@@ -188,7 +188,7 @@ def test_both_spaces_show_every_session_whose_view_is_known():
 
 
 def test_nothing_seen_is_an_empty_look():
-    look = Looker([1]).result()
-    assert len(look.rank) == len(look.length) == 0
-    assert look.gates is None
-    assert look.spaces is None
+    snapshot = SnapshotRecorder([1]).result()
+    assert len(snapshot.rank) == len(snapshot.length) == 0
+    assert snapshot.gates is None
+    assert snapshot.spaces is None

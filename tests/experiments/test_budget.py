@@ -68,7 +68,7 @@ def test_recall_against_the_share_of_sessions_asked(shop):
     value = rows["entropy-30 %: recall@20"]["value"]
     assert value == pytest.approx(100 * result["test"]["test/recall@20"], rel=1e-3)
     told = rows["entropy-30 %: mrr@20"]["note"]
-    assert f"{len(keys['entropy-30'])} of {len(keys['entropy-100'])} distinct sessions asked" in told
+    assert f"{len(keys['entropy-30'])} of {len(keys['entropy-100'])} distinct sessions chosen" in told
     assert "views of 100.0% of train" in rows["entropy-100 %: mrr@20"]["note"]
     assert "views of 0.0% of train" in rows["entropy-0 %: mrr@20"]["note"]
     # Half as good again as titles: the lift must say so, and nothing that is there is trained anew.

@@ -52,7 +52,7 @@ def test_a_fit_comes_back_as_it_was():
     assert study.runs() == [full, trial]
     assert study.tested() == [full]
     assert study.kept() == {Key("SRGNN", "bare", 3, what="no smoothing"), Key("SRGNN", "bare", 1000, 2)}
-    with pytest.raises(InputError, match="kept already"):
+    with pytest.raises(InputError, match="saved already"):
         study.add(full)
 
 

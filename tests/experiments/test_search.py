@@ -59,7 +59,7 @@ def test_the_search_runs_in_pieces_and_tests_what_validation_chose(tmp_path, mon
     words += ["--out", "results.parquet", *CPU, "--trials"]
     given = ["--space", "space.yaml"]
     assert "8 of 8 fits are left" in run(tmp_path, *words, "3", *given, "--minutes", "0")
-    assert "all 8 fits are there" in run(tmp_path, *words, "3", *given)
+    assert "all 8 fits are done" in run(tmp_path, *words, "3", *given)
     runs = kept(tmp_path / "results.parquet")
     trials = {name: one for name, one in runs.items() if "trial" in one}
     assert len(trials) == 6
@@ -92,9 +92,9 @@ def test_the_search_runs_in_pieces_and_tests_what_validation_chose(tmp_path, mon
 
     # Further trials join; another space, or other epochs, would mix two searches in one table.
     (tmp_path / "space.yaml").write_text(text.replace("0.05", "0.04"))
-    assert "made with other settings" in fails(tmp_path, *words, "3", *given)
+    assert "has other settings" in fails(tmp_path, *words, "3", *given)
     other = ["2" if word == "1" else word for word in words]
-    assert "made with other settings" in fails(tmp_path, *other, "3")
+    assert "has other settings" in fails(tmp_path, *other, "3")
 
 
 def test_another_best_trial_is_not_mixed_with_what_was_tested(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_another_best_trial_is_not_mixed_with_what_was_tested(tmp_path, monkeypa
         study.add({**fit, "seed": 1000, "trial": trial, **found})
     words = ["search", "--data", "data.yaml", "--variants", "[bare]", "--seeds", "[0]", "--epochs", "1"]
     words += ["--out", "results", *CPU, "--trials"]
-    assert "all 4 fits are there" in run(tmp_path, *words, "3")
+    assert "all 4 fits are done" in run(tmp_path, *words, "3")
     assert kept(study.path)["srgnn-bare-0"]["settings"]["lr"] == 0.01
     assert "best trial changed" in fails(tmp_path, *words, "1")  # the first settings, untuned
 
@@ -121,7 +121,7 @@ def test_one_trial_leaves_nothing_to_choose(tmp_path):
     (tmp_path / "space.yaml").write_text("common: {lr: [0.01, 0.05]}")
     words = ["search", "--data", "data.yaml", "--variants", "[bare]", "--trials", "1", "--seeds", "[0]"]
     words += ["--space", "space.yaml", "--out", "results", "--epochs", "1", *CPU]
-    assert "all 1 fits are there" in run(tmp_path, *words)
+    assert "all 1 fits are done" in run(tmp_path, *words)
     (tested,) = kept(tmp_path / "results.parquet").values()
     assert "--model.lr 0.01" in tested["command"]
     assert "test" in tested
@@ -151,7 +151,7 @@ def test_processes_share_the_fits_and_a_killed_one_leaves_its_own_to_the_rest(tm
     killed.wait()
     pair = [start(tmp_path, *words) for _ in range(2)]
     told = [process.wait()[1:] for process in pair]
-    assert all("all 6 fits are there" in one for one, _ in told), told
+    assert all("all 6 fits are done" in one for one, _ in told), told
     runs = kept(tmp_path / "results.parquet")
     assert len(runs) == 6
     begun = list(tmp_path.glob("runs/results/*/version_*"))

@@ -31,7 +31,7 @@ def test_a_rerun_has_the_numbers_of_the_run(shop, capsys, tmp_path):
     assert main(["rerun", str(run)]) == 0
     told = capsys.readouterr().out
     assert "numbers compared, 0 differ" in told
-    assert "Not as it was" not in told
+    assert "Changed since the run" not in told
     assert (tmp_path / "runs" / "llm4sbr" / "version_0-rerun-1" / "metrics.csv").exists()
     assert main(["rerun", str(run), "--max_epochs", "1"]) == 0
     assert "0 differ" in capsys.readouterr().out
@@ -46,15 +46,15 @@ def test_what_is_not_as_it_was_is_told(shop, capsys, tmp_path):
     (run / "record.json").write_text(json.dumps(record))
     assert main(["rerun", str(run)]) == 1
     told = capsys.readouterr().out
-    assert "Not as it was: torch 1.0 is" in told
+    assert "Changed since the run: torch was 1.0, is" in told
     assert "train/loss at step" in told
     events = shop / "events.csv"
     events.write_text(events.read_text() + "s999,i01,99999,train\ns999,i02,99999,train\n")
     assert main(["rerun", str(run)]) == 1
-    assert "data are not those of the run" in capsys.readouterr().err
+    assert "data differ from those of the run" in capsys.readouterr().err
     (run / "record.json").unlink()
     assert main(["rerun", str(run)]) == 1
-    assert "not known" in capsys.readouterr().err
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_numbers_are_compared_by_step_and_name(tmp_path):
@@ -63,4 +63,5 @@ def test_numbers_are_compared_by_step_and_name(tmp_path):
     second.write_text("step,val/x,throughput/y\n1,0.5,4\n2,0.7500001,4\n3,1,4\n")
     compared, different = compare(first, second)
     assert compared == 2
-    assert different == [f"val/x at step 3 is only in {second}", "val/x at step 2: 0.75 was, 0.7500001 is"]
+    changed = "val/x at step 2: 0.75 before, 0.7500001 now"
+    assert different == [f"val/x at step 3 is only in {second}", changed]

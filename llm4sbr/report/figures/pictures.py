@@ -1,4 +1,4 @@
-"""Pictures of what the paper's readers look at: one function a figure, from a `Look` or from many runs."""
+"""Figures of one run, from its `Snapshot`, or of several runs: one function per figure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from llm4sbr.report.figures.snapshot import Look, Spaces
+from llm4sbr.report.figures.snapshot import Snapshot, Spaces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,44 +19,44 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito's
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X")
-_EDGES = (1, 2, 3, 4, 5, 6, 8, 11, 16, 21, 31, 51)  # where a bin of lengths begins
-_ENOUGH = 20  # sessions in a bin, for a mean to say something
-_TICKS = 8  # values of an option that are told apart on an axis
+_EDGES = (1, 2, 3, 4, 5, 6, 8, 11, 16, 21, 31, 51)  # first length of each bin
+_ENOUGH = 20  # sessions that a bin needs for a meaningful mean
+_TICKS = 8  # values of an option that an axis shows as categories
 _PAIRS = 40  # sessions whose two points are joined by a line
 
 
 class LengthBin(NamedTuple):
-    """Sessions of like length and how well they are served."""
+    """Metrics of the sessions whose length lies in one bin."""
 
-    first: int  # clicks, both included
-    last: int
+    first: int  # clicks, inclusive
+    last: int  # clicks, inclusive
     sessions: int
     recall: float
     mrr: float
 
 
-def by_length(look: Look, k: int = 20) -> list[LengthBin]:
-    """Recall@k and MRR@k of sessions by length; bins of too few sessions go into the one before.
+def by_length(snapshot: Snapshot, k: int = 20) -> list[LengthBin]:
+    """Compute Recall@k and MRR@k by session length; a bin with too few sessions joins the bin before it.
 
-    >>> look = Look(torch.tensor([1.0, 40.0, 2.0]), torch.tensor([1, 1, 2]), None, None)
-    >>> [tuple(bin) for bin in by_length(look)]
+    >>> snapshot = Snapshot(torch.tensor([1.0, 40.0, 2.0]), torch.tensor([1, 1, 2]), None, None)
+    >>> [tuple(bin) for bin in by_length(snapshot)]
     [(1, 2, 3, 0.6666666865348816, 0.5)]
     """
     bins: list[LengthBin] = []
-    if not len(look.length):
+    if not len(snapshot.length):
         return bins
-    longest = int(look.length.max())
+    longest = int(snapshot.length.max())
     starts = [edge for edge in _EDGES if edge <= longest]
     ends = [edge - 1 for edge in starts[1:]] + [longest]
     spans: list[tuple[int, int]] = []
     for start, end in zip(starts, ends, strict=True):
-        inside = int(((look.length >= start) & (look.length <= end)).sum())
+        inside = int(((snapshot.length >= start) & (snapshot.length <= end)).sum())
         if spans and inside < _ENOUGH:
             spans[-1] = spans[-1][0], end
         else:
             spans.append((start, end))
     for start, end in spans:
-        rank = look.rank[(look.length >= start) & (look.length <= end)]
+        rank = snapshot.rank[(snapshot.length >= start) & (snapshot.length <= end)]
         if len(rank):
             hit = (rank <= k).float()
             bins.append(LengthBin(start, end, len(rank), hit.mean().item(), (hit / rank).mean().item()))
@@ -64,16 +64,16 @@ def by_length(look: Look, k: int = 20) -> list[LengthBin]:
 
 
 def mean_cosine(spaces: Spaces, view: int) -> float:
-    """How alike an interest and its view are: the mean cosine over the sessions whose view is known."""
+    """Return the mean cosine of an interest and its view, over the sessions whose view is known."""
     known = spaces.mask[:, view]
     h, z = normalize(spaces.h[known, view], dim=-1), normalize(spaces.z[known, view], dim=-1)
     return (h * z).sum(-1).mean().item() if len(h) else float("nan")
 
 
-def length_figure(looks: Mapping[str, Look], k: int = 20) -> Figure:
-    """Metric against session length, one line a run, and how many sessions there are."""
+def length_figure(snapshots: Mapping[str, Snapshot], k: int = 20) -> Figure:
+    """Draw Recall and MRR against session length, one line per run, with the number of sessions per bin."""
     figure, [[recall, mrr]] = _axes(1, 2, (12, 3.8))
-    binned = {name: by_length(look, k) for name, look in looks.items()}
+    binned = {name: by_length(snapshot, k) for name, snapshot in snapshots.items()}
     widest = max(binned.values(), key=len)
     spans = [str(b.first) if b.first == b.last else f"{b.first}–{b.last}" for b in widest]
     ticks = [f"{span}\n{b.sessions:,}" for span, b in zip(spans, widest, strict=True)]
@@ -85,15 +85,16 @@ def length_figure(looks: Mapping[str, Look], k: int = 20) -> Figure:
         axes.set_xticks(range(len(widest)), ticks, fontsize=8)
         axes.set_xlabel("clicks before the target, and sessions")
         axes.set_ylim(bottom=0)
-    if len(looks) > 1:
+    if len(snapshots) > 1:
         recall.legend(frameon=False)
     return figure
 
 
 def gates_figure(gates: Tensor, views: Sequence[str]) -> Figure:
-    """Distribution of each view's gate over the sessions, with its median; each on a scale of its own.
+    """Draw the distribution of each view's gate over the sessions, with its median.
 
-    The gates are not squashed, so they may lie far apart and still vary little.
+    Each view has its own axis: the gates are unbounded, so two views can lie far apart while each varies
+    little.
 
     Shapes:
         - gates: ``(N, K)``
@@ -113,10 +114,10 @@ def gates_figure(gates: Tensor, views: Sequence[str]) -> Figure:
 
 
 def spaces_figure(stages: Mapping[str, Spaces], views: Sequence[str]) -> Figure:
-    """Interests and views of the same sessions in two dimensions, one column a stage of training.
+    """Draw interests and views of the same sessions in two dimensions, one column per stage of training.
 
-    Both are brought to length 1, as the alignment does (Eq. 8), and seen along their common two principal
-    axes; lines join an interest and a view of one session.
+    Both are normalised to length 1, as in the alignment loss (Eq. 8), and projected onto their first two
+    common principal axes. Lines join the interest and the view of a session.
     """
     figure, grid = _axes(len(views), len(stages), (4.6 * len(stages), 4.1 * len(views)))
     for row, view in enumerate(views):
@@ -139,19 +140,19 @@ def spaces_figure(stages: Mapping[str, Spaces], views: Sequence[str]) -> Figure:
 
 
 def option_figure(option: str, lines: Mapping[str, Mapping[float, Sequence[float]]], metric: str) -> Figure:
-    """A metric against an option, one line a group of runs; bars from the worst to the best seed.
+    """Draw a metric against an option, one line per group of runs; bars span the worst to the best seed.
 
     Args:
-        option: What the horizontal axis is called.
-        lines: For each group the option's values, and for each of them the metric of every run, in 0..1.
-        metric: Its name.
+        option: Label of the horizontal axis.
+        lines: Group to option value to the metric of each run, in 0..1.
+        metric: Name of the metric.
     """
     figure, [[axes]] = _axes(1, 1, (6.4, 3.8))
     ticks = sorted({value for line in lines.values() for value in line})
     continuous = len(ticks) > _TICKS and ticks[0] > 0
     for place, (name, line) in enumerate(lines.items()):
         values = sorted(line)
-        shift = 0.04 * (place - (len(lines) - 1) / 2)  # so that bars stand side by side
+        shift = 0.04 * (place - (len(lines) - 1) / 2)  # places the bars side by side
         x = values if continuous else [ticks.index(value) + shift for value in values]
         y = [100 * mean(line[value]) for value in values]
         spread = [
@@ -160,7 +161,7 @@ def option_figure(option: str, lines: Mapping[str, Mapping[float, Sequence[float
         ]
         style = {**_style(place), "linestyle": "none"} if continuous else _style(place)
         axes.errorbar(x, y, spread, label=name, capsize=3, **style)
-    if continuous:  # drawn at random, as `wandb sweep` does with a range
+    if continuous:  # a random sweep over a range, as `wandb sweep` draws
         axes.set_xscale("log")
     else:
         axes.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
@@ -172,7 +173,7 @@ def option_figure(option: str, lines: Mapping[str, Mapping[float, Sequence[float
 
 
 def _plane(points: Tensor) -> tuple[Tensor, float]:
-    """Points ``(n, d)`` along their two principal axes, and the share of the variance that these show."""
+    """Project points ``(n, d)`` onto two principal axes; also return the explained share of the variance."""
     centred = points - points.mean(0) if len(points) else points
     if len(points) < 3:
         return points.new_zeros(len(points), 2), 1.0

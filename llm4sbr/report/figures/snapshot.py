@@ -1,4 +1,4 @@
-"""What the pictures of a run are made of, taken from the forward passes of one evaluation."""
+"""Snapshot of a model: ranks, gates and spaces, recorded from the forward passes of one evaluation."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from llm4sbr.training.ranking_module import RankingModule
 
 
 class Spaces(NamedTuple):
-    """Behaviour and text of some sessions, in the space in which they are aligned."""
+    """Interests and views of some sessions, in the space in which the alignment loss compares them."""
 
     h: Tensor  # (M, K, d) interests
     z: Tensor  # (M, K, d) projected views; 0 where unknown
     mask: Tensor  # (M, K) bool: which views are known
 
 
-class Look(NamedTuple):
-    """``N`` evaluated examples, of which ``M`` with both spaces; on the CPU."""
+class Snapshot(NamedTuple):
+    """Results of ``N`` evaluated examples, and the spaces of ``M`` of them; on the CPU."""
 
     rank: Tensor  # (N,) float32, of the true next item
     length: Tensor  # (N,) long, clicks
@@ -34,11 +34,11 @@ class Look(NamedTuple):
     spaces: Spaces | None  # None for a bare model
 
 
-class Looker:
-    """Collects a `Look`, batch by batch.
+class SnapshotRecorder:
+    """Records a `Snapshot`, batch by batch.
 
     Args:
-        sample: ``example_index`` of the examples whose spaces are kept.
+        sample: ``example_index`` of each example whose spaces are recorded.
     """
 
     def __init__(self, sample: Sequence[int] = ()) -> None:
@@ -47,7 +47,7 @@ class Looker:
         self._part: dict[str, list[Tensor]] = {"index": [], "h": [], "z": [], "mask": []}
 
     def add(self, seen: Seen) -> None:
-        """Look at a batch; rows without a target only fill up and are left out."""
+        """Record a batch; rows without a target are padding and are left out."""
         batch, sides = seen.batch, seen.sides
         known = batch.target > 0
         rank = target_ranks(seen.scores, batch.target.clamp(min=1))
@@ -65,13 +65,13 @@ class Looker:
             for name, value in part.items():
                 self._part[name].append(value[chosen].detach().cpu())
 
-    def result(self) -> Look:
-        """What all processes have seen, in the order of the examples; every process must ask."""
+    def result(self) -> Snapshot:
+        """Return the snapshot over all ranks, in example order. Collective: call it on every rank."""
         whole, part = (
             _in_order(from_all_processes({name: torch.cat(values) for name, values in of.items() if values}))
             for of in (self._whole, self._part)
         )
-        return Look(
+        return Snapshot(
             whole.get("rank", torch.zeros(0)),
             whole.get("length", torch.zeros(0, dtype=torch.long)),
             whole.get("gates"),
@@ -80,24 +80,26 @@ class Looker:
 
 
 @torch.no_grad()
-def glance(model: RankingModule, examples: Examples, rows: Sequence[int]) -> Spaces | None:
-    """Both spaces of some examples, as the model has them now; None for a bare one.
+def snapshot_spaces(model: RankingModule, examples: Examples, rows: Sequence[int]) -> Spaces | None:
+    """Compute both spaces of some examples with the current weights; None for a bare model.
+
+    Collective: call it on every rank.
 
     Args:
-        model: It gets its views as in an evaluation.
-        examples: Where they come from.
-        rows: Which ones.
+        model: Bare or wrapped model; it reads its views as in an evaluation.
+        examples: Examples of a split.
+        rows: Rows of ``examples``.
     """
-    looker, mode = Looker([examples.first_index + row for row in rows]), model.training
+    recorder, mode = SnapshotRecorder([examples.first_index + row for row in rows]), model.training
     model.eval()
-    with watching(model, looker.add):
+    with watching(model, recorder.add):
         model(move_data_to_device(batch_of(examples, rows), model.device))
     model.train(mode)
-    return looker.result().spaces
+    return recorder.result().spaces
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """At most ``count`` of ``total`` rows, spread evenly.
+    """Return at most ``count`` of ``total`` row numbers, evenly spaced.
 
     >>> evenly(3, 9), evenly(5, 2)
     ([0, 4, 8], [0, 1])
@@ -106,7 +108,7 @@ def evenly(count: int, total: int) -> list[int]:
 
 
 def _in_order(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The rows of all processes, each example once."""
+    """Concatenate the rows of all ranks in example order, each example once."""
     filled = [part for part in parts if part]
     if not filled:
         return {}

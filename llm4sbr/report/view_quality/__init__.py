@@ -1,1 +1,1 @@
-"""How good a view store is before anything is trained: measures, intervals, samples, a page."""
+"""Quality of the views in a store before training: metrics, intervals, samples and a page."""

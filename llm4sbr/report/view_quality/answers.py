@@ -1,4 +1,4 @@
-"""What a view's answers look like: empty, cut, made up, repeated. Counted without a model."""
+"""Counts of a view's answers: empty, cut, off the catalogue, repeated. No model is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm4sbr.views.prompts import shown_titles, window
 from llm4sbr.views.store.spec import AnswerSpec
 
 _WORD = re.compile(r"\w+")
-_ENOUGH = 4  # words of a title at the end of a cut answer that tell which title it was going to be
+_ENOUGH = 4  # words of a title at the end of a cut answer that identify the title
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class AnswerFacts:
     """One view's answers to the distinct sessions of a split.
 
     Args:
-        answers: How many.
-        empty: Without a word; their view is masked.
-        cut: Ended by the token limit.
-        off_catalogue: Not a title of the catalogue, letter for letter (case, quotes and numbering aside).
-        repeats: Name a title of their own prompt word for word; see `repeats_a_title`.
-        distinct: Different answers (case, quotes and numbering aside).
-        frequent: The most frequent answers with their counts, of those that were given more than once.
-        prompt_tokens: Sum over the answers.
-        computed_tokens: Prompt tokens that really went through the model; the rest were shared.
-        answer_tokens: Sum over the answers.
+        answers: Number of answers.
+        empty: Number of answers without a word; their views are masked.
+        cut: Number of answers that the token limit ended.
+        off_catalogue: Number of answers that are no exact catalogue title (case, quotes and numbering aside).
+        repeats: Number of answers that name a title of their own prompt word for word; see `repeats_a_title`.
+        distinct: Number of distinct answers (case, quotes and numbering aside).
+        frequent: The most frequent answers that occur more than once, with their counts.
+        prompt_tokens: Prompt tokens, summed over the answers.
+        computed_tokens: Prompt tokens that the model computed; the others were shared between prompts.
+        answer_tokens: Answer tokens, summed over the answers.
     """
 
     answers: int = 0
@@ -47,7 +47,7 @@ class AnswerFacts:
     answer_tokens: int = 0
 
     def share(self, count: float) -> float | None:
-        """A count per answer; None where there are no answers."""
+        """Divide a count by the number of answers; None without answers."""
         return count / self.answers if self.answers else None
 
 
@@ -58,14 +58,14 @@ def count_answers(
     titles: frozenset[str],
     top: int = 5,
 ) -> AnswerFacts:
-    """Count what the answers of one view are like.
+    """Count the properties of one view's answers.
 
     Args:
-        answered: Each session with its answer.
-        spec: What was asked: how many clicks and how much of their titles the prompt showed.
-        catalogue: Where the titles are.
-        titles: What counts as a catalogue title, from `normal_titles`.
-        top: How many of the most frequent answers to list.
+        answered: Sessions with their answers.
+        spec: Spec of the answers, with the number of clicks and the title length in a prompt.
+        catalogue: Catalogue with the titles.
+        titles: Normalised catalogue titles, from `normal_titles`.
+        top: Number of most frequent answers to list.
     """
     seen: Counter[str] = Counter()
     wording: dict[str, str] = {}
@@ -98,10 +98,10 @@ def count_answers(
 
 
 def repeats_a_title(answer: Answer, titles: Sequence[str]) -> bool:
-    """Whether an answer names one of the titles word for word, alone or within a sentence.
+    """Return whether an answer names one of the titles word for word, alone or within a sentence.
 
-    Case and punctuation aside. An answer that was cut also counts where it breaks off inside a title, at
-    least four words into it.
+    The comparison ignores case and punctuation. A cut answer also counts if it breaks off inside a title,
+    after at least four words of it.
 
     >>> repeats_a_title(Answer("You may like: Rose Soap, 3 oz!", 9, 9, 8, True), ["Rose Soap 3 Oz"])
     True
@@ -121,7 +121,7 @@ def repeats_a_title(answer: Answer, titles: Sequence[str]) -> bool:
 
 
 def _ends_within(said: str, words: list[str]) -> bool:
-    """Whether a text breaks off inside a title; its last word may be half a word."""
+    """Return whether a text breaks off inside a title; its last word may be incomplete."""
     if len(words) < _ENOUGH:
         return False
     start = f" {said}".rfind(" " + " ".join(words[:_ENOUGH]))

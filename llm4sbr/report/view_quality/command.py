@@ -1,4 +1,4 @@
-"""The function behind ``llm4sbr views report``: are a store's views worth having, before any training?"""
+"""The function behind ``llm4sbr views report``: the quality of a store's views before any training."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ def views_report(
     draws: int = 2000,
     device: str = "auto",
 ) -> QualityReport:
-    """Tell how well a store's views find the true next item, and print it. Nothing is trained or asked.
+    """Measure how well a store's views find the true next item, and print it. Nothing is trained or inferred.
 
-    Every item of the catalogue is ranked by the cosine of its title with the view; beside the views stand
-    views made of titles alone, popularity and chance, on the same examples. No other split is read than
-    the one named, and train and validate for their coverage and for popularity.
+    Every item of the catalogue is ranked by the cosine of its title with the view. The report compares the
+    views with views made of titles alone, popularity and chance, on the same examples. It reads the named
+    split, and train and validate for their coverage and for popularity; no other split.
 
     Args:
-        data: The data module.
+        data: Data module.
         store: Folder of the view store.
-        spec: Which views, where the store has more than one: a fingerprint or its beginning, or a source.
-        split: Whose examples are measured.
-        html: Also write a page there.
-        json: Also write the figures there.
-        samples: Examples shown in full.
-        seed: Of the bootstrap and of the samples.
-        draws: Bootstrap samples behind each interval.
-        device: auto takes a GPU where there is one.
+        spec: Views to measure, if the store has several: a fingerprint or its beginning, or a source.
+        split: Split of the examples.
+        html: File for the report as a page.
+        json: File for the figures as JSON.
+        samples: Number of examples shown in full.
+        seed: Seed of the bootstrap and of the samples.
+        draws: Number of bootstrap samples of each interval.
+        device: Device of the measurement; ``auto`` takes a GPU if there is one.
 
     Raises:
         InputError: The split has no example with a known next item, no views fit, or a file can't be written.
@@ -85,7 +85,7 @@ def views_report(
             device=device,
         )
     words = ["--data", type(data).__name__, "--store", store, "--split", split, "--seed", str(seed)]
-    called = Path(sys.argv[0]).name in ("llm4sbr", "__main__.py")  # from a shell: the command as it was typed
+    called = Path(sys.argv[0]).name in ("llm4sbr", "__main__.py")  # from a shell: keep the command as typed
     made = replace(
         report.made,
         command=shlex.join(["llm4sbr", *(sys.argv[1:] if called else ["views", "report", *words])]),
@@ -113,7 +113,7 @@ def measure_store(
     draws: int = 2000,
     device: str = "auto",
 ) -> QualityReport:
-    """Measure one set of views of a store on one split of a data module; see `views_report`."""
+    """Measure one set of views of a store on one split of a data module, as `views_report` does."""
     began = time.perf_counter()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -132,7 +132,7 @@ def measure_store(
     measured = measure(loaded, examples, clicked, draws, seed, device)
     coverage[split] = len(measured.rows) / int(
         known.sum()
-    )  # an untitled session has no view, whatever the spec
+    )  # a session without titles has no view under any spec
     answers = _answer_facts(store, chosen, only, split)
     views = tuple(replace(view, answers=answers.get(view.view)) for view in measured.views)
     return QualityReport(
@@ -165,18 +165,18 @@ def measure_store(
 
 
 class OneSplit:
-    """One split of a data module, numbered from 0: the others cannot be read through it.
+    """One split of a data module, with examples numbered from 0; the other splits appear empty.
 
     Args:
-        source: The data module.
-        split: The split.
+        source: Data module.
+        split: Split to expose.
     """
 
     def __init__(self, source: ExampleSource, split: Split) -> None:
         self.catalogue, self._source, self._split = source.catalogue, source, split
 
     def examples(self, split: Split) -> Examples:
-        """The split's examples; none of any other."""
+        """Return the examples of the split; none for any other split."""
         if split == self._split:
             return replace(self._source.examples(split), first_index=0)
         none = np.zeros(0, np.int64)
@@ -186,7 +186,7 @@ class OneSplit:
 def _answer_facts(
     store: ViewStore, spec: ViewSpec, source: ExampleSource, split: Split
 ) -> dict[str, AnswerFacts]:
-    """The answers of the split's distinct sessions, counted view by view."""
+    """Count the answers of the split's distinct sessions, view by view."""
     if not spec.answers:
         return {}
     key = source.catalogue.session_key

@@ -1,4 +1,4 @@
-"""A quality report for a machine, in the form that all of this project's benchmarks share."""
+"""The quality report as JSON, in the format of all benchmarks of this project."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COSTS = (
 
 
 def to_json(report: QualityReport) -> str:
-    """The figures as JSON text; titles and answers of the samples are left out."""
+    """Format the figures as JSON text, without the titles and answers of the samples."""
     made = report.made
     told = {
         "benchmark": "views-report",

@@ -1,4 +1,4 @@
-"""Rank the catalogue for every covered example of a split, a chunk at a time, and sum up."""
+"""Measurement of views: rank the catalogue for every covered example of a split, and average."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ POPULAR, RANDOM = "the most clicked items of training", "chance"
 KINDS: dict[str, Kind] = {"llm": "view", "titles": "titles"}
 PLACES = ("every", "unclicked")  # the two rankings of `Ranks`
 Key = tuple[str, str, str]  # name, one of PLACES, metric
-_SCORES = 1 << 24  # scores held at a time: 64 MB
+_SCORES = 1 << 24  # scores in memory at a time: 64 MB
 
 
 class Collected(NamedTuple):
@@ -47,13 +47,13 @@ class Collected(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found.
+    """Result of a measurement.
 
     Args:
-        rows: The covered examples.
-        ranks: Name of a ranking to its ranks.
-        views: The views, without what their answers look like.
-        references: Popularity, where anything was clicked in training, and chance.
+        rows: Rows of the covered examples.
+        ranks: Ranks by name of the ranking.
+        views: Quality of the views, without facts about their answers.
+        references: Quality of popularity, if training has clicks, and of chance.
     """
 
     rows: IntArray
@@ -63,12 +63,12 @@ class Measured:
 
 
 def view_name(view: str) -> str:
-    """What a view's ranking is called."""
+    """Return the name of a view's ranking."""
     return f"{view} view"
 
 
 def title_name(view: str) -> str:
-    """What the titles' ranking that a view has to beat is called; see `TitleViews`."""
+    """Return the name of a view's baseline, the ranking by titles; see `TitleViews`."""
     return "the last title" if view == SHORT_TERM else "the mean of the session's titles"
 
 
@@ -87,12 +87,12 @@ def measure(
     """Measure views on the examples of a split that have all of them and a known next item.
 
     Args:
-        loaded: The views, by row of ``examples``.
-        examples: The split.
-        clicked: How often each item is a target in training.
-        draws: Bootstrap samples.
-        seed: Of the bootstrap.
-        device: Where to rank.
+        loaded: Views by row of ``examples``.
+        examples: Examples of the split.
+        clicked: Number of times that each item is a target in training.
+        draws: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
+        device: Device of the ranking.
 
     Shapes:
         - clicked: ``(V,)``
@@ -141,7 +141,7 @@ def measure(
 def _rank(
     loaded: LoadedViews, examples: Examples, clicked: IntArray, device: torch.device
 ) -> tuple[IntArray, dict[str, Collected]]:
-    """Rank the targets of all covered examples by every view and everything it is held against."""
+    """Rank the targets of all covered examples by every view, its baseline and popularity, chunk by chunk."""
     table = loaded.table.to(device)
     titles_alone = TitleViews(table.table, table.views)
     titles = normalize(table.table.titles[1:].float(), dim=-1)  # (V, d_t)
@@ -166,7 +166,7 @@ def _rank(
             queries |= {title_name(view): alone[:, place] for place, view in enumerate(table.views)}
         for name, query in queries.items():
             found = rank_targets(title_scores(query, titles, mask), batch.item_ids, batch.target)
-            # A zero vector is near to nothing, whatever the first column says.
+            # A zero vector has no nearest item, although argmax returns the first column.
             found = found._replace(nearest=found.nearest * query.any(1))
             parts.setdefault(name, []).append(found)
         if clicked.any():
@@ -180,7 +180,7 @@ def _rank(
 
 
 def _map(batch: SessionBatch, change: Callable[[Tensor], Tensor]) -> SessionBatch:
-    """The same change to every column that a view table reads."""
+    """Apply a function to every column that a view table reads."""
     items, lengths, target, index = map(change, batch[:4])
     return SessionBatch(items, lengths, target, index)
 
@@ -188,7 +188,7 @@ def _map(batch: SessionBatch, change: Callable[[Tensor], Tensor]) -> SessionBatc
 def _estimates(
     earned: Mapping[Key, FloatArray], session: IntArray, draws: int, seed: int
 ) -> dict[Key, Estimate]:
-    """Means with intervals, all from the same draws of sessions."""
+    """Compute means with intervals, all from the same draws of sessions."""
     values = np.stack(list(earned.values()), axis=1)  # (n, M)
     means, edges = values.mean(0).tolist(), intervals(values, session, draws, seed).T.tolist()
     return {
@@ -202,7 +202,7 @@ def _of(told: Mapping[Key, Estimate], name: str, place: str) -> dict[str, Estima
 
 
 def _chance(num_items: int, target: IntArray, clicks: list[set[int]]) -> RankingQuality:
-    """What a random order earns in expectation."""
+    """Return the expected metrics of a random order."""
     every = np.full(len(target), float(num_items))
     left = [
         0.0 if goal in own else num_items - len(own)
@@ -216,7 +216,7 @@ def _chance(num_items: int, target: IntArray, clicks: list[set[int]]) -> Ranking
 
 
 def _named(loaded: LoadedViews, rows: IntArray, place: int) -> int | None:
-    """Different items among the titles that a view was localised to."""
+    """Count the distinct items whose titles a view was localised to."""
     if not isinstance(loaded.table, LocalisedViews):
         return None
     ids = loaded.table.ids[torch.from_numpy(rows).to(loaded.table.ids.device), place]  # (n, r)

@@ -1,4 +1,4 @@
-"""The quality report as a page: one self-contained HTML file in the look of the demo's."""
+"""The quality report as a page: one self-contained HTML file in the style of the demo's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llm4sbr.report.view_quality.text import RANKINGS, estimate, table_rows, vie
 
 
 def render(report: QualityReport) -> str:
-    """The page as a string. Everything that came with the data or from the LLM is escaped."""
+    """Render the page as a string. Text from the data and from the LLM is escaped."""
     return fill(
         "quality.html",
         report=report,
@@ -22,6 +22,6 @@ def render(report: QualityReport) -> str:
 
 
 def _top(report: QualityReport, metric: str) -> float:
-    """Right end of a chart's axis: the highest upper end of all intervals."""
+    """Return the right end of a chart's axis: the largest upper end of all intervals."""
     found = [one.every[metric] for one in report.rankings if metric in one.every]
     return max((one.high if one.high is not None else one.value for one in found), default=0) or 1.0

@@ -1,4 +1,4 @@
-"""What ``llm4sbr views report`` tells of a store's views, as plain frozen records."""
+"""Contents of the report of ``llm4sbr views report``, as plain frozen records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from llm4sbr.report.records import SessionStory
 from llm4sbr.report.view_quality.answers import AnswerFacts
 from llm4sbr.views.store.reading import RunRecord
 
-MAIN = "hit@20"  # the measure that the verdict goes by
+MAIN = "hit@20"  # the metric that decides the verdict
 Kind = Literal["view", "titles", "popular", "random"]
 
 
 class Estimate(NamedTuple):
-    """A mean over examples with its 95 % interval; None where no interval can be had."""
+    """A mean over examples with its 95 % interval; the ends are None where no interval exists."""
 
     value: float
     low: float | None = None
@@ -29,13 +29,13 @@ class RankingQuality:
     """How well one way of ranking the catalogue finds the true next item.
 
     Args:
-        name: What it is.
+        name: Name of the ranking.
         kind: A stored view, titles alone, popularity, or chance.
-        every: Metric to its mean, in 0..1, over all items.
-        unclicked: The same with the session's own clicks left out of the ranking. Both are empty where no
-            example is covered.
-        distinct: How many different items it ranks first, over the examples.
-        echoes: Share of examples in which it ranks one of the session's own clicks first.
+        every: Mean of each metric, in 0..1, when all items are ranked.
+        unclicked: Mean of each metric, in 0..1, when the session's own clicks are left out of the ranking.
+            Both mappings are empty if no example is covered.
+        distinct: Number of distinct items ranked first, over the examples.
+        echoes: Share of examples in which the first item is one of the session's own clicks.
     """
 
     name: str
@@ -48,17 +48,17 @@ class RankingQuality:
 
 @dataclass(frozen=True)
 class ViewQuality:
-    """One view, held against its baseline on the same examples.
+    """A view, compared with its baseline on the same examples.
 
     Args:
-        view: Its name, ``long_term`` say.
-        own: The view.
-        baseline: What it has to beat: the titles it was made from; popularity where it is titles itself.
-        every: View minus baseline, metric by metric; the interval is a paired one.
-        unclicked: The same with the session's own clicks left out.
-        new_hits: Share of examples whose target the view has in its first 20 and the baseline has not.
-        named: Different items among the titles that the views were localised to; None without localisation.
-        answers: What the LLM's answers look like; None without an LLM.
+        view: Name of the view, such as ``long_term``.
+        own: Quality of the view.
+        baseline: Quality of the baseline: the clicked titles; popularity for a view that is made of titles.
+        every: Difference view minus baseline, by metric, with a paired interval.
+        unclicked: The same difference with the session's own clicks left out.
+        new_hits: Share of examples whose target is in the first 20 of the view but not of the baseline.
+        named: Number of distinct items whose titles the views were localised to; None without localisation.
+        answers: Facts about the LLM's answers; None without an LLM.
     """
 
     view: str
@@ -72,17 +72,17 @@ class ViewQuality:
 
 
 class ViewPlace(NamedTuple):
-    """Where the target of one example stands in a view's ranking and in its baseline's."""
+    """Rank of the target of one example, by a view and by its baseline."""
 
     view: str
     rank: float  # in 1..V, among all items
-    other: str | None  # the baseline's name
+    other: str | None  # name of the baseline
     other_rank: float | None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One example in full."""
+    """An example in full."""
 
     story: SessionStory
     places: tuple[ViewPlace, ...]
@@ -90,15 +90,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class MeasuredViews:
-    """Which views are measured.
+    """The views that are measured.
 
     Args:
-        store: The store's folder.
-        spec: Which views of it, in a line.
+        store: Folder of the store.
+        spec: Description of the views' spec, in one line.
         source: ``llm`` or ``titles``.
-        encoder: The text encoder.
-        r: Titles per view; 0 where the answer's own embedding is kept.
-        model: The language model; empty without one.
+        encoder: Name of the text encoder.
+        r: Titles per view; 0 if a view is the embedding of the answer itself.
+        model: Name of the language model; empty without one.
     """
 
     store: str
@@ -111,17 +111,17 @@ class MeasuredViews:
 
 @dataclass(frozen=True)
 class MeasuredData:
-    """On which examples.
+    """The examples that the views are measured on.
 
     Args:
-        name: The data module.
-        split: Whose examples are measured.
-        num_items: ``V``.
-        examples: Examples of the split with a known target.
-        covered: Those of them with every view known: all figures are over these.
-        sessions: Sessions that the covered examples come from; the bootstrap draws these.
-        targets: Different targets of the covered examples.
-        coverage: Share of a split's examples with every view known, for the splits that were looked at.
+        name: Class name of the data module.
+        split: Split of the examples.
+        num_items: Number of items ``V``.
+        examples: Number of examples of the split with a known target.
+        covered: Number of these examples with every view known; all figures are over them.
+        sessions: Number of sessions that the covered examples come from; the bootstrap draws sessions.
+        targets: Number of distinct targets of the covered examples.
+        coverage: Share of examples with every view known, by split, for the splits that were read.
     """
 
     name: str
@@ -136,15 +136,15 @@ class MeasuredData:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a report.
+    """Command, machine and versions that made a report.
 
     Args:
-        command: What makes it again.
+        command: Command that makes the report again.
         date: ISO date.
-        machine: Processor and threads.
-        device: Where it was measured.
-        seconds: Wall-clock time of measuring.
-        versions: Package and version.
+        machine: Processor and number of threads.
+        device: Device of the measurement.
+        seconds: Wall-clock time of the measurement.
+        versions: Versions by package.
     """
 
     command: str = ""
@@ -157,18 +157,18 @@ class Provenance:
 
 @dataclass(frozen=True)
 class QualityReport:
-    """Everything that a quality report says.
+    """Contents of a quality report.
 
     Args:
-        measured: Which views.
-        data: On which examples.
-        views: One per view.
-        references: Popularity and chance, on the same examples.
+        measured: The views that are measured.
+        data: The examples that they are measured on.
+        views: Quality of each view.
+        references: Quality of popularity and of chance, on the same examples.
         samples: A few examples in full.
-        runs: What asking took; runs that were killed left no record.
-        draws: Bootstrap samples behind each interval.
+        runs: Records of the runs of stage 1; a run that was killed has none.
+        draws: Number of bootstrap samples of each interval.
         seed: Seed of the bootstrap and of the samples.
-        made: What made the report.
+        made: Command, machine and versions.
     """
 
     measured: MeasuredViews
@@ -183,7 +183,7 @@ class QualityReport:
 
     @property
     def verdict(self) -> str:
-        """One sentence that the intervals decide."""
+        """The conclusion in one sentence; the intervals decide it."""
         if not self.data.covered:
             return f"No example of the {self.data.split} split has its views in the store: nothing to judge."
         sentence = "; ".join(_clause(view, self) for view in self.views) + "."
@@ -191,7 +191,7 @@ class QualityReport:
 
     @property
     def cost(self) -> str:
-        """What asking took, in a sentence; empty where nothing is on record."""
+        """Time and tokens of stage 1 in one sentence; empty without records."""
         if not self.runs:
             return ""
         prompts, seconds = sum(run.prompts for run in self.runs), sum(run.seconds for run in self.runs)
@@ -201,21 +201,21 @@ class QualityReport:
         )
         machines = ", ".join(dict.fromkeys(run.machine for run in self.runs))
         return (
-            f"Asking took {duration(seconds)} of machine time ({machines}): {prompts:,} prompts at "
+            f"Inference took {duration(seconds)} of machine time ({machines}): {prompts:,} prompts at "
             f"{prompts / max(seconds, 1e-9):.1f}/s; {computed:,} of {total:,} prompt tokens were computed, "
             f"{sum(run.answer_tokens for run in self.runs):,} answer tokens."
         )
 
     @property
     def rankings(self) -> tuple[RankingQuality, ...]:
-        """Each view before its baseline, the references last; what two views share is told once."""
+        """Each view before its baseline, then the references; a baseline of two views appears once."""
         pairs = [one for view in self.views for one in (view.own, view.baseline)]
         every = [one for one in pairs if one is not None and one not in self.references]
         return tuple({one.name: one for one in [*every, *self.references]}.values())
 
 
 def significance(difference: Estimate) -> int:
-    """1 where the interval lies above 0, -1 where below, 0 where nothing is decided.
+    """Return 1 if the interval lies above 0, -1 if below, and 0 if it contains 0 or does not exist.
 
     >>> significance(Estimate(0.1, 0.02, 0.2)), significance(Estimate(0.1, -0.1, 0.3))
     (1, 0)
@@ -227,21 +227,21 @@ def significance(difference: Estimate) -> int:
 
 
 def _clause(view: ViewQuality, report: QualityReport) -> str:
-    """What the intervals say of one view."""
+    """Return the verdict on one view."""
     found, name = view.own.every[MAIN], f"the {view.view} view"
     chance = next((one.every[MAIN].value for one in report.references if one.kind == "random"), 0.0)
     if found.low is None:
-        return f"{name} is known in one session only, too little to say anything"
+        return f"{name} is known in one session only: too few for a verdict"
     lost = ", no better than chance" if found.low <= chance else ""
     if view.baseline is None:
         return f"{name} has the next item in its first 20 in {100 * found.value:.1f} % of the examples{lost}"
     other, side = view.baseline.name, significance(view.every[MAIN])
     shares = f"({100 * found.value:.1f} % against {100 * view.baseline.every[MAIN].value:.1f} % in 20{lost})"
     if side == 0 or (side > 0 and lost):
-        more = "" if report.data.covered == report.data.examples else ": views of more sessions would tell"
-        return f"{name} cannot be told apart from {other} {shares}{more}"
+        more = "" if report.data.covered == report.data.examples else ": views of more sessions may decide"
+        return f"{name} does not differ significantly from {other} {shares}{more}"
     judged = {1: "worth training on", -1: "not worth training on yet"}[side]
     if view.own.kind == "titles":
-        judged = "what an LLM's view has to beat"
+        judged = "the baseline for an LLM's view"
     often = "more" if side > 0 else "less"
     return f"{name} finds the next item significantly {often} often than {other} {shares}: {judged}"

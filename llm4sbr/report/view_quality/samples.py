@@ -1,4 +1,4 @@
-"""A few examples in full: what was clicked, what the LLM said, where it was localised, and what came next."""
+"""A few examples in full: clicks, the LLM's answers, their localised titles, and the true next item."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def tell_samples(
     count: int,
     seed: int,
 ) -> tuple[Sample, ...]:
-    """Draw covered examples, one a session, and tell them; good and bad ones as they fall.
+    """Draw covered examples at random, one per session, and describe them in full.
 
     Args:
-        catalogue: Where the titles are.
-        store: Where the answers are.
-        spec: Which views.
-        examples: The split.
-        measured: The covered examples and their ranks.
-        count: How many, at most.
-        seed: Of the draw.
+        catalogue: Catalogue with the titles.
+        store: View store with the answers.
+        spec: Spec of the views.
+        examples: Examples of the split.
+        measured: Covered examples and their ranks.
+        count: Largest number of samples.
+        seed: Seed of the draw.
     """
     order = np.random.default_rng(seed).permutation(len(measured.rows))
     session = examples.session[measured.rows[order]]

@@ -1,7 +1,7 @@
-"""Is a view worth having? Measured on the view itself, before any training: pure functions, no models.
+"""Metrics of a view by itself, before any training: pure functions, without models.
 
-A view is a vector in the space of the titles (Eq. 5, arXiv:2402.13840). So it can rank the catalogue as it
-stands, by cosine with every title, and either the true next item comes near the top or it does not.
+A view is a vector in the space of the titles (Eq. 5, arXiv:2402.13840). It therefore ranks the catalogue
+without training, by its cosine with every title; a good view ranks the true next item near the top.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from llm4sbr.nn.metrics import target_ranks
 
 METRICS = ("hit@5", "hit@20", "hit@100", "mrr@20")
 FloatArray = npt.NDArray[np.float64]
-_BLOCK = 1 << 22  # numbers drawn at a time by the bootstrap: 32 MB
+_BLOCK = 1 << 22  # numbers that the bootstrap draws at a time: 32 MB
 
 
 class Ranks(NamedTuple):
-    """Where the true next items stand in a ranking of the whole catalogue."""
+    """Ranks of the true next items in rankings of the whole catalogue."""
 
-    every: Tensor  # (B,) float64, in 1..V, halves where scores tie
+    every: Tensor  # (B,) float64, in 1..V, a half where scores tie
     unclicked: Tensor  # (B,) float64: without the session's own clicks; inf where the target is one of them
     nearest: Tensor  # (B,) long: the item ranked first
 
 
 def title_scores(views: Tensor, titles: Tensor, mask: Tensor) -> Tensor:
-    """Cosine of each view with each title (the similarity of Eq. 4, arXiv:2402.13840).
+    """Compute the cosine of each view with each title (the similarity of Eq. 4, arXiv:2402.13840).
 
-    An item without a title comes after all that have one. A zero vector ties with every title, so it earns
-    the middle rank.
+    Items without a title rank below all others. A zero vector ties with every title, so its target has the
+    middle rank.
 
     Shapes:
         - views: ``(B, d_t)``, titles: ``(V, d_t)`` with unit rows, mask: ``(V,)`` bool, False without title
@@ -50,8 +50,8 @@ def rank_targets(scores: Tensor, item_ids: Tensor, target: Tensor) -> Ranks:
     """Rank the targets twice: among all items, and with the session's own clicks left out.
 
     A language model tends to repeat an item of its prompt, and the title nearest to a click is the click
-    itself: the second ranking does not charge either for that. There, a target that was clicked before can't
-    be found, and its rank is infinite.
+    itself: the second ranking does not penalise either of them for that. It cannot contain a target that was
+    clicked before, whose rank is therefore infinite.
 
     Shapes:
         - scores: ``(B, V)``, item_ids: ``(B, L)`` long, padded with 0, target: ``(B,)`` long in 1..V
@@ -60,7 +60,7 @@ def rank_targets(scores: Tensor, item_ids: Tensor, target: Tensor) -> Ranks:
     goal = target.unsqueeze(1)  # (B, 1)
     aim = scores.gather(1, goal - 1)  # (B, 1)
     items = item_ids.sort(dim=1).values  # (B, L)
-    once = items != pad(items[:, :-1], (1, 0))  # each distinct click once; padding sorts first and is none
+    once = items != pad(items[:, :-1], (1, 0))  # each distinct click once; padding does not count
     own = scores.gather(1, (items - 1).clamp(min=0))  # (B, L)
     higher = (once & ~(own <= aim)).sum(1)  # a NaN counts as higher, as in `target_ranks`
     ties = (once & (own == aim)).sum(1)
@@ -69,7 +69,7 @@ def rank_targets(scores: Tensor, item_ids: Tensor, target: Tensor) -> Ranks:
 
 
 def gains(ranks: FloatArray, metric: str) -> FloatArray:
-    """What each example earns: ``hit@K`` is 1 up to rank K, ``mrr@K`` the reciprocal rank there; else 0.
+    """Return the metric of each example: up to rank K, 1 (``hit@K``) or 1 / rank (``mrr@K``); else 0.
 
     >>> gains(np.array([1.0, 2.5, 6.0]), "mrr@5").tolist()
     [1.0, 0.4, 0.0]
@@ -79,7 +79,7 @@ def gains(ranks: FloatArray, metric: str) -> FloatArray:
 
 
 def chance(candidates: FloatArray, metric: str) -> FloatArray:
-    """What a random order of so many candidates earns in expectation; 0 candidates are a lost cause.
+    """Return the expected metric of a random order of the candidates; it is 0 for 0 candidates.
 
     >>> chance(np.array([10.0, 4.0, 0.0]), "hit@5").tolist()
     [0.5, 1.0, 0.0]
@@ -94,16 +94,16 @@ def chance(candidates: FloatArray, metric: str) -> FloatArray:
 def intervals(
     values: FloatArray, session: npt.NDArray[np.int64], draws: int = 2000, seed: int = 0
 ) -> FloatArray:
-    """Bootstrap 95 % intervals of the means of several columns; NaN where there are not two sessions.
+    """Compute bootstrap 95 % intervals of the means of several columns; NaN for fewer than two sessions.
 
-    Whole sessions are drawn, as the examples of one hang together, and the same sessions for every column: a
-    column of differences gets the interval of a paired comparison.
+    The bootstrap draws whole sessions, since the examples of a session are not independent, and the same
+    sessions for every column: a column of differences gets the interval of a paired comparison.
 
     Args:
         values: One column per measure.
-        session: Which session an example belongs to.
-        draws: Bootstrap samples.
-        seed: Of the draws.
+        session: Session of each example.
+        draws: Number of bootstrap samples.
+        seed: Seed of the draws.
 
     Shapes:
         - values: ``(E, M)``, session: ``(E,)``

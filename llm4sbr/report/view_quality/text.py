@@ -1,4 +1,4 @@
-"""A quality report for the terminal."""
+"""The quality report as text for the terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llm4sbr.report.view_quality.statistics import METRICS
 from llm4sbr.views.prompts import sanitize_title
 
 RANKINGS = {"every": "among all items", "unclicked": "with the session's own clicks left out"}
-_WIDEST = 90  # characters of a title or an answer in a line
+_WIDEST = 90  # characters of a title or an answer per line
 
 
 def to_text(report: QualityReport) -> str:
-    """The report for a terminal; strangers' text is one line each, without control characters."""
+    """Format the report for a terminal; titles and answers are one line each, without control characters."""
     data = report.data
     splits = ", ".join(f"{name} {percent(share, 1)} %" for name, share in data.coverage.items())
     lines = [
@@ -41,12 +41,12 @@ def to_text(report: QualityReport) -> str:
             lines += [f"  {count:>6,}  {harmless(text)}" for text, count in view.answers.frequent]
     for place, sample in enumerate(report.samples, start=1):
         lines += ["", *_sample(sample, place, report)]
-    # A store can come from anywhere, and so can the names in it.
+    # A store is untrusted input, and so are the names in it.
     return "\n".join("".join(filter(str.isprintable, line)) for line in lines)
 
 
 class TableRow(NamedTuple):
-    """A row of the table of hits: a ranking, or how much a view is ahead of its baseline."""
+    """A row of the table of hits: a ranking, or the difference of a view and its baseline."""
 
     label: str
     found: Mapping[str, Estimate]
@@ -54,19 +54,19 @@ class TableRow(NamedTuple):
     starts_group: bool = False
 
     def side(self, metric: str) -> int:
-        """1 where a difference lies above 0, -1 where below, else 0."""
+        """Return 1 if a difference lies significantly above 0, -1 if below, else 0."""
         return significance(self.found[metric]) if self.is_difference else 0
 
     def cell(self, metric: str) -> str:
-        """Value and interval; a star before a difference that is not 0."""
+        """Format value and interval, with a star before a significant difference."""
         return ("* " if self.side(metric) else "") + estimate(self.found[metric], self.is_difference)
 
 
 def table_rows(report: QualityReport, ranking: str) -> list[TableRow]:
-    """Each view, its baseline, and their difference; then the references.
+    """List each view, its baseline and their difference, then the references.
 
     Args:
-        report: The report.
+        report: Quality report.
         ranking: One of `RANKINGS`.
     """
     rows, told = [], set()
@@ -81,7 +81,7 @@ def table_rows(report: QualityReport, ranking: str) -> list[TableRow]:
 
 
 def view_facts(report: QualityReport) -> list[tuple[str, list[str | None]]]:
-    """What is counted of each view: a label, and a cell a view, None where it says nothing."""
+    """List the counts of the views: a label and one cell per view; None where a count does not apply."""
     told = [_facts_of(view, report) for view in report.views]
     labels = dict.fromkeys(label for facts in told for label in facts)
     rows = [(label, [facts.get(label) for facts in told]) for label in labels]
@@ -89,17 +89,17 @@ def view_facts(report: QualityReport) -> list[tuple[str, list[str | None]]]:
 
 
 def harmless(text: str) -> str:
-    """A stranger's text as one short line that no terminal obeys."""
+    """Return untrusted text as one short line without control sequences."""
     return sanitize_title(text, _WIDEST) if text.strip() else "(nothing)"
 
 
 def estimate(found: Estimate, signs: bool = False) -> str:
-    """A share with its interval, in percent; a difference in points, with its sign.
+    """Format a share with its interval in percent, or a difference in percentage points with its sign.
 
     >>> estimate(Estimate(0.1234, 0.1, 0.2)), estimate(Estimate(0.05, 0.01, 0.1), signs=True)
     ('12.3 [10.0, 20.0]', '+5.0 [+1.0, +10.0]')
     """
-    points = [round(100 * value, 1) + 0.0 for value in found if value is not None]  # + 0.0: no minus zero
+    points = [round(100 * value, 1) + 0.0 for value in found if value is not None]  # + 0.0: -0.0 becomes 0.0
     texts = [("+" if signs and value > 0 else "") + number(value, 1) for value in points]
     return texts[0] + (f" [{texts[1]}, {texts[2]}]" if len(texts) == 3 else "")
 
@@ -157,7 +157,7 @@ def _count(value: int | None) -> str | None:
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str | None]]) -> list[str]:
-    """Aligned columns: the first to the left, the others to the right."""
+    """Align the columns: the first to the left, the others to the right."""
     cells = [[cell or "" for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
