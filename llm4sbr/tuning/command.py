@@ -29,7 +29,7 @@ class TuningCLI(LightningCLI):
             "--templates",
             type=str,
             default="default",
-            help="default, paper, or a YAML file of view templates",
+            help="default, later, paper, or a YAML file of view templates",
         )
         parser.add_class_arguments(
             LessonDataModule, "lessons", skip={"source", "templates"}, instantiate=False

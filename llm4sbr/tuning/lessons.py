@@ -1,4 +1,4 @@
-"""What the tuner learns from: prompts of training sessions, answered with the title clicked next."""
+"""What the tuner learns from: prompts of training sessions, answered with the title of a click that follows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SessionLessons(Dataset[list[Lesson]]):
     Args:
         examples: Of one split.
         catalogue: Where the titles are; a target without a title is left out.
-        templates: The views.
+        templates: The views; each names the click that answers it.
         max_items: Latest clicks that a prompt shows.
         max_title_chars: Longer titles are cut, in prompts and in answers.
         prefixes: Neighbouring prefixes an entry has at most.
@@ -46,9 +46,10 @@ class SessionLessons(Dataset[list[Lesson]]):
         self.max_items, self.max_title_chars = max_items, max_title_chars
         titled = np.array([False, *(bool(title.strip()) for title in catalogue.titles)])
         rows = np.flatnonzero(titled[examples.target])
-        first = np.flatnonzero(
-            np.diff(examples.session[rows], prepend=-1)
-        )  # a session's examples stand together
+        # A session's examples stand together.
+        first = np.flatnonzero(np.diff(examples.session[rows], prepend=-1))
+        sizes = np.diff(np.append(first, len(rows)))
+        self._titled, self._end = rows, np.repeat(first + sizes, sizes)  # (n,): where a row's session ends
         runs = [
             part[begin : begin + prefixes]
             for part in np.split(rows, first[1:])
@@ -75,8 +76,14 @@ class SessionLessons(Dataset[list[Lesson]]):
             max_items=self.max_items,
             max_title_chars=self.max_title_chars,
         )
-        title = self.catalogue.title(int(self.examples.target[row]))
+        answering = row if template.target == "next" else self._later(row)
+        title = self.catalogue.title(int(self.examples.target[answering]))
         return Lesson(prompt, sanitize_title(title, self.max_title_chars))
+
+    def _later(self, row: int) -> int:
+        """A row of the same session, this one or after it, drawn uniformly: its target follows the prefix."""
+        at = int(np.searchsorted(self._titled, row))
+        return int(self._titled[int(torch.randint(at, int(self._end[at]), ()))])
 
 
 class LessonDataModule(LightningDataModule):

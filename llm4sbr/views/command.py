@@ -70,7 +70,7 @@ def infer(
             share of each split's distinct sessions (0.1). The rest are for `--views.fallback titles`.
         bare_run: Folder of that bare model's `llm4sbr fit` on the same data, or one of its checkpoints.
         splits: Whose sessions: train, validate, test, predict; all by default.
-        templates: default, paper, or a YAML or JSON file of view templates.
+        templates: default, later, paper, or a YAML or JSON file of view templates.
         max_items: At most the latest this many clicks are shown.
         max_title_chars: Longer titles are cut in prompts.
         batch_size: Prompts that the engine is given at a time; by default what it takes well.

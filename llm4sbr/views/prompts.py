@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Literal, get_args
 
 from llm4sbr.catalogue import Catalogue
 from llm4sbr.errors import InputError
@@ -20,6 +21,7 @@ from llm4sbr.errors import InputError
 PROMPT_VERSION = 3  # raise it when the same session and template would give another prompt
 UNTITLED = "(untitled item)"
 PLACEHOLDER = "{items}"
+Target = Literal["next", "later"]
 # Joiners that emoji and Persian need; every other invisible format character (bidi overrides, …) goes.
 _KEPT_FORMAT = {"\u200c", "\u200d"}
 _BRACKET_TOKEN = re.compile(
@@ -32,20 +34,24 @@ _LOOKALIKE = str.maketrans("<>[]|", "‹›()¦")
 
 @dataclass(frozen=True)
 class ViewTemplate:
-    """How one view asks for the intent.
+    """How one view asks for the intent, and which click answers it in tuning.
 
     Args:
         name: Name of the view; ``long_term`` and ``short_term`` feed the global and the local interest.
         template: Prompt text with ``{items}`` exactly once, where the numbered titles go.
         max_items: Show at most the latest this many clicks; overrides the run's setting.
+        target: The click that tuning answers the view with: the ``next`` one, or a ``later`` one, drawn
+            uniformly from all clicks that follow. It is no part of the prompt.
 
     Raises:
-        InputError: The name is empty, ``{items}`` does not stand exactly once, or ``max_items`` is below 1.
+        InputError: The name is empty, ``{items}`` does not stand exactly once, ``max_items`` is below 1, or
+            the target is another word.
     """
 
     name: str
     template: str
     max_items: int | None = None
+    target: Target = "next"
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -58,6 +64,8 @@ class ViewTemplate:
             )
         if self.max_items is not None and self.max_items < 1:
             raise InputError(f"max_items of view {self.name!r} must be at least 1", value=self.max_items)
+        if self.target not in get_args(Target):
+            raise InputError(f"the target of view {self.name!r} is 'next' or 'later'", value=self.target)
 
 
 # The question comes last and is short: all prefixes of a session and all views share what stands before.
@@ -70,6 +78,8 @@ DEFAULT_TEMPLATES = (
     ViewTemplate("long_term", f"{_INSTRUCTION}Long-term interest:"),
     ViewTemplate("short_term", f"{_INSTRUCTION}Short-term interest:"),
 )
+# The same prompts. Tuned on one target the two views answer alike; these part them.
+LATER_TEMPLATES = (replace(DEFAULT_TEMPLATES[0], target="later"), DEFAULT_TEMPLATES[1])
 # As the paper asks (Fig. 2, arXiv:2402.13840): the items, then the whole question.
 PAPER_TEMPLATES = (
     ViewTemplate(
@@ -166,15 +176,15 @@ def window(prefix: Sequence[int], catalogue: Catalogue, max_items: int) -> Seque
 
 
 def templates_named(name: str) -> tuple[ViewTemplate, ...]:
-    """``default``, ``paper``, or a file for `load_templates`."""
-    known = {"default": DEFAULT_TEMPLATES, "paper": PAPER_TEMPLATES}
+    """``default``, ``later``, ``paper``, or a file for `load_templates`."""
+    known = {"default": DEFAULT_TEMPLATES, "later": LATER_TEMPLATES, "paper": PAPER_TEMPLATES}
     return known[name] if name in known else load_templates(name)
 
 
 def load_templates(path: str | Path) -> tuple[ViewTemplate, ...]:
     """Read view templates from YAML or JSON, in the order of the views.
 
-    Either a mapping ``name: template``, or a list of ``{name, template, max_items}``.
+    Either a mapping ``name: template``, or a list of ``{name, template, max_items, target}``.
 
     Raises:
         InputError: The file is missing, is neither form, names a view twice or has a bad template.
@@ -203,13 +213,10 @@ def load_templates(path: str | Path) -> tuple[ViewTemplate, ...]:
 
 
 def _one_template(entry: object, path: Path, row: int) -> ViewTemplate:
-    if not isinstance(entry, dict) or not {"name", "template"} <= set(entry) <= {
-        "name",
-        "template",
-        "max_items",
-    }:
+    known = {"name", "template", "max_items", "target"}
+    if not isinstance(entry, dict) or not {"name", "template"} <= set(entry) <= known:
         raise InputError(
-            "a template has the fields name, template, max_items", path=path, row=row, value=entry
+            "a template has the fields name, template, max_items, target", path=path, row=row, value=entry
         )
     name, template, max_items = entry["name"], entry["template"], entry.get("max_items")
     if not isinstance(name, str) or not isinstance(template, str):
@@ -217,6 +224,6 @@ def _one_template(entry: object, path: Path, row: int) -> ViewTemplate:
     if max_items is not None and type(max_items) is not int:
         raise InputError("max_items must be a whole number", path=path, row=row, value=max_items)
     try:
-        return ViewTemplate(name, template, max_items)
+        return ViewTemplate(name, template, max_items, entry.get("target", "next"))
     except InputError as error:
         raise InputError(error.problem, path=path, row=row, value=error.value, hint=error.hint) from error

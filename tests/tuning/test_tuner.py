@@ -9,7 +9,7 @@ from llm4sbr.cli import main
 from llm4sbr.tuning.lessons import LessonDataModule, SessionLessons
 from llm4sbr.tuning.tuner import Lesson, TitleTuner
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
-from llm4sbr.views.prompts import DEFAULT_TEMPLATES, build_prompt
+from llm4sbr.views.prompts import DEFAULT_TEMPLATES, LATER_TEMPLATES, build_prompt, templates_named
 
 
 @pytest.fixture
@@ -127,6 +127,32 @@ def test_lessons_never_show_their_target_and_stay_in_their_split(source):
             assert (lesson.answer in lesson.prompt) == known
     assert len(list(lessons.train_dataloader())) > 0
     assert len(list(lessons.val_dataloader())) > 0
+
+
+def test_the_long_view_learns_any_later_click_and_the_short_one_the_next(source):
+    """Seen to fail with the next click for both, and with the draw going on into the next session."""
+    part = source.examples("train")
+    lessons = SessionLessons(part, source.catalogue, LATER_TEMPLATES, 20, 100, 64, None, seed=0)
+    torch.manual_seed(0)
+    for at, rows in enumerate(lessons.runs):
+        titles = [source.catalogue.title(int(part.target[row])) for row in rows]
+        found = [{view.name: set() for view in LATER_TEMPLATES} for _ in rows]
+        for _ in range(200):
+            for place, lesson in enumerate(lessons[at]):
+                view = "long_term" if "Long-term interest:" in lesson.prompt else "short_term"
+                found[place][view].add(lesson.answer)
+        for place, answers in enumerate(found):
+            assert answers["short_term"] == {titles[place]}
+            assert answers["long_term"] == set(titles[place:])
+    assert max(len(rows) for rows in lessons.runs) > 2  # or nothing was later
+
+
+def test_the_later_templates_ask_what_the_default_ones_ask():
+    assert [(one.name, one.template) for one in LATER_TEMPLATES] == [
+        (one.name, one.template) for one in DEFAULT_TEMPLATES
+    ]
+    assert templates_named("later") == LATER_TEMPLATES
+    assert [one.target for one in LATER_TEMPLATES] == ["later", "next"]
 
 
 def test_the_command_line_tunes_and_resumes(tiny_llm, tmp_path, monkeypatch, capsys):

@@ -103,8 +103,8 @@ def test_templates_from_files(tmp_path):
     path.write_text("long_term: 'a {items}'\nshort_term: 'b {items}'\nmood: 'c {items}'\n")
     assert [view.name for view in load_templates(path)] == ["long_term", "short_term", "mood"]
     path = tmp_path / "views.json"
-    path.write_text('[{"name": "x", "template": "{items}?", "max_items": 3}]')
-    assert load_templates(path) == (ViewTemplate("x", "{items}?", 3),)
+    path.write_text('[{"name": "x", "template": "{items}?", "max_items": 3, "target": "later"}]')
+    assert load_templates(path) == (ViewTemplate("x", "{items}?", 3, "later"),)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,7 @@ def test_templates_from_files(tmp_path):
         ("- {name: a}", "fields"),
         ("- {name: a, template: '{items}', max_items: many}", "whole number"),
         ("- {name: a, template: '{items}', max_items: 0}", "at least 1"),
+        ("- {name: a, template: '{items}', target: last}", "'next' or 'later'"),
         ("- {name: a, template: '{items}'}\n- {name: a, template: 'x {items}'}", "same view name"),
         ("'': '{items}'", "needs a name"),
     ],
