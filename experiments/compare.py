@@ -5,8 +5,9 @@
         --store views/beauty --out experiments/results/beauty
 
 Each run is ``llm4sbr fit`` with experiments/base.yaml, its best epoch by validation tested once. A run whose
-JSON exists is not repeated, so the command resumes and can be run in pieces. The JSON keeps the rank of every
-test example (ranks.py): experiments/table.py reads them for paired intervals.
+JSON exists is not repeated, and one that was stopped goes on from its last checkpoint, so the command resumes
+and can be run in pieces. The JSON keeps the rank of every test example (ranks.py): experiments/table.py reads
+them for paired intervals.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from llm4sbr.batch import SessionBatch
 from llm4sbr.metrics import target_ranks
 from llm4sbr.report.history import read_history
+from llm4sbr.resuming import resumed
 from llm4sbr.trainer_cli import SBRCLI, run
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # short in the commands that results carry
@@ -102,9 +104,11 @@ def one_run(
         return dict(json.loads(target.read_text()))
     words = [*fit_options(args, backbone, variant, seed), *options]
     # A folder of its own for each fit: processes side by side would count its versions at the same time.
-    words += ["--trainer.logger.init_args.name", f"{args.out.name}/{target.stem}"]
+    name = f"{args.out.name}/{target.stem}"
+    words += ["--trainer.logger.init_args.name", name]
     began = time.perf_counter()
-    cli = run(words)
+    stopped = begin(Path("runs", name), words)
+    cli = run(words) if stopped is None else resumed(stopped)
     seconds = time.perf_counter() - began
     checkpoint = cli.trainer.checkpoint_callback
     tested = measure(cli) if test else {}
@@ -122,7 +126,7 @@ def one_run(
         "epochs": cli.trainer.current_epoch,
         "best_epoch": int(Path(checkpoint.best_model_path).stem.split("-")[1]),
         "best_validation": round(float(checkpoint.best_model_score), 5),
-        "fit_seconds": round(seconds, 1),
+        "fit_seconds": round(seconds, 1),  # of the last piece
         "curve": curve(Path(cli.trainer.log_dir) / "metrics.csv"),
         "log_dir": cli.trainer.log_dir,
         **tested,
@@ -130,6 +134,24 @@ def one_run(
     keep(target, result)
     print(target, json.dumps(result.get("test", {"validation": result["best_validation"]})), flush=True)
     return result
+
+
+def begin(folder: Path, words: list[str]) -> Path | None:
+    """Note what the next run in a folder is made with; the run of the same words that was stopped, if any.
+
+    Args:
+        folder: Has a ``version_N`` for each run.
+        words: Of the run.
+    """
+    note = folder / "begun.json"
+    if note.exists():
+        begun = json.loads(note.read_text())
+        stopped = folder / f"version_{begun['version']}"
+        if begun["words"] == words and (stopped / "checkpoints" / "resume.ckpt").is_file():
+            return stopped
+    versions = [int(path.name.removeprefix("version_")) for path in folder.glob("version_*")]
+    keep(note, {"version": max(versions, default=-1) + 1, "words": words})  # as the logger counts
+    return None
 
 
 def keep(target: Path, result: Any) -> None:

@@ -1,0 +1,126 @@
+"""Views held to the catalogue without the sentence encoder: every answer is a title, whose embedding is known.
+
+The encoder's weights are 91 MB; the table of title embeddings, which views are made of here, is 19 MB.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from compare_views import data_module
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from llm4sbr.catalogue import Catalogue
+from llm4sbr.examples import SPLITS, Split
+from llm4sbr.views import TransformersEngine, ViewStore, ViewSummary, infer_views
+from llm4sbr.views.key_file import read_keys
+from llm4sbr.views.prompts import shown_titles
+from llm4sbr.views.reading import StoreReader
+from llm4sbr.views.spec import ModelIdentity, ViewSpec
+
+SESSIONS = "sessions.txt"  # in a share's folder: whose views it makes
+MAX_TITLE_CHARS = 60  # of prompts and answers, in tuning and in asking alike
+
+
+class Setting(NamedTuple):
+    """What asks."""
+
+    model: str
+    adapter: str | None = None
+    num_answers: int = 5
+    batch: int = 512  # prompts of one call
+    batch_tokens: int | None = None
+    device: str = "cuda"
+
+    def engine(self, catalogue: Catalogue) -> TransformersEngine:
+        """The language model, held to the catalogue."""
+        titles = shown_titles(catalogue.titles, MAX_TITLE_CHARS)
+        return TransformersEngine(
+            self.model,
+            self.adapter,
+            choices=titles,
+            num_answers=self.num_answers,
+            batch_size=self.batch,
+            batch_tokens=self.batch_tokens,
+            device=self.device,
+        )
+
+
+class KnownTitles:
+    """Stands for the encoder that made a store's title views; it can embed the catalogue's titles alone.
+
+    Args:
+        store: Folder with the title views.
+        catalogue: Whose titles they are.
+    """
+
+    def __init__(self, store: Path, catalogue: Catalogue) -> None:
+        reader = StoreReader(store)
+        spec = next(one for one in reader.view_specs(catalogue.fingerprint) if one.source == "titles")
+        self.titles, _ = reader.titles(spec)
+        self.identity: ModelIdentity = spec.encoder
+        self._row = {title: row for row, title in enumerate(catalogue.titles)}
+        reader.close()
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Look the titles up; any other text is an error."""
+        return self.titles[torch.tensor([self._row[text] for text in texts], dtype=torch.long)]
+
+
+def prepare(store: Path, titles: Path) -> None:
+    """Begin a store with the title views of another."""
+    if not store.exists():
+        scratch = store.with_name(f".tmp-{store.name}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(titles, scratch)
+        scratch.rename(store)
+
+
+def ask(
+    data: LightningDataModule,
+    store: Path,
+    titles: Path,
+    setting: Setting,
+    *,
+    splits: Sequence[Split] = SPLITS,
+    limit: int | None = None,
+    only: Collection[bytes] | None = None,
+) -> tuple[ViewSummary, ViewSpec]:
+    """Ask about sessions of a data module until all are answered, or SIGTERM comes.
+
+    Args:
+        data: The data module, prepared.
+        store: Where answers and views go; it is begun with the title views.
+        titles: Folder with the title views.
+        setting: What asks.
+        splits: Whose sessions.
+        limit: At most so many.
+        only: Of these alone.
+    """
+    prepare(store, titles)
+    catalogue = data.catalogue
+    engine = setting.engine(catalogue)
+    with ViewStore(store) as opened:
+        summary = infer_views(
+            data,  # type: ignore[arg-type]
+            opened,
+            encoder=KnownTitles(titles, catalogue),
+            engine=engine,
+            limit=limit,
+            only=only,
+            splits=splits,
+            max_title_chars=MAX_TITLE_CHARS,
+            progress=False,
+        )
+        spec = next(one for one in opened.view_specs() if one.fingerprint == summary.spec)
+    return summary, spec
+
+
+def ask_share(data: str, data_dir: str, place: Path, titles: Path, setting: Setting) -> None:
+    """What one of several processes asks: about the sessions of its folder, into a store there."""
+    ask(data_module(data, data_dir), place / "store", titles, setting, only=read_keys(place / SESSIONS))

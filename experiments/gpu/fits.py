@@ -1,0 +1,54 @@
+"""Jobs 5 and 6: fits of the protocol, several side by side on one GPU.
+
+It starts ``experiments/protocol.py`` in several processes, which share the fits among them. When the time is up
+each saves and stops, and a fit that was stopped goes on from its last checkpoint. Results that are in the
+checkout already are taken for done. Every further option is one of protocol.py's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import protocol
+from place import HERE, Clock, parser, say
+from side_by_side import PATIENCE, STOPPED, run, script
+
+
+def begin(out: Path, known: Path) -> None:
+    """Results and trials that are known already, and the search space that they came from."""
+    for path in known.rglob("*"):
+        target = out / path.relative_to(known)
+        if path.suffix in (".json", ".yaml") and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--processes", type=int, default=8)
+    options.add_argument("--data", required=True, help="data module YAML")
+    options.add_argument("--results", default="protocol-beauty", help="folder of experiments/results to go on from")
+    options.add_argument("--options", default="", help="further words for every `llm4sbr fit`")
+    args, words = options.parse_known_args()
+    clock, out = Clock(args.minutes), args.work / "results" / args.results
+    begin(out, HERE.parent / "results" / args.results)
+    before = set(out.rglob("*.json"))
+    words += ["--data", str(Path(args.data).resolve()), "--out", str(out.resolve()), "--quiet"]
+    words += ["--options", f"{args.options} --trainer.accelerator {'gpu' if args.device == 'cuda' else 'cpu'}"]
+    logs = [args.work.resolve() / f"process-{number}.log" for number in range(args.processes)]
+    given = [(str(Path(protocol.__file__).resolve()), words, str(args.work), str(log)) for log in logs]
+    found = run(script, given, clock.left - PATIENCE)
+    made = sorted(set(out.rglob("*.json")) - before)
+    for path in made:
+        say(str(path.relative_to(out)))
+    say(logs[0].read_text().strip().rpartition("\n")[2])
+    broken = [log for log, status in zip(logs, found, strict=True) if status not in STOPPED]
+    for log in broken[:1]:
+        say(log.read_text()[-3000:])
+    return int(bool(broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
