@@ -35,10 +35,10 @@ def main() -> int:
     clock, out = Clock(args.minutes), args.work / "results" / args.results
     begin(out, HERE.parent / "results" / args.results)
     before = set(out.rglob("*.json"))
-    words += ["--data", str(Path(args.data).resolve()), "--out", str(out.resolve()), "--quiet"]
+    words += ["--data", args.data, "--out", str(out), "--quiet"]
     words += ["--options", f"{args.options} --trainer.accelerator {'gpu' if args.device == 'cuda' else 'cpu'}"]
-    logs = [args.work.resolve() / f"process-{number}.log" for number in range(args.processes)]
-    given = [(str(Path(protocol.__file__).resolve()), words, str(args.work), str(log)) for log in logs]
+    logs = [args.work / f"process-{number}.log" for number in range(args.processes)]
+    given = [(str(protocol.__file__), words, str(log)) for log in logs]
     found = run(script, given, clock.left - PATIENCE)
     made = sorted(set(out.rglob("*.json")) - before)
     for path in made:

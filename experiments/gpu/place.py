@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PIECE = 15 << 20  # bytes of one file that is handed over
 _PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "transformers", "peft", "numpy", "polars")
 

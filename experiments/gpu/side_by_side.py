@@ -54,13 +54,12 @@ def _begin(threads: int, target: Callable[..., None], given: tuple[Any, ...]) ->
     target(*given)
 
 
-def script(path: str, words: list[str], folder: str, log: str) -> None:
-    """Run a script as Python would, from a folder, its output appended to a file."""
+def script(path: str, words: list[str], log: str) -> None:
+    """Run a script as Python would, its output appended to a file."""
     with open(log, "ab") as told:
         for stream in (1, 2):
             os.dup2(told.fileno(), stream)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    os.chdir(folder)
     sys.argv = [path, *words]
     sys.path.insert(0, str(Path(path).parent))
     try:
