@@ -68,8 +68,8 @@ def write_answers(store: StoreReader, spec: ViewSpec, catalogue: Catalogue, path
 def read_answers(path: Path, catalogue: Catalogue, store: ViewStore) -> ViewSpec:
     """Take what `write_answers` wrote into a store; returns its spec.
 
-    Probabilities come back in single precision. Prompts are not kept, so an equal prompt of another session is
-    asked again.
+    Probabilities come back in single precision. Prompts are not kept, so the same prompt of another session
+    is asked again.
 
     Raises:
         InputError: The file is of another catalogue, or names what is not there.

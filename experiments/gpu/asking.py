@@ -1,6 +1,6 @@
-"""Views held to the catalogue without the sentence encoder: every answer is a title, whose embedding is known.
+"""Views held to the catalogue without the sentence encoder: each answer is a title with a known embedding.
 
-The encoder's weights are 91 MB; the table of title embeddings, which views are made of here, is 19 MB.
+The encoder's weights have 91 MB; the table of title embeddings, of which these views are made, has 19 MB.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Jobs 5 and 6: fits of the protocol, several side by side on one GPU.
 
-It starts ``experiments/protocol.py`` in several processes, which share the fits among them. When the time is up
-each saves and stops, and a fit that was stopped goes on from its last checkpoint. Results that are in the
-checkout already are taken for done. Every further option is one of protocol.py's.
+The job starts ``experiments/protocol.py`` in several processes, which share the fits. When the time is up,
+each process saves and stops; a stopped fit goes on from its last checkpoint. Results that the checkout has
+already are not computed again. Every further option is one of protocol.py's.
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--processes", type=int, default=8)
     options.add_argument("--data", required=True, help="data module YAML")
-    options.add_argument("--results", default="protocol-beauty", help="folder of experiments/results to go on from")
+    options.add_argument(
+        "--results", default="protocol-beauty", help="folder of experiments/results to go on from"
+    )
     options.add_argument("--options", default="", help="further words for every `llm4sbr fit`")
     args, words = options.parse_known_args()
     clock, out = Clock(args.minutes), args.work / "results" / args.results
     begin(out, HERE.parent / "results" / args.results)
     before = set(out.rglob("*.json"))
     words += ["--data", args.data, "--out", str(out), "--quiet"]
-    words += ["--options", f"{args.options} --trainer.accelerator {'gpu' if args.device == 'cuda' else 'cpu'}"]
+    words += [
+        "--options",
+        f"{args.options} --trainer.accelerator {'gpu' if args.device == 'cuda' else 'cpu'}",
+    ]
     logs = [args.work / f"process-{number}.log" for number in range(args.processes)]
     given = [(str(protocol.__file__), words, str(log)) for log in logs]
     found = run(script, given, clock.left - PATIENCE)

@@ -2,8 +2,8 @@
 
     bash experiments/gpu/job.sh tune --out OUT
 
-It checks that the job has what it needs, goes on where it stopped, ends by itself after ``--minutes``, and writes
-``OUT/tune.json`` with ``OUT/tune.tar.xz.00`` and further pieces. ``take.py OUT`` takes them in.
+A job checks that it has what it needs, goes on where it stopped and ends after ``--minutes``. It writes
+``OUT/tune.json`` with ``OUT/tune.tar.xz.00`` and further pieces, which ``take.py OUT`` takes in.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def main() -> int:
     work = root / "work" / args.job
     work.mkdir(parents=True, exist_ok=True)
     # For processes that a job starts: the scripts find each other.
-    os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")]).rstrip(
+        os.pathsep
+    )
     words = flat(job["words"], root) + (flat(job["rehearsal"], root) if args.rehearsal else []) + further
     words = ["--work", str(work), "--minutes", str(args.minutes), "--device", args.device, *words]
     say(f"{args.job} on {card()}: {job['script']} {' '.join(words)}")

@@ -2,11 +2,11 @@
 
     python experiments/gpu/pack.py --data_dir ../shared/data/beauty
 
-A machine like the one planned for has Python, torch, transformers, lightning and torch-geometric, and nothing of this
-project. Folders ``.gpu/part1``, ``.gpu/part2``, … travel one at a time beside the checkout; ``unpack.sh`` joins
-them there. Part 1 has the missing packages, this checkout's own package, the data, the title views and what the
-jobs have left so far; it is enough for all jobs but those of the language model, whose weights are the other parts. What
-is packed already and has not changed is not packed again.
+The other machine has Python, torch, transformers, lightning and torch-geometric, and nothing of this project.
+The folders ``.gpu/part1``, ``.gpu/part2``, … travel one at a time beside the checkout; ``unpack.sh`` joins
+them there. Part 1 has the missing packages, this project's package, the data, the title views and what jobs
+have left so far. That is enough for every job but the two that run the language model, whose weights are the
+other parts. The missing packages and the data are packed once and kept in ``.gpu/cache``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from place import HERE, say
 CHECKOUT = HERE.parents[1]
 MIB = 1 << 20
 # What the machine lacks of what is imported (wandb, openai and gguf's own needs are not, or are there).
-MISSING = ("polars", "polars-runtime-32", "jsonargparse", "docstring-parser", "typeshed-client", "importlib-resources", "gguf")
+MISSING = (
+    "polars",
+    "polars-runtime-32",
+    "jsonargparse",
+    "docstring-parser",
+    "typeshed-client",
+    "importlib-resources",
+    "gguf",
+)
 PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (28, 27, 17)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 
@@ -49,7 +57,15 @@ def packages(cache: Path, python: str) -> Path:
         with tempfile.TemporaryDirectory() as scratch:
             site = Path(scratch, "site")
             platforms = [word for one in PLATFORMS for word in ("--platform", one)]
-            command = [*PIP, "install", "--no-deps", "--no-compile", "--only-binary=:all:", "--target", str(site)]
+            command = [
+                *PIP,
+                "install",
+                "--no-deps",
+                "--no-compile",
+                "--only-binary=:all:",
+                "--target",
+                str(site),
+            ]
             command += ["--python-version", python, "--implementation", "cp", *platforms]
             subprocess.run([*command, *wanted], check=True)
             shutil.rmtree(site / "bin", ignore_errors=True)
@@ -63,10 +79,20 @@ def own_package(cache: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         # A copy: setuptools builds in the source folder, where others may be building as well.
         source = Path(scratch, "source")
-        ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "experiments", "tests", "runs", "__pycache__")
+        ignored = shutil.ignore_patterns(
+            ".*", "build", "*.egg-info", "experiments", "tests", "runs", "__pycache__"
+        )
         shutil.copytree(CHECKOUT, source, symlinks=True, ignore=ignored)
         site = Path(scratch, "site")
-        command = [*PIP, "install", "--no-deps", "--no-build-isolation", "--no-compile", "--target", str(site)]
+        command = [
+            *PIP,
+            "install",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-compile",
+            "--target",
+            str(site),
+        ]
         subprocess.run([*command, str(source)], check=True)
         shutil.rmtree(site / "bin", ignore_errors=True)
         archive(target, {"site": site})
@@ -77,8 +103,18 @@ def data(cache: Path, data_dir: Path, title_views: Path) -> Path:
     """The tables of a data module and the store with its title views."""
     database = title_views / "views.sqlite"
     if not database.exists():
-        words = ["views", "infer", "--data", str(HERE.parent / "data" / "beauty.yaml"), "--data.data_dir", str(data_dir)]
-        subprocess.run([sys.executable, "-m", "llm4sbr", *words, "--source", "titles", "--out", str(title_views)], check=True)
+        words = [
+            "views",
+            "infer",
+            "--data",
+            str(HERE.parent / "data" / "beauty.yaml"),
+            "--data.data_dir",
+            str(data_dir),
+        ]
+        subprocess.run(
+            [sys.executable, "-m", "llm4sbr", *words, "--source", "titles", "--out", str(title_views)],
+            check=True,
+        )
     target = cache / "data.tar.xz"
     if not target.exists() or target.stat().st_mtime < database.stat().st_mtime:
         archive(target, {"beauty": data_dir, "store": title_views})
@@ -100,7 +136,11 @@ def archive(target: Path, folders: dict[str, Path]) -> None:
     part = target.with_suffix(".part")
     with lzma.open(part, "wb", preset=6) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:  # type: ignore[call-overload]
         for name, folder in folders.items():
-            tar.add(folder, name, filter=lambda one: None if "__pycache__" in one.name or "/." in one.name else one)
+            tar.add(
+                folder,
+                name,
+                filter=lambda one: None if "__pycache__" in one.name or "/." in one.name else one,
+            )
     part.replace(target)
 
 
@@ -127,7 +167,9 @@ def travelling() -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", type=Path, default=CHECKOUT.parent / "shared" / "data" / "beauty")
     parser.add_argument("--python", default="3.12", help="of the other machine")
     parser.add_argument("--mib", type=float, default=63, help="that travel at a time, with the checkout")
@@ -136,7 +178,11 @@ def main() -> int:
     cache, checkout = args.to / "cache", travelling()
     room = int(args.mib * MIB) - checkout
     say(f"{'checkout':12} {checkout / MIB:6.1f} MiB")
-    first = [packages(cache, args.python), own_package(cache), data(cache, args.data_dir, args.to / "views" / "beauty")]
+    first = [
+        packages(cache, args.python),
+        own_package(cache),
+        data(cache, args.data_dir, args.to / "views" / "beauty"),
+    ]
     if (state := left_so_far(cache, args.to / "state")) is not None:
         first.append(state)
     for old in args.to.glob("part*"):

@@ -47,7 +47,9 @@ class Clock:
 def parser(about: str | None) -> argparse.ArgumentParser:
     """A parser with the options of every job."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--work", type=Path, required=True, help="folder of the job; it goes on from what is there")
+    made.add_argument(
+        "--work", type=Path, required=True, help="folder of the job; it goes on from what is there"
+    )
     made.add_argument("--minutes", type=float, default=7.0, help="stop in good order after that time")
     made.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     return made

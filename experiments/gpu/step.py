@@ -1,8 +1,9 @@
 """Job 4: what a training step takes, bare and wrapped, by batch size, with and without torch.compile.
 
-Batches lie on the device before the clock starts, so a step is the model's alone: losses, gradients, Adam. What
-the data loader takes for a batch is measured beside it. ``step.json`` has a row for each case, which is not
-measured again, and for each backbone at the first size the operations that take most of a wrapped step's time.
+Batches lie on the device before the clock starts, so a step is the model's alone: losses, gradients, Adam.
+The time of the data loader is measured beside it. ``step.json`` has a row for each case, which is not
+measured again, and for each backbone at the first size the operations that take most of a wrapped step's
+time.
 """
 
 from __future__ import annotations
@@ -157,7 +158,11 @@ class Bench:
 def kept(path: Path) -> dict[str, Any]:
     """What was measured before."""
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return {"rows": found.get("rows", []), "profiles": found.get("profiles", {}), "left": found.get("left", [])}
+    return {
+        "rows": found.get("rows", []),
+        "profiles": found.get("profiles", {}),
+        "left": found.get("left", []),
+    }
 
 
 def main() -> int:
@@ -165,7 +170,9 @@ def main() -> int:
     options.add_argument("--data", required=True, help="data module YAML")
     options.add_argument("--data_dir", required=True)
     options.add_argument("--store", required=True, help="view store with title views")
-    options.add_argument("--backbones", nargs="+", default=["STAMP", "SRGNN", "GRU4Rec", "SASRec", "NISERPlus"])
+    options.add_argument(
+        "--backbones", nargs="+", default=["STAMP", "SRGNN", "GRU4Rec", "SASRec", "NISERPlus"]
+    )
     options.add_argument("--sizes", nargs="+", type=int, default=[100, 512, 4096], help="sessions in a batch")
     options.add_argument("--steps", type=int, default=15, help="rounds of some batches")
     options.add_argument("--dim", type=int, default=100)
@@ -182,7 +189,9 @@ def main() -> int:
             value, note = bench.milliseconds(case), ""
         except Exception as error:  # a compiler's refusal is a result, too
             value, note = -1.0, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        if not case.compiled and (size := f"loader, batch {case.size}") not in {one["what"] for one in found["rows"]}:
+        if not case.compiled and (size := f"loader, batch {case.size}") not in {
+            one["what"] for one in found["rows"]
+        }:
             found["rows"].append(row(size, bench.loading[case.size], "ms a batch"))
         found["rows"].append(row(case.name, value, "ms a step", note=note))
         if case.wrapped and case.size == args.sizes[0] and not case.compiled:

@@ -2,8 +2,8 @@
 
     python experiments/gpu/take.py FOLDER --data_dir ../shared/data/beauty
 
-The archive is joined, compared with its checksum and unpacked into ``.gpu/state/JOB``, from where pack.py sends it
-along again for whatever goes on from it. Then: figures go to ``experiments/results/gpu/``, fits into their folder of
+The archive is joined, compared with its checksum and unpacked into ``.gpu/state/JOB``; pack.py sends that
+along for what goes on from it. Figures then go to ``experiments/results/gpu/``, fits into their folder of
 ``experiments/results/``, views into the store ``--store``.
 """
 
@@ -30,7 +30,9 @@ RESULTS = HERE.parent / "results"
 
 def figures(args: argparse.Namespace, told: dict[str, Any], folder: Path, *names: str) -> None:
     """Keep a job's JSONs together, with card, date and versions."""
-    parts = {Path(name).stem: json.loads((folder / name).read_text()) for name in names if (folder / name).exists()}
+    parts = {
+        Path(name).stem: json.loads((folder / name).read_text()) for name in names if (folder / name).exists()
+    }
     write_json(args.results / "gpu" / f"{told['job']}.json", {**told, **parts})
 
 
@@ -112,7 +114,9 @@ CHECKS = {"tests": tests, "tune": tune, "views": views, "step": step, "msgifsr":
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", default=str(HERE.parent / "data" / "beauty.yaml"), help="data module YAML")
     parser.add_argument("--data_dir")

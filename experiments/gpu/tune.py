@@ -1,8 +1,9 @@
 """Job 2: tune the language model on all training clicks, within the time there is.
 
-The long-term view learns any later click, the short-term view the next. A hundred timed steps say how many fit
-into the time, so that the learning rate falls to its end in it; the adapter that is best by validation loss is
-kept after each validation. Before and after, the same validation sessions are asked: ``hits.json`` compares.
+The long-term view learns any later click, the short-term view the next one. A hundred timed steps tell how
+many fit into the time; the learning rate falls over exactly those. The adapter with the best validation loss
+is kept after each validation. The same validation sessions are asked before and after: ``hits.json``
+compares.
 
 The folder has ``adapter/``, ``estimate.json``, ``plan.json``, ``hits.json`` and, to go on from, ``run/``.
 """
@@ -43,14 +44,19 @@ def estimate(args: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     path = args.work / "estimate.json"
     if not path.exists():
         probe = ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0"]
-        probe += ["--out", str(args.work / "probe"), "--trainer.default_root_dir", str(args.work / "probe-run")]
+        probe += [
+            "--out",
+            str(args.work / "probe"),
+            "--trainer.default_root_dir",
+            str(args.work / "probe-run"),
+        ]
         llm4sbr(*words(args, args.probe, clock.left / 3, path), *probe)
     told: dict[str, Any] = json.loads(path.read_text())
     if told["seconds_a_step"] is None:
         path.unlink()
         raise SystemExit("there was no time for two steps")
-    minutes = told["seconds_a_step"] * told["steps_an_epoch"] / 60
-    say(f"{told['seconds_a_step']:.3f} s a step, {told['steps_an_epoch']} steps an epoch: {minutes:.1f} minutes")
+    step, epoch = told["seconds_a_step"], told["steps_an_epoch"]
+    say(f"{step:.3f} s a step, {epoch} steps an epoch: {step * epoch / 60:.1f} minutes an epoch")
     return told
 
 
@@ -90,7 +96,9 @@ def main() -> int:
     options.add_argument("--learning_rate", type=float, default=1e-3)
     options.add_argument("--epochs", type=float, default=2, help="at most")
     options.add_argument("--probe", type=int, default=100, help="steps that are timed")
-    options.add_argument("--validation", type=int, default=800, help="validation sessions asked before and after")
+    options.add_argument(
+        "--validation", type=int, default=800, help="validation sessions asked before and after"
+    )
     options.add_argument("--val_limit", type=int, default=2000, help="validation clicks of the loss")
     options.add_argument("--workers", type=int, default=8, help="processes that write prompts")
     options.add_argument("--most_steps", type=int)
@@ -105,7 +113,9 @@ def main() -> int:
     told = estimate(args, clock)
     left = clock.left - 1.5 * asking
     train(args, plan(args, told, left), left)
-    _, after = ask(data, args.work / "store", args.titles, setting._replace(adapter=str(args.work / "adapter")), **sample)
+    _, after = ask(
+        data, args.work / "store", args.titles, setting._replace(adapter=str(args.work / "adapter")), **sample
+    )
     compared = ["--data", args.data, "--data_dir", args.data_dir, "--store", str(args.work / "store")]
     compared += ["--specs", f"tuned={after.fingerprint}", f"untuned={before.fingerprint}"]
     sys.argv = [str(HERE.parent / "compare_views.py"), *compared, "--json", str(args.work / "hits.json")]

@@ -1,9 +1,9 @@
 """Job 3: both views of every distinct prefix, held to the catalogue, by the adapter that job 2 left.
 
-Several processes share the GPU, for half of the work is Python's: each asks about its share of the sessions and
-has a store of its own. When the time is up they stop behind a batch, their stores are merged, and
-``answers.npz`` has everything so far. When all is asked, ``report.json`` says how well the views find the next
-click.
+Several processes share the GPU, because half of the work is Python's. Each asks about its share of the
+sessions and has a store of its own. When the time is up, they stop after a batch, their stores are merged,
+and ``answers.npz`` has everything so far. When all sessions are asked, ``report.json`` says how well the
+views find the next click.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def main() -> int:
     options.add_argument("--limit", type=int, help="at most so many sessions")
     args = options.parse_args()
     clock = Clock(args.minutes)
-    setting = Setting(args.model, args.adapter, batch=args.batch, batch_tokens=args.batch_tokens, device=args.device)
+    setting = Setting(
+        args.model, args.adapter, batch=args.batch, batch_tokens=args.batch_tokens, device=args.device
+    )
     data, store, shares = data_module(args.data, args.data_dir), args.work / "store", args.work / "shares"
     kept = args.work / "answers.npz"
     plan = everything(data, args, setting)
@@ -90,14 +92,19 @@ def main() -> int:
         with ViewStore(store) as opened:
             spec = read_answers(kept, data.catalogue, opened)
         if spec.fingerprint != plan.spec.fingerprint:
-            raise SystemExit(f"{kept} was made with another adapter or other settings: remove it to begin anew")
+            raise SystemExit(
+                f"{kept} was made with another adapter or other settings: remove it to begin anew"
+            )
     merge(store, shares)  # of a job that was killed
     before = known(store, plan)
     left = [key for key in plan.chosen if key not in before]
     say(f"{len(left)} of {len(plan.chosen)} sessions are to be asked about")
     sound, began = True, clock.passed
     if left:
-        given = [(args.data, args.data_dir, one, args.titles, setting) for one in deal(left, shares, args.processes)]
+        given = [
+            (args.data, args.data_dir, one, args.titles, setting)
+            for one in deal(left, shares, args.processes)
+        ]
         sound = all(status in STOPPED for status in run(ask_share, given, clock.left - RESERVE))
         merge(store, shares)
     done = known(store, plan)
@@ -109,11 +116,26 @@ def main() -> int:
     reader = StoreReader(store)
     count = write_answers(reader, plan.spec, data.catalogue, kept)
     reader.close()
-    told = {"sessions": len(plan.chosen), "known": count, "asked": asked, "seconds": seconds, "a_second": rate}
-    write_json(args.work / "progress.json", {**told, "spec": plan.spec.fingerprint, "processes": args.processes})
+    told = {
+        "sessions": len(plan.chosen),
+        "known": count,
+        "asked": asked,
+        "seconds": seconds,
+        "a_second": rate,
+    }
+    write_json(
+        args.work / "progress.json", {**told, "spec": plan.spec.fingerprint, "processes": args.processes}
+    )
     if not rest:
         report = ["--data", args.data, "--data.data_dir", args.data_dir, "--store", str(store)]
-        report += ["--spec", plan.spec.fingerprint, "--samples", "0", "--json", str(args.work / "report.json")]
+        report += [
+            "--spec",
+            plan.spec.fingerprint,
+            "--samples",
+            "0",
+            "--json",
+            str(args.work / "report.json"),
+        ]
         llm4sbr("views", "report", *report)
     return 0 if sound else 1
 

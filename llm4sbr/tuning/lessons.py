@@ -1,4 +1,4 @@
-"""What the tuner learns from: prompts of training sessions, answered with the title of a click that follows."""
+"""What the tuner learns from: prompts of training sessions, answered with the title of a following click."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The jobs that wait for a GPU, rehearsed on a CPU: a tiny model, tiny data, the same scripts and flags but sizes.
+"""The jobs that wait for a GPU, rehearsed on a CPU: tiny model and data, the same scripts, the same flags.
 
 They run one after the other in one folder, as on the other machine: what one leaves the next goes on from.
 """
 
 import doctest
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -128,9 +129,9 @@ def test_views_of_every_session_come_back_in_a_tenth_of_their_size(machine):
 
 
 def test_fits_run_side_by_side_and_are_taken_for_done(machine):
-    machine.job("msgifsr", *machine.words["fits"])
+    machine.job("msgifsr", *machine.words["fits"], "--variants", "titles")
     found = {path.name for path in (machine.root / "work" / "msgifsr" / "results").rglob("*.json")}
-    assert found == {"msgifsr-bare-0.json", "msgifsr-titles-0.json"}
+    assert found == {"msgifsr-titles-0.json"}
     said = machine.job("rows", *machine.words["fits"], "--variants", "llm")
     assert "srgnn-llm-0.json" in said
     assert "all 1 fits are there" in said
@@ -223,7 +224,7 @@ def test_a_stopped_fit_is_known_by_its_words(tmp_path):
 
 
 def test_the_parts_come_together(tmp_path):
-    """pack.py's archives and pieces under their names. Seen to fail with pieces joined before all are there."""
+    """Archives and pieces of pack.py. Seen to fail with pieces joined before all are there."""
     pack = __import__("pack")
     site = tmp_path / "site"
     (site / "__pycache__").mkdir(parents=True)
@@ -239,7 +240,7 @@ def test_the_parts_come_together(tmp_path):
         assert not whole.exists()
         subprocess.run(
             ["bash", str(GPU / "unpack.sh"), str(tmp_path / f"part{number}")],
-            env={"GPU_ROOT": str(root), "PATH": "/usr/bin:/bin:/usr/local/bin"}, check=True, capture_output=True,
+            env={"GPU_ROOT": str(root), "PATH": os.environ["PATH"]}, check=True, capture_output=True,
         )  # fmt: skip
     assert whole.read_bytes() == b"first second"
     assert (root / "site" / "module.py").read_text() == "value = 1\n"
