@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from answers import read_answers
 from compare_views import data_module
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -72,13 +73,26 @@ class KnownTitles:
         return self.titles[torch.tensor([self._row[text] for text in texts], dtype=torch.long)]
 
 
-def prepare(store: Path, titles: Path) -> None:
-    """Begin a store with the title views of another."""
-    if not store.exists():
-        scratch = store.with_name(f".tmp-{store.name}")
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(titles, scratch)
-        scratch.rename(store)
+def prepare(
+    store: Path, titles: Path, answers: Path | None = None, catalogue: Catalogue | None = None
+) -> None:
+    """Begin a store with title views, and with the answers of another machine where there are any.
+
+    Args:
+        store: Its folder; one that is there stays as it is.
+        titles: View store with the title views.
+        answers: What `write_answers` wrote there.
+        catalogue: Whose titles answered.
+    """
+    if store.exists():
+        return
+    scratch = store.with_name(f".tmp-{store.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(titles, scratch)
+    if answers is not None and catalogue is not None and answers.exists():
+        with ViewStore(scratch) as opened:
+            read_answers(answers, catalogue, opened)
+    scratch.rename(store)
 
 
 def ask(

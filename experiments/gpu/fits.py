@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import protocol
+from asking import prepare
+from compare_views import data_module
 from place import HERE, Clock, parser, say
 from side_by_side import PATIENCE, STOPPED, run, script
 
@@ -32,12 +34,19 @@ def main() -> int:
     options.add_argument(
         "--results", default="protocol-beauty", help="folder of experiments/results to go on from"
     )
+    options.add_argument("--data_dir")
+    options.add_argument("--store", type=Path, required=True, help="view store")
+    options.add_argument("--answers", type=Path, help="LLM views of job 3, for a store not yet there")
+    options.add_argument("--titles", type=Path, help="view store with title views, likewise")
     options.add_argument("--options", default="", help="further words for every `llm4sbr fit`")
     args, words = options.parse_known_args()
     clock, out = Clock(args.minutes), args.work / "results" / args.results
     begin(out, HERE.parent / "results" / args.results)
+    if args.answers is not None:
+        prepare(args.store, args.titles, args.answers, data_module(args.data, args.data_dir).catalogue)
     before = set(out.rglob("*.json"))
-    words += ["--data", args.data, "--out", str(out), "--quiet"]
+    words += ["--data", args.data, "--store", str(args.store), "--out", str(out), "--quiet"]
+    words += ["--data_dir", args.data_dir] if args.data_dir else []
     words += [
         "--options",
         f"{args.options} --trainer.accelerator {'gpu' if args.device == 'cuda' else 'cpu'}",

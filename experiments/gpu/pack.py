@@ -4,9 +4,9 @@
 
 The other machine has Python, torch, transformers, lightning and torch-geometric, and nothing of this project.
 The folders ``.gpu/part1``, ``.gpu/part2``, … travel one at a time beside the checkout; ``unpack.sh`` joins
-them there. Part 1 has the missing packages, this project's package, the data, the title views and what jobs
-have left so far. That is enough for every job but the two that run the language model, whose weights are the
-other parts. The missing packages and the data are packed once and kept in ``.gpu/cache``.
+them there. Part 1 has the missing packages, this project's package, the data and the title views. That is
+enough for every job but the two that run the language model, whose weights are the next parts. What jobs have
+left so far goes where it fits. The missing packages and the data are packed once and kept in ``.gpu/cache``.
 """
 
 from __future__ import annotations
@@ -122,25 +122,27 @@ def data(cache: Path, data_dir: Path, title_views: Path) -> Path:
 
 
 def left_so_far(cache: Path, state: Path) -> Path | None:
-    """What jobs have left and others go on from."""
+    """What jobs have left and others go on from; a checkpoint of training that has ended is not."""
     if not state.is_dir():
         return None
     target = cache / "state.tar.xz"
-    archive(target, {"work": state})
+    ended = (state / "tune" / "hits.json").exists()
+    archive(target, {"work": state}, skip="work/tune/run" if ended else None)
     return target
 
 
-def archive(target: Path, folders: dict[str, Path]) -> None:
-    """Write folders into one archive under names of their own."""
+def archive(target: Path, folders: dict[str, Path], skip: str | None = None) -> None:
+    """Write folders into one archive under names of their own, without caches, hidden files and ``skip``."""
+
+    def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        hidden = "__pycache__" in entry.name or "/." in entry.name
+        return None if hidden or entry.name == skip else entry
+
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
-    with lzma.open(part, "wb", preset=6) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:  # type: ignore[call-overload]
+    with lzma.open(part, "wb", preset=6) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
         for name, folder in folders.items():
-            tar.add(
-                folder,
-                name,
-                filter=lambda one: None if "__pycache__" in one.name or "/." in one.name else one,
-            )
+            tar.add(folder, name, filter=wanted)
     part.replace(target)
 
 
@@ -178,26 +180,26 @@ def main() -> int:
     cache, checkout = args.to / "cache", travelling()
     room = int(args.mib * MIB) - checkout
     say(f"{'checkout':12} {checkout / MIB:6.1f} MiB")
-    first = [
-        packages(cache, args.python),
-        own_package(cache),
-        data(cache, args.data_dir, args.to / "views" / "beauty"),
-    ]
+    first = [packages(cache, args.python), own_package(cache)]
+    first.append(data(cache, args.data_dir, args.to / "views" / "beauty"))
+    parts: list[list[tuple[str, bytes]]] = [[(path.name, path.read_bytes()) for path in first]]
+    parts += [[(f"weights.{number:02d}", piece)] for number, piece in enumerate(weights(room))]
     if (state := left_so_far(cache, args.to / "state")) is not None:
-        first.append(state)
+        content = state.read_bytes()
+        fitting = [part for part in parts if sum(len(file) for _, file in part) + len(content) <= room]
+        if not fitting:
+            parts.append([])
+        (fitting or parts[-1:])[0].append((state.name, content))
     for old in args.to.glob("part*"):
         shutil.rmtree(old)
     sizes = {}
-    for path in first:
-        (args.to / "part1").mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, args.to / "part1" / path.name)
-        say(f"{path.name:12} {path.stat().st_size / MIB:6.1f} MiB")
-    sizes["part1"] = sum(path.stat().st_size for path in first)
-    for number, piece in enumerate(weights(room)):
-        folder = args.to / f"part{number + 2}"
-        folder.mkdir()
-        (folder / f"weights.{number:02d}").write_bytes(piece)
-        sizes[folder.name] = len(piece)
+    for number, part in enumerate(parts, start=1):
+        folder = args.to / f"part{number}"
+        folder.mkdir(parents=True)
+        for name, content in part:
+            (folder / name).write_bytes(content)
+            say(f"{folder.name}/{name}: {len(content) / MIB:.1f} MiB")
+        sizes[folder.name] = sum(len(content) for _, content in part)
     for name, size in sizes.items():
         say(f"{name}: {size / MIB:.1f} MiB, {(size + checkout) / MIB:.1f} with the checkout")
     if over := [name for name, size in sizes.items() if size > room]:

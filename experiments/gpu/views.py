@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from answers import read_answers, write_answers
+from answers import write_answers
 from asking import MAX_TITLE_CHARS, SESSIONS, KnownTitles, Setting, ask_share, prepare
 from compare_views import data_module
 from lightning.pytorch import LightningDataModule
@@ -86,15 +86,11 @@ def main() -> int:
     data, store, shares = data_module(args.data, args.data_dir), args.work / "store", args.work / "shares"
     kept = args.work / "answers.npz"
     plan = everything(data, args, setting)
-    fresh = not store.exists()
-    prepare(store, args.titles)
-    if fresh and kept.exists():  # what another machine has asked
-        with ViewStore(store) as opened:
-            spec = read_answers(kept, data.catalogue, opened)
-        if spec.fingerprint != plan.spec.fingerprint:
-            raise SystemExit(
-                f"{kept} was made with another adapter or other settings: remove it to begin anew"
-            )
+    prepare(store, args.titles, kept, data.catalogue)
+    with ViewStore(store) as opened:
+        others = [one for one in opened.view_specs() if one.source == "llm" and one != plan.spec]
+    if others:
+        raise SystemExit(f"{args.work} has views of another adapter or setting: remove it to begin anew")
     merge(store, shares)  # of a job that was killed
     before = known(store, plan)
     left = [key for key in plan.chosen if key not in before]
