@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import signal
 import time
 
 import pytest
@@ -124,9 +125,32 @@ def test_processes_share_the_fits_and_a_killed_one_leaves_its_own_to_the_rest(tm
     assert all("all 6 fits are there" in one for one in told), told
     kept = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("*.json")]
     assert len(kept) == 6
-    begun = [path for path in (tmp_path / "runs" / "results").iterdir() for _ in path.iterdir()]
+    begun = list((tmp_path / "runs" / "results").glob("*/version_*"))
     assert len(begun) - 6 <= 1  # what the killed one had begun, and nothing twice
     assert len({one["log_dir"] for one in kept}) == 6
+
+
+def test_a_stopped_fit_goes_on_in_its_own_folder(tmp_path):
+    """SIGTERM in the middle of a fit. Seen to fail with the fit begun anew."""
+    write_shop(tmp_path, sessions=30)
+    (tmp_path / "space.yaml").write_text("common:\n  --model.lr: [0.05]\n")
+    words = ["--data", "data.yaml", "--variants", "bare", "--trials", "1", "--seeds", "0", "--quiet"]
+    words += ["--space", "space.yaml", "--out", "results", "--epochs", "300"]
+    words += ["--options", "--trainer.accelerator cpu --trainer.check_val_every_n_epoch 150"]
+    stopped = start(tmp_path, "protocol.py", *words)
+    folder = tmp_path / "runs" / "results" / "srgnn-bare-0"
+    deadline = time.monotonic() + 120
+    while not (folder / "version_0" / "checkpoints" / "resume.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stopped.process.terminate()
+    status, _, complained = stopped.wait()
+    assert status == 128 + signal.SIGTERM, complained
+    assert not (tmp_path / "results" / "srgnn-bare-0.json").exists()
+    assert "all 1 fits are there" in run(tmp_path, "protocol.py", *words)
+    tested = json.loads((tmp_path / "results" / "srgnn-bare-0.json").read_text())
+    assert [path.name for path in folder.glob("version_*")] == ["version_0"]
+    assert tested["epochs"] == 300
+    assert tested["log_dir"].endswith("version_0")
 
 
 def test_the_cost_is_measured_before_anything_runs(tmp_path):
