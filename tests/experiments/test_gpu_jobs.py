@@ -72,7 +72,7 @@ def taken(machine, **places):
 
 
 def test_a_job_says_what_it_lacks(machine):
-    """A GPU, and the adapter. Seen to fail where it begins all the same."""
+    """A GPU, and the adapter."""
     started = start(machine.root, GPU / "job.py", "views", "--root", str(machine.root), "--out", "none")
     status, said, _ = started.wait()
     assert status == 2
@@ -91,7 +91,7 @@ def test_the_tests_job_counts_what_was_skipped(machine):
 
 
 def test_tuning_estimates_trains_and_compares(machine):
-    """A second call finds everything done. Seen to fail with no adapter kept."""
+    """A second call finds everything done."""
     said = machine.job("tune", *machine.words["llm"])
     work = machine.root / "work" / "tune"
     plan, trained = (json.loads((work / f"{name}.json").read_text()) for name in ("plan", "trained"))
@@ -107,7 +107,7 @@ def test_tuning_estimates_trains_and_compares(machine):
 
 
 def test_views_of_every_session_come_back_in_a_tenth_of_their_size(machine):
-    """In two pieces, of two processes each. Seen to fail with the first piece's sessions asked again."""
+    """In two pieces, of two processes each."""
     work = machine.root / "work" / "views"
     first = machine.job("views", *machine.words["llm"], "--limit", "10")
     assert "10 of 10 sessions are to be asked about" in first
@@ -153,7 +153,7 @@ def test_a_step_is_measured_once(machine):
 
 
 def test_what_was_handed_over_is_taken_in(machine):
-    """After all the others. Seen to fail with a byte of a piece changed."""
+    """After all the others."""
     started = start(machine.root, GPU / "take.py", *taken(machine))
     status, said, complained = started.wait()
     assert status == 1, complained  # the skipped tests are a problem
@@ -177,6 +177,7 @@ def test_a_rehearsal_is_no_result(machine):
 
 
 def test_an_archive_is_cut_and_joined(tmp_path, monkeypatch):
+    """Seen to fail with the checksum not compared."""
     monkeypatch.setattr(place, "PIECE", 1000)
     work = tmp_path / "work"
     (work / "inner").mkdir(parents=True)
@@ -189,13 +190,16 @@ def test_an_archive_is_cut_and_joined(tmp_path, monkeypatch):
     place.unpacked(tmp_path / "out" / "job.json", tmp_path / "back")
     assert (tmp_path / "back" / "inner" / "weights").read_bytes() == content
     assert not (tmp_path / "back" / "left.txt").exists()
+    files[2].write_bytes(b"x" + files[2].read_bytes()[1:])
+    with pytest.raises(SystemExit, match="not what was handed over"):
+        place.unpacked(tmp_path / "out" / "job.json", tmp_path / "back")
     files[2].unlink()
     with pytest.raises(SystemExit, match="missing"):
         place.unpacked(tmp_path / "out" / "job.json", tmp_path / "back")
 
 
 def test_training_stops_in_time_behind_a_step(tmp_path):
-    """Seen to fail with the time of an earlier piece counted."""
+    """Seen to fail with the stop left out."""
     watch = stopwatch.Stopwatch(str(tmp_path / "told.json"), seconds=1000)
     trainer = SimpleNamespace(should_stop=False, global_step=3, num_training_batches=7)
     watch.on_train_start(trainer, None)
