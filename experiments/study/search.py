@@ -44,9 +44,10 @@ def search(
     as many trials, each with the same draw of what both have. With one trial there is nothing to choose: the
     space's first settings are tested at once.
 
-    The results file keeps every fit and the search space. So a stopped command resumes, a trial whose
-    process died is run again, and the same command in several processes shares the fits. A backbone is
-    brought to its end before the next begins: what is there at any time makes a table of whole rows.
+    The results file keeps every fit and the search space. So a stopped command resumes, a fit whose process
+    was stopped goes on from its last checkpoint, and the same command in several processes shares the fits.
+    A backbone is brought to its end before the next begins: what is there at any time makes a table of whole
+    rows.
 
     Example::
 
