@@ -129,14 +129,16 @@ def test_views_of_every_session_come_back_in_a_tenth_of_their_size(machine):
                 assert known[key].choices[0].probability == pytest.approx(answer.choices[0].probability)
 
 
-def test_fits_run_side_by_side_and_are_taken_for_done(machine):
-    words = [*machine.words["fits"], "--backbones", "[STAMP]"]  # MSGIFSR takes a minute
-    machine.job("msgifsr", *words, "--variants", "[titles]")
-    assert set(kept(machine.root / "work" / "msgifsr" / "results" / "none.parquet")) == {"stamp-titles-0"}
+def test_fits_are_run_on_views_that_travelled(machine):
+    """Job 5 differs by its backbone and its views alone."""
     shutil.rmtree(machine.root / "work" / "views" / "store")  # as where answers.npz travelled to
-    said = machine.job("rows", *words, "--variants", "[llm]")
+    given = ["--backbones", "[STAMP]", "--variants", "[titles, llm]"]
+    said = machine.job("rows", *machine.words["fits"], *given)
     assert "stamp-llm-0" in said
-    assert "all 1 fits are there" in said
+    assert "all 2 fits are there" in said
+    assert set(kept(machine.root / "work" / "rows" / "results" / "none.parquet")) == {
+        "stamp-titles-0", "stamp-llm-0"
+    }  # fmt: skip
 
 
 def test_a_step_is_measured_once(machine):
