@@ -23,10 +23,12 @@ from experiments.benchmarks.results import machine
 from experiments.study.results import Study
 from experiments.study.rows import Key, Run
 from experiments.study.settings import Settings, plain_words, words
+from experiments.study.stopped import stopped_run
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.metrics import target_ranks
 from llm4sbr.report.history import read_history
+from llm4sbr.runs.resume import resumed
 from llm4sbr.runs.trainer_cli import SBRCLI, run
 
 BASE = Path(
@@ -114,7 +116,7 @@ def fit_once(
 def fit(
     study: Study, shared: Shared, key: Key, settings: Settings, views: Settings | None, *, test: bool
 ) -> Run:
-    """Run a fit, test its chosen epoch, and save the result.
+    """Fit, test the chosen epoch, and keep the result; a fit that was stopped goes on from its checkpoint.
 
     Args:
         study: Study that saves the result.
@@ -128,7 +130,8 @@ def fit(
     # One folder per fit: parallel processes in one folder could choose the same version number.
     given += ["--trainer.logger.init_args.name", f"{study.name}/{key}"]
     began = time.perf_counter()
-    cli = run(given)
+    stopped = stopped_run(study.work / str(key), given)
+    cli = run(given) if stopped is None else resumed(stopped)
     seconds = time.perf_counter() - began
     best = cli.trainer.checkpoint_callback
     result: Run = {
@@ -143,7 +146,7 @@ def fit(
         "epochs": cli.trainer.current_epoch,
         "best_epoch": int(Path(best.best_model_path).stem.split("-")[1]),
         "best_validation": round(float(best.best_model_score), 5),
-        "fit_seconds": round(seconds, 1),
+        "fit_seconds": round(seconds, 1),  # of the last piece
         "history": history(Path(cli.trainer.log_dir) / "metrics.csv"),
         "log_dir": cli.trainer.log_dir,
         **(measure(cli) if test else {}),

@@ -96,6 +96,23 @@ class Study:
             space = self.space()
             self._write(frame([*kept, *added]), {} if space is None else {SPACE: space})
 
+    def merge(self, other: Study) -> list[Key]:
+        """Take in the fits of another file that are not kept here, and its search space; returns which.
+
+        Raises:
+            InputError: The other file does not exist, or both come from different search spaces.
+        """
+        found, space = other.runs(), other.space()
+        if space is not None and self.space() not in (None, space):
+            raise InputError("this study is of another search space", path=other.path)
+        kept = self.kept()
+        new = [run for run in found if key_of(run) not in kept]
+        if space is not None:
+            self.begin(space)
+        if new:
+            self.extend(new)
+        return [key_of(run) for run in new]
+
     def claim(self, key: Key) -> BaseFileLock:
         """Return the lock of a fit, to be acquired without waiting; it opens when its process ends."""
         return self.lock(str(key), timeout=0)

@@ -44,9 +44,10 @@ def search(
     number of trials, with the same draws of the common settings. A single trial needs no choice: the first
     settings of the space are tested at once.
 
-    The results file has every fit and the search space. So a stopped command resumes, a trial whose process
-    died runs again, and the same command in several processes shares the fits. Each backbone is completed
-    before the next one begins, so the results make a table of complete rows at any time.
+    The results file keeps every fit and the search space. So a stopped command resumes, a fit whose process
+    was stopped goes on from its last checkpoint, and the same command in several processes shares the fits.
+    A backbone is brought to its end before the next begins: what is there at any time makes a table of whole
+    rows.
 
     Example::
 

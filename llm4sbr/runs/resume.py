@@ -20,7 +20,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import write_text
 from llm4sbr.runs.record import NAME as RECORD
 from llm4sbr.runs.saved_run import read_config
-from llm4sbr.runs.trainer_cli import run, say
+from llm4sbr.runs.trainer_cli import SBRCLI, run, say
 from llm4sbr.training.checkpoint import read_checkpoint
 
 _FOLDERS = ("CSVLogger", "TensorBoardLogger")  # loggers that write into the run's folder
@@ -37,6 +37,11 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
     Raises:
         InputError: The folder is not that of a run, or the run has ended.
     """
+    resumed(run_dir, ckpt_path)
+
+
+def resumed(run_dir: str | Path, ckpt_path: str | None = None) -> SBRCLI:
+    """The trained run, for a program that goes on with it; see `resume`."""
     folder = Path(run_dir)
     config = read_config(folder / "config.yaml")
     checkpoint = Path(ckpt_path) if ckpt_path else folder / "checkpoints" / NAME
@@ -60,7 +65,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
         file = Path(scratch) / "config.yaml"
         write_text(file, yaml.safe_dump(config))
         words = ["fit", "--config", str(file)]
-        run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=None)
+        return run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=None)
 
 
 def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:

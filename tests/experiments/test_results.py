@@ -67,6 +67,21 @@ def test_a_search_space_stays_with_the_fits():
     assert len(study.runs()) == 1
 
 
+def test_a_study_takes_in_what_another_has_beyond_it():
+    """Seen to fail with the space left behind."""
+    here, there = Study("here"), Study("there")
+    here.extend([fit(0), fit(1)])
+    there.begin("common: {lr: [1]}")
+    there.extend([fit(1), fit(2)])
+    assert [key.seed for key in here.merge(there)] == [2]
+    assert sorted(key.seed for key in here.kept()) == [0, 1, 2]
+    assert here.space() == "common: {lr: [1]}"
+    assert here.merge(there) == []
+    here.begin("common: {lr: [2]}")
+    with pytest.raises(InputError, match="another search space"):
+        here.merge(there)
+
+
 def test_processes_that_add_at_the_same_time_lose_nothing(tmp_path):
     """Seen to fail without the lock."""
     writers = [FORKED.Process(target=add_fits, args=(tmp_path, range(n, 18, 3))) for n in range(3)]

@@ -32,6 +32,7 @@ def _in_the_process(
         if script is None:
             runpy.run_module("experiments", run_name="__main__", alter_sys=True)
         else:
+            sys.path.insert(0, str(script.parent))  # as Python does
             runpy.run_path(str(script), run_name="__main__")
     finally:
         sys.stdout.flush()
@@ -61,6 +62,11 @@ def start(cwd: Path, *words: str) -> Started:
     return Started(cwd, None, *words)
 
 
+def start_script(cwd: Path, script: str, *words: str) -> Started:
+    """A script of `experiments/`, begun."""
+    return Started(cwd, EXPERIMENTS / script, *words)
+
+
 def run(cwd: Path, *words: str) -> str:
     """What the command prints; it must succeed."""
     return _succeeded(start(cwd, *words))
@@ -68,7 +74,7 @@ def run(cwd: Path, *words: str) -> str:
 
 def run_script(cwd: Path, script: str, *words: str) -> str:
     """What a script of `experiments/` prints; it must succeed."""
-    return _succeeded(Started(cwd, EXPERIMENTS / script, *words))
+    return _succeeded(start_script(cwd, script, *words))
 
 
 def _succeeded(started: Started) -> str:
