@@ -32,9 +32,10 @@ _MODEL = "model"
 class SampleSessions(ChosenEpoch):
     """Shows validation sessions: clicks, intents, where they were localised, recommendations, rank.
 
-    Of each view it has the gate and the share in the score of the first recommendation. The sessions are spread evenly over the split, and the same in every run on the same data. Written are
-    those of the epoch that `ModelCheckpoint` chooses: to ``samples.json`` in the run's folder, and to Weights
-    & Biases as the table ``samples``.
+    Of each view it has the gate and the share in the score of the first recommendation. The sessions are
+    spread evenly over the split, and the same in every run on the same data. Written are those of the epoch
+    that `ModelCheckpoint` chooses: to ``samples.json`` in the run's folder, and to Weights & Biases as the
+    table ``samples``.
 
     Args:
         count: How many sessions; of each the example that the split has there.

@@ -98,9 +98,7 @@ def demo(
     steps = Steps(5)
 
     with steps("Data: sessions of MovieLens 100K"):
-        data = _plugin(DATAMODULES, "MovieLens100K")(
-            data_dir=data_dir, max_length=max_length, bucket=50
-        )
+        data = _plugin(DATAMODULES, "MovieLens100K")(data_dir=data_dir, max_length=max_length, bucket=50)
         facts = _data_facts(data, max_length)
         for split in facts.splits:
             steps.tell(f"{split.name}: {split.sessions:,} sessions, {split.examples:,} examples")

@@ -11,7 +11,6 @@ from statistics import mean
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-
 MONITOR = "val/ndcg@20"  # chooses the epoch, as in experiments/base.yaml
 
 

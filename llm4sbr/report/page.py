@@ -198,9 +198,8 @@ def _standing(split: str, lifts: Sequence[tuple[str, float | None]], name: str, 
         return ""
     ahead = sum(lift > 0 for _, lift in known)
     behind = [metric for metric, lift in known if lift < 0]
-    return (
-        f"On the {split} split {name} is ahead of {base} in {ahead} of {len(known)} metrics"
-        + (f" and behind in {', '.join(behind)}." if behind else ".")
+    return f"On the {split} split {name} is ahead of {base} in {ahead} of {len(known)} metrics" + (
+        f" and behind in {', '.join(behind)}." if behind else "."
     )
 
 
