@@ -19,7 +19,7 @@ from llm4sbr.contracts.files import write_text
 from llm4sbr.report.evaluation_hooks import Seen
 from llm4sbr.report.figures.snapshot import evenly
 from llm4sbr.report.records import SessionStory
-from llm4sbr.report.sessions import ranked_list, view_stories
+from llm4sbr.report.sessions import ranked_list, view_facts, view_stories
 from llm4sbr.training.distributed import from_all_processes
 from llm4sbr.training.ranking_module import RankingModule
 from llm4sbr.views.store import ViewStore
@@ -30,11 +30,12 @@ _MODEL = "model"
 
 
 class SampleSessions(ChosenEpoch):
-    """Stores validation sessions: clicks, intents, localised titles, gates, recommendations and rank.
+    """Shows validation sessions: clicks, intents, where they were localised, recommendations, rank.
 
-    The sessions are spread evenly over the split and are the same in every run on the same data. The results
-    of the epoch that `ModelCheckpoint` chooses are written to ``samples.json`` in the run's folder and to
-    Weights & Biases as the table ``samples``.
+    Of each view it has the gate and the share in the score of the first recommendation. The sessions are
+    spread evenly over the split, and the same in every run on the same data. Written are those of the epoch
+    that `ModelCheckpoint` chooses: to ``samples.json`` in the run's folder, and to Weights & Biases as the
+    table ``samples``.
 
     Args:
         count: Number of sessions, with one example each.
@@ -84,17 +85,14 @@ class SampleSessions(ChosenEpoch):
             if row not in self._intents or not seen.batch.target[place]:
                 continue
             target = int(examples.target[row])
-            views: list[bool] = [False] * len(self._views)
-            gates: list[float | None] = [None] * len(self._views)
-            if seen.sides is not None and self._views:
-                views = seen.sides.mask[place].tolist()
-                gates = gates if seen.sides.gates is None else seen.sides.gates[place].tolist()
-            intents = {view: i for view, i in self._intents[row].items() if views[self._views.index(view)]}
+            facts = view_facts(seen if self._views else None, place, len(self._views))
+            known = dict(zip(self._views, facts.seen, strict=True))
+            intents = {view: intent for view, intent in self._intents[row].items() if known[view]}
             story = SessionStory(
                 session_id=examples.session_id(row),
                 clicks=tuple(catalogue.title(item) for item in examples.prefix(row)),
                 target=catalogue.title(target),
-                views=view_stories(self._views, intents, (gates, views), {}, catalogue),
+                views=view_stories(self._views, intents, facts, {}, catalogue),
                 recommendations={
                     _MODEL: ranked_list(seen.scores[place].float().cpu(), target, catalogue, self.top_k)
                 },
@@ -147,6 +145,7 @@ def _plain(story: SessionStory) -> dict[str, Any]:
                 "intent": view.intent,
                 "source": view.source,
                 "gate": view.gate,
+                "share": view.share,
                 "titles": [found._asdict() for found in view.localised],
             }
             for view in story.views
@@ -164,7 +163,7 @@ def _row(story: Mapping[str, Any]) -> dict[str, Any]:
             f"{name} intent": view["intent"],
             f"{name} localised": found,
             f"{name} source": view["source"],
-            f"{name} gate": view["gate"],
+            f"{name} share of the score": view["share"],
         }
     return row | {
         "recommendations": "\n".join(item["title"] for item in story["recommendations"]),

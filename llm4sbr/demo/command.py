@@ -30,11 +30,12 @@ from llm4sbr.views.prompts import PromptOptions
 from llm4sbr.views.store import ViewStore
 
 MODELS = (
-    ("SR-GNN", "bare", "The bare backbone under SBRModule."),
+    ("SR-GNN", "bare", "SBRModule(SRGNN(num_items)), with the package's defaults."),
     (
         "SR-GNN + LLM4SBR",
         "wrapped",
-        "The same backbone, settings and seed, in LLM4SBRWrapper. LLM views where known, else title views.",
+        "LLM4SBRWrapper(SRGNN(num_items)), with the package's defaults: the same recipe, seed, epochs and "
+        "batches. LLM views where known, else title views.",
     ),
 )
 _STORY_CLICKS = (4, 10)
@@ -46,7 +47,7 @@ def demo(
     out: str = "demo",
     data_dir: str | None = None,
     sessions: int = 200,
-    llm_seconds: float = 150.0,
+    llm_seconds: float = 90.0,
     epochs: int = 6,
     stories: int = 5,
     seed: int = 0,
@@ -97,9 +98,7 @@ def demo(
     steps = Steps(5)
 
     with steps("Data: sessions of MovieLens 100K"):
-        data = _plugin(DATAMODULES, "MovieLens100K")(
-            data_dir=data_dir, max_length=max_length, eval_batch_size=500
-        )
+        data = _plugin(DATAMODULES, "MovieLens100K")(data_dir=data_dir, max_length=max_length, bucket=50)
         facts = _data_facts(data, max_length)
         for split in facts.splits:
             steps.tell(f"{split.name}: {split.sessions:,} sessions, {split.examples:,} examples")
@@ -107,16 +106,18 @@ def demo(
     with cpu_threads(threads), ViewStore(root / "views") as store:
         with steps(f"Stage 1: {model} infers intents of {sessions} sessions"):
             shown = pick_stories(data, stories, seed, _STORY_CLICKS)
+            prompts = PromptOptions(max_items=max_items)
+            choices = prompts.titles(data.catalogue)  # a free answer of a small model echoes the prompt
             spec, intents = ask(
                 data,
                 store,
                 [*shown, *pick_sample(data, sessions, seed, _EVALUATED)],
                 limit=sessions,
                 first=len(shown),
-                engine=TransformersEngine(model, batch_size=32),
+                engine=TransformersEngine(model, batch_size=32, choices=choices),
                 encoder=SentenceEncoder(encoder),
                 seconds=llm_seconds,
-                prompts=PromptOptions(max_items=max_items),
+                prompts=prompts,
                 tell=steps.tell,
             )
         store.close()  # training only reads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
@@ -170,6 +171,7 @@ def ask(
             done += len(part)
             meter.advance(len(part) * len(prompts.views))
     loaded = load_view_table(store, source, spec=summaries[-1].spec)
+    texts = _texts(source, store, loaded.spec, todo[:done])
     facts = IntentFacts(
         llm=engine.identity.model.name,
         encoder=encoder.identity.name,
@@ -178,16 +180,28 @@ def ask(
         asked=sum(summary.usage.prompts for summary in summaries),
         reused=sum(summary.reused for summary in summaries),
         answers=sum((summary.answers for summary in summaries), AnswerCounts()),
+        different=len(texts),
+        frequent=tuple(texts.most_common(3)),
         seconds=timed.seconds,
         coverage={split: share for split, share in loaded.coverage.items() if split != "predict"},
     )
     rate = facts.answers_per_second
     tell(
-        f"{facts.answers.total} answers for {done} sessions; {facts.asked} prompts asked"
+        f"{facts.answers.total} answers for {done} sessions, {facts.different} different; "
+        f"{facts.asked} prompts asked"
         + (f" at {rate:.1f}/s after {timed.loading:.0f} s of loading" if rate else "")
         + f"; {facts.reused} answers reused"
     )
     return loaded.spec, facts
+
+
+def _texts(source: ExampleSource, store: ViewStore, spec: ViewSpec, asked: Sequence[Example]) -> Counter[str]:
+    """How often each answer was given, over the views of the examples."""
+    return Counter(
+        intent.text
+        for split, row in asked
+        for intent in store.intents(spec, source.catalogue, source.examples(split).prefix(row))
+    )
 
 
 def _distinct(source: ExampleSource, chosen: Sequence[Example]) -> list[Example]:

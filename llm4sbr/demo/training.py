@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from llm4sbr.callbacks import RecommendationWriter
-from llm4sbr.report.history import EpochLog, best_epoch, read_history
+from llm4sbr.report.history import MONITOR, EpochLog, best_epoch, read_history
 from llm4sbr.report.page import duration
 from llm4sbr.report.records import RunResult
 from llm4sbr.training.sbr_module import SBRModule
@@ -48,7 +48,7 @@ def train(
         old.unlink(missing_ok=True)
     log = EpochLog(steps.tell)
     best = ModelCheckpoint(
-        place, filename="best-{epoch}", monitor="val/mrr@20", mode="max", save_weights_only=True
+        place, filename="best-{epoch}", monitor=MONITOR, mode="max", save_weights_only=True
     )
     writer = RecommendationWriter(str(root / "recommendations" / f"{folder}.parquet"))
     with quiet_lightning():

@@ -19,7 +19,57 @@ class Fused(NamedTuple):
     gates: Tensor | None  # (B, K); None for a fusion without gates
 
 
-class GateFusion(nn.Module):
+def shares(parts: Tensor, session: Tensor, item: Tensor) -> Tensor:
+    r"""Share of each view in the score of one item, 1 being the whole score.
+
+    .. math:: \mathrm{share}_k = \frac{p_k \cdot e_v}{h \cdot e_v}, \quad h = p_1 + \dots + p_K + \text{rest}
+
+    A product splits into the products of its summands, and so does a cosine: :math:`|h|`, :math:`|e_v|` and
+    the scale are alike for all parts and cancel. Without a rest the shares add up to 1. A view whose part
+    points away from the item has a negative share; the others then share more than 1.
+
+    Args:
+        parts: What each view adds to the session vector (`Fusion.parts`).
+        session: The session vector.
+        item: The embedding that the item is scored with.
+
+    Shapes:
+        - parts: ``(B, K, d)``, session: ``(B, d)``, item: ``(B, d)``
+        - output: ``(B, K)``; not finite where the score is 0
+
+    >>> parts = torch.tensor([[[3.0, 0.0], [1.0, 2.0]]])
+    >>> shares(parts, parts.sum(1), torch.tensor([[2.0, 0.0]])).tolist()
+    [[0.75, 0.25]]
+    """
+    score = (session * item).sum(-1, keepdim=True)  # (B, 1)
+    return (parts @ item.unsqueeze(-1)).squeeze(-1) / score
+
+
+class Fusion(nn.Module):
+    """Makes one session vector of interests and views.
+
+    Shapes:
+        - h, z: ``(B, K, d)``, mask: ``(B, K)`` bool
+        - output: session ``(B, d)``, and gates ``(B, K)`` or None
+    """
+
+    def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
+        """Fuse.
+
+        Args:
+            h: The interest that each view reads.
+            z: Projected views.
+            mask: Which views are known.
+            merge: The backbone's own read-out.
+        """
+        raise NotImplementedError
+
+    def parts(self, h: Tensor, z: Tensor, mask: Tensor) -> Tensor | None:
+        """What each view adds to the session vector, ``(B, K, d)``; None for a fusion without gates."""
+        return None
+
+
+class GateFusion(Fusion):
     r"""Gates from both modalities weigh the interests (Eq. 10-12, arXiv:2402.13840). The default.
 
     .. math:: \alpha_k = Q_k^T \sigma(h_k + z_k), \quad h = W [\alpha_1 h_1 ; \dots ; \alpha_K h_K]
@@ -43,13 +93,21 @@ class GateFusion(nn.Module):
         self.readout = nn.Linear(num_views * dim, dim, bias=False)
 
     def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
-        """Weight the interest of each view by its gate and read out the result."""
-        z = z * mask.unsqueeze(-1)
-        gates = torch.einsum("bkd,kd->bk", torch.sigmoid(h + z), self.gate)
+        """Weigh each view's interest by its gate and read out."""
+        gates = self._gates(h, z, mask)
         return Fused(self.readout((gates.unsqueeze(-1) * h).flatten(1)), gates)
 
+    def parts(self, h: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+        r"""The summands of Eq. 12, :math:`W_k \alpha_k h_k`, ``(B, K, d)``."""
+        weighed = self._gates(h, z, mask).unsqueeze(-1) * h  # (B, K, d)
+        weight = self.readout.weight.view(h.size(2), h.size(1), h.size(2))  # (d, K, d)
+        return torch.einsum("bkd,ekd->bke", weighed, weight)
 
-class AverageFusion(nn.Module):
+    def _gates(self, h: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+        return torch.einsum("bkd,kd->bk", torch.sigmoid(h + z * mask.unsqueeze(-1)), self.gate)
+
+
+class AverageFusion(Fusion):
     r"""The paper's first version (arXiv:2402.13840v1): each interest averaged with its view, then merged.
 
     .. math:: h_k' = (h_k + z_k) / 2
@@ -82,8 +140,8 @@ class AverageFusion(nn.Module):
         return Fused(merge(**{interest: averaged(interest) for interest in set(self.interest_of_view)}), None)
 
 
-class ConcatFusion(nn.Module):
-    r"""One linear read-out of the concatenated interests and views (ours).
+class ConcatFusion(Fusion):
+    r"""One linear read-out of all interests and all views, which enter as vectors (ours).
 
     .. math:: h = W [h_1 ; \dots ; h_K ; z_1 ; \dots ; z_K]
 
@@ -109,8 +167,8 @@ class ConcatFusion(nn.Module):
         return Fused(self.readout(torch.cat((h, known), dim=1).flatten(1)), None)
 
 
-class ResidualFusion(nn.Module):
-    r"""The backbone's own read-out plus each view, weighted by one gate per dimension (ours).
+class ResidualFusion(Fusion):
+    r"""The backbone's own read-out, and each view added to it through a gate for every dimension (ours).
 
     .. math:: h = \mathrm{merge}(h_l, h_g) + \sum_k \sigma(A_k [h_k ; z_k] + b_k) \odot z_k
 
@@ -136,13 +194,20 @@ class ResidualFusion(nn.Module):
 
     def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
         """Merge as the backbone does, then add the known views."""
-        both = torch.cat((h, z), dim=-1)  # (B, K, 2d)
-        opened = [torch.sigmoid(gate(both[:, k])) for k, gate in enumerate(self.gates)]
-        gates = torch.stack(opened, dim=1) * mask.unsqueeze(-1)  # (B, K, d)
+        gates = self._gates(h, z, mask)
         return Fused(merge() + (gates * z).sum(1), gates.mean(-1))
 
+    def parts(self, h: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+        """The gated views, ``(B, K, d)``; the rest of the session vector is the backbone's read-out."""
+        return self._gates(h, z, mask) * z
 
-FUSIONS: dict[str, type[GateFusion | AverageFusion | ConcatFusion | ResidualFusion]] = {
+    def _gates(self, h: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+        both = torch.cat((h, z), dim=-1)  # (B, K, 2d)
+        opened = [torch.sigmoid(gate(both[:, k])) for k, gate in enumerate(self.gates)]
+        return torch.stack(opened, dim=1) * mask.unsqueeze(-1)  # (B, K, d)
+
+
+FUSIONS: dict[str, Callable[[int, tuple[str, ...]], Fusion]] = {
     "gate": GateFusion,
     "average": AverageFusion,
     "concat": ConcatFusion,

@@ -32,7 +32,7 @@ class Scorer(Rebuildable, nn.Module):
 class OwnScores(Scorer):
     """The backbone's own scores: a product with its item embeddings, or its own `score`.
 
-    This scorer only marks the choice; the model calls `SessionBackbone.score`.
+    This is the product; a backbone with scores of its own (`SessionBackbone.score`) computes them itself.
 
     Shapes:
         - session: ``(B, d)``, items: ``(V, d)``

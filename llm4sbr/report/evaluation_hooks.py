@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.nn.fusion import Fusion, shares
+from llm4sbr.nn.scorers import Scorer
 from llm4sbr.training.ranking_module import RankingModule
 
 
@@ -19,6 +21,14 @@ class Sides(NamedTuple):
     z: Tensor  # (B, K, d) projected views; 0 where unknown
     mask: Tensor  # (B, K) bool: which views are known
     gates: Tensor | None  # (B, K); None where the fusion has no gates
+    fusion: Fusion
+
+
+class Matched(NamedTuple):
+    """What a scorer multiplies."""
+
+    session: Tensor  # (B, d)
+    items: Tensor  # (V, d)
 
 
 class Seen(NamedTuple):
@@ -27,6 +37,25 @@ class Seen(NamedTuple):
     batch: SessionBatch
     scores: Tensor  # (B, V)
     sides: Sides | None  # None for a bare model
+    matched: Matched | None = None  # None for a backbone with scores of its own
+
+    def shares(self, place: int) -> list[float] | None:
+        """Share of each view in the score of the first recommendation of one session (`llm4sbr.nn.fusion`).
+
+        It is the score of session and item, before heads such as `RepeatExplore` join.
+
+        Returns:
+            One number a view; None for a bare model, a fusion without gates, or scores that are no product.
+        """
+        if self.sides is None or self.matched is None:
+            return None
+        row = slice(place, place + 1)
+        parts = self.sides.fusion.parts(self.sides.h[row], self.sides.z[row], self.sides.mask[row])
+        if parts is None:
+            return None
+        best = self.scores[row].argmax(1)
+        found: list[float] = shares(parts, self.matched.session[row], self.matched.items[best])[0].tolist()
+        return found
 
 
 @contextmanager
@@ -41,19 +70,27 @@ def watching(module: RankingModule, tell: Callable[[Seen], None]) -> Iterator[No
         tell: Function that receives a `Seen` after each forward pass.
     """
     sides: list[Sides] = []
+    matched: list[Matched] = []
 
-    def fused(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+    def fused(fusion: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        assert isinstance(fusion, Fusion)
         h, z, mask = given[:3]
-        sides[:] = [Sides(h, z, mask, made.gates)]
+        sides[:] = [Sides(h, z, mask, made.gates, fusion)]
+
+    def multiplied(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        matched[:] = [Matched(*given)]
 
     def scored(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        if isinstance(made, Tensor):  # DDP also calls the module for a whole step, which returns no scores
-            tell(Seen(given[0], made, sides.pop() if sides else None))
+        if isinstance(made, Tensor):  # DDP also calls the module for a whole step, which makes something else
+            found = sides.pop() if sides else None
+            tell(Seen(given[0], made, found, matched.pop() if matched else None))
 
     hooks = [module.register_forward_hook(scored)]
-    fusion = getattr(module, "fusion", None)
-    if isinstance(fusion, nn.Module):
+    fusion, scorer = getattr(module, "fusion", None), getattr(module, "scorer", None)
+    if isinstance(fusion, Fusion):
         hooks.append(fusion.register_forward_hook(fused))
+    if isinstance(scorer, Scorer):
+        hooks.append(scorer.register_forward_hook(multiplied))
     try:
         yield
     finally:

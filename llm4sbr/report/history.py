@@ -11,6 +11,8 @@ from statistics import mean
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+MONITOR = "val/ndcg@20"  # chooses the epoch, as in experiments/base.yaml
+
 
 class EpochLog(Callback):
     """Reports every epoch in one line and records its time.
@@ -39,7 +41,7 @@ class EpochLog(Callback):
         metrics = trainer.callback_metrics
         shown = ", ".join(
             f"{name} {100 * float(metrics[name]):.2f} %"
-            for name in ("val/recall@20", "val/mrr@20")
+            for name in ("val/recall@20", MONITOR)
             if name in metrics
         )
         if self.tell is not None:
@@ -62,7 +64,7 @@ def read_history(path: str | Path) -> tuple[dict[str, float], ...]:
     return tuple(epochs[epoch] for epoch in sorted(epochs))
 
 
-def best_epoch(history: tuple[dict[str, float], ...], monitor: str = "val/mrr@20") -> int | None:
-    """Return the epoch with the highest value, counted from 1; the earliest epoch wins a tie."""
+def best_epoch(history: tuple[dict[str, float], ...], monitor: str = MONITOR) -> int | None:
+    """The epoch with the highest value, counted from 1; the first of equals."""
     known = [(record[monitor], -epoch) for epoch, record in enumerate(history, 1) if monitor in record]
     return -max(known)[1] if known else None

@@ -19,13 +19,21 @@ _VIEWS = {"long_term": "Long-term intent", "short_term": "Short-term intent"}
 
 
 @dataclass(frozen=True)
+class Held:
+    """One metric of every model on one split."""
+
+    values: tuple[float | None, ...]
+    lifts: tuple[float | None, ...]  # of every model but the first, relative to the first
+    best: int | None  # None where models tie or nothing is known
+
+
+@dataclass(frozen=True)
 class Row:
     """One metric of the comparison table."""
 
     metric: str
-    values: tuple[float | None, ...]
-    lifts: tuple[float | None, ...]  # of every model but the first, relative to the first
-    best: int | None  # None where models tie or nothing is known
+    validation: Held  # at the chosen epoch
+    test: Held
 
 
 def write_page(report: DemoReport, path: str | Path) -> Path:
@@ -73,18 +81,37 @@ def fill(template: str, **values: object) -> str:
 
 
 def comparison(runs: Sequence[RunResult]) -> list[Row]:
-    """The rows of the table: every ``test/`` metric, as percentages of 1, by kind and K."""
-    names = dict.fromkeys(name for run in runs for name in run.metrics if name.startswith("test/"))
-    return [_row(name, runs) for name in sorted(names, key=_order)]
+    """The rows of the table: every metric of validation and test, as percentages of 1, by kind and K."""
+    splits = [(run.validation, run.metrics) for run in runs]
+    names = dict.fromkeys(
+        name.split("/", 1)[1]
+        for found in splits
+        for metrics, split in zip(found, ("val/", "test/"), strict=True)
+        for name in metrics
+        if name.startswith(split)
+    )
+    return [
+        Row(
+            _label(name),
+            _held([validation.get(f"val/{name}") for validation, _ in splits]),
+            _held([test.get(f"test/{name}") for _, test in splits]),
+        )
+        for name in sorted(names, key=_order)
+    ]
 
 
 def verdict(runs: Sequence[RunResult], rows: Sequence[Row]) -> str:
-    """One sentence: where the last model stands against the first."""
-    if len(runs) < 2 or not rows:
+    """Where the last model stands against the first, one sentence a split."""
+    if len(runs) < 2:
         return ""
-    lifts = [row.lifts[-1] for row in rows if row.lifts[-1] is not None]
-    ahead = sum(lift > 0 for lift in lifts)
-    return f"{runs[-1].name} is ahead of {runs[0].name} in {ahead} of {len(lifts)} test metrics."
+    return " ".join(
+        sentence
+        for split, lifts in (
+            ("validation", [(row.metric, row.validation.lifts[-1]) for row in rows]),
+            ("test", [(row.metric, row.test.lifts[-1]) for row in rows]),
+        )
+        if (sentence := _standing(split, lifts, runs[-1].name, runs[0].name))
+    )
 
 
 def charts(runs: Sequence[RunResult]) -> list[str]:
@@ -119,7 +146,7 @@ def to_json(report: DemoReport) -> dict[str, Any]:
 
 def percent(value: float | None, digits: int = 2) -> str:
     """``0.1234`` as ``12.34``; a dash where nothing is known."""
-    return f"{100 * value:.{digits}f}" if value is not None and math.isfinite(value) else _NONE
+    return number(100 * value if value is not None else None, digits)
 
 
 def signed(lift: float | None) -> str:
@@ -165,19 +192,33 @@ def _intents(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _row(name: str, runs: Sequence[RunResult]) -> Row:
-    values = tuple(_known(run.metrics.get(name)) for run in runs)
+def _standing(split: str, lifts: Sequence[tuple[str, float | None]], name: str, base: str) -> str:
+    known = [(metric, lift) for metric, lift in lifts if lift is not None]
+    if not known:
+        return ""
+    ahead = sum(lift > 0 for _, lift in known)
+    behind = [metric for metric, lift in known if lift < 0]
+    return f"On the {split} split {name} is ahead of {base} in {ahead} of {len(known)} metrics" + (
+        f" and behind in {', '.join(behind)}." if behind else "."
+    )
+
+
+def _held(found: Sequence[float | None]) -> Held:
+    values = tuple(value if value is not None and math.isfinite(value) else None for value in found)
     base = values[0]
     lifts = tuple(value / base - 1 if value is not None and base else None for value in values[1:])
     top = max((value for value in values if value is not None), default=None)
     leaders = [place for place, value in enumerate(values) if value is not None and value == top]
-    kind, _, k = name.removeprefix("test/").partition("@")
-    label = _METRICS.get(kind, kind) + (f"@{k}" if k else "")
-    return Row(label, values, lifts, leaders[0] if len(leaders) == 1 and len(runs) > 1 else None)
+    return Held(values, lifts, leaders[0] if len(leaders) == 1 and len(values) > 1 else None)
+
+
+def _label(name: str) -> str:
+    kind, _, k = name.partition("@")
+    return _METRICS.get(kind, kind) + (f"@{k}" if k else "")
 
 
 def _order(name: str) -> tuple[int, str, int]:
-    kind, _, k = name.removeprefix("test/").partition("@")
+    kind, _, k = name.partition("@")
     known = list(_METRICS)
     return (known.index(kind) if kind in known else len(known), kind, int(k) if k.isdigit() else 0)
 
@@ -193,10 +234,6 @@ def _series(run: RunResult, *metrics: str) -> tuple[float, ...]:
     """Values by epoch of the first of the metrics that the run has."""
     known = next((name for name in metrics if any(name in epoch for epoch in run.history)), metrics[0])
     return tuple(float(epoch.get(known, math.nan)) for epoch in run.history)
-
-
-def _known(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _finite(value: Any) -> Any:

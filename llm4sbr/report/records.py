@@ -33,6 +33,14 @@ class RunResult:
     best_epoch: int | None = None
     parameters: int | None = None
 
+    @property
+    def validation(self) -> Mapping[str, float]:
+        """Validation metrics of the chosen epoch: ``val/recall@5`` and so on; empty where none is known."""
+        if self.best_epoch is None:
+            return {}
+        chosen = self.history[self.best_epoch - 1]
+        return {name: value for name, value in chosen.items() if name.startswith("val/")}
+
 
 class LocalisedTitle(NamedTuple):
     """A catalogue title that an intent was localised to (Eq. 4-5, arXiv:2402.13840)."""
@@ -51,6 +59,8 @@ class ViewStory:
         source: Where the view comes from: the LLM, the clicked titles, or nowhere.
         localised: The titles it was localised to, heaviest first.
         gate: Weight of the interest this view reads (Eq. 10-11); None where the fusion has no gates.
+        share: Its share in the score of the first recommendation, 1 being all of it; None where a score has
+            no such parts (`llm4sbr.nn.fusion.shares`).
         prompt: What the LLM was asked.
     """
 
@@ -59,6 +69,7 @@ class ViewStory:
     source: StorySource = "none"
     localised: tuple[LocalisedTitle, ...] = ()
     gate: float | None = None
+    share: float | None = None
     prompt: str | None = None
 
 
@@ -140,6 +151,8 @@ class IntentFacts:
         asked: Prompts sent in this run.
         reused: Answers that were in the store before.
         answers: What the answers in use look like, over all views.
+        different: How many different answers there are.
+        frequent: The most frequent answers and how often each was given.
         seconds: Time spent asking in this run.
         coverage: Share of each split's examples that have LLM views.
         elsewhere: What the other examples get.
@@ -152,6 +165,8 @@ class IntentFacts:
     asked: int = 0
     reused: int = 0
     answers: AnswerCounts = field(default_factory=AnswerCounts)
+    different: int = 0
+    frequent: tuple[tuple[str, int], ...] = ()
     seconds: float = 0.0
     coverage: Mapping[str, float] = field(default_factory=dict)
     elsewhere: str = "title views"

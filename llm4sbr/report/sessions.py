@@ -12,6 +12,7 @@ from llm4sbr.contracts.batch import SessionBatch, batch_prefixes
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.examples import Examples, ExampleSource, Split
 from llm4sbr.nn.metrics import target_ranks
+from llm4sbr.report.evaluation_hooks import Seen, watching
 from llm4sbr.report.records import (
     LocalisedTitle,
     RankedItem,
@@ -21,7 +22,6 @@ from llm4sbr.report.records import (
     ViewStory,
 )
 from llm4sbr.training.sbr_module import SBRModule
-from llm4sbr.training.wrapper import LLM4SBRWrapper
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.store.reading import Intent
 from llm4sbr.views.store.spec import ViewSpec
@@ -32,6 +32,14 @@ class Example(NamedTuple):
 
     split: Split
     row: int
+
+
+class ViewFacts(NamedTuple):
+    """What a wrapped model makes of each view of one session."""
+
+    gates: Sequence[float | None]
+    shares: Sequence[float | None]  # in the score of the first recommendation
+    seen: Sequence[bool]  # whether the model had a view at all
 
 
 def batch_of(examples: Examples, rows: Sequence[int]) -> SessionBatch:
@@ -62,10 +70,10 @@ def tell_stories(
     Args:
         source: The data module.
         chosen: The examples.
-        models: Trained models by name; the gates come from the first wrapped model.
-        store: View store that stage 1 wrote.
-        spec: Spec of the views to show.
-        top_k: Number of recommendations to list.
+        models: Name to trained model; gates and shares are those of the first wrapped one.
+        store: Where stage 1 wrote.
+        spec: Which views of it.
+        top_k: Recommendations to list.
     """
     stories = []
     for example in chosen:
@@ -74,16 +82,19 @@ def tell_stories(
         prefix, target = examples.prefix(example.row), int(examples.target[example.row])
         intents = {intent.view: intent for intent in store.intents(spec, source.catalogue, prefix)}
         prompts = {answer.view: answer.prompt(prefix, source.catalogue) for answer in spec.answers}
-        facts = _view_facts(batch, models)
+        seen = {name: _evaluate(model, batch) for name, model in models.items()}
+        wrapped = next((one for one in seen.values() if one.sides is not None), None)
         stories.append(
             SessionStory(
                 session_id=examples.session_id(example.row),
                 clicks=tuple(source.catalogue.title(item) for item in prefix),
                 target=source.catalogue.title(target) if target else None,
-                views=view_stories(spec.views, intents, facts, prompts, source.catalogue),
+                views=view_stories(
+                    spec.views, intents, view_facts(wrapped, 0, len(spec.views)), prompts, source.catalogue
+                ),
                 recommendations={
-                    name: ranked_list(model.eval()(batch)[0], target, source.catalogue, top_k)
-                    for name, model in models.items()
+                    name: ranked_list(one.scores[0], target, source.catalogue, top_k)
+                    for name, one in seen.items()
                 },
             )
         )
@@ -93,21 +104,21 @@ def tell_stories(
 def view_stories(
     views: Sequence[str],
     intents: Mapping[str, Intent],
-    facts: tuple[Sequence[float | None], Sequence[bool]],
+    facts: ViewFacts,
     prompts: Mapping[str, str],
     catalogue: Catalogue,
 ) -> tuple[ViewStory, ...]:
     """Describe each view of one session.
 
     Args:
-        views: Names of the views.
-        intents: Intents in the store, by view.
-        facts: Gate of each view, and whether the model read any vector for that view.
-        prompts: Prompts to the LLM, by view.
-        catalogue: Catalogue with the titles.
+        views: Their names.
+        intents: What the store has of them.
+        facts: What the model makes of each view.
+        prompts: What was asked.
+        catalogue: Where the titles are.
     """
     told = []
-    for view, gate, seen in zip(views, *facts, strict=True):
+    for view, gate, share, seen in zip(views, *facts, strict=True):
         intent = intents.get(view)
         # An empty answer has no titles: the model then reads the fallback, or nothing.
         source: StorySource = "llm" if intent and intent.ids else "titles" if seen else "none"
@@ -120,8 +131,15 @@ def view_stories(
             else ()
         )
         text, prompt = (intent.text, prompts.get(view)) if intent else (None, None)
-        told.append(ViewStory(view, text, source, localised, gate, prompt))
+        told.append(ViewStory(view, text, source, localised, gate, share, prompt))
     return tuple(told)
+
+
+def _evaluate(model: SBRModule, batch: SessionBatch) -> Seen:
+    found: list[Seen] = []
+    with watching(model.eval(), found.append):
+        model(batch)
+    return found[0]
 
 
 def ranked_list(scores: Tensor, target: int, catalogue: Catalogue, top_k: int = 10) -> RankedList:
@@ -139,13 +157,14 @@ def ranked_list(scores: Tensor, target: int, catalogue: Catalogue, top_k: int = 
     return RankedList(items, rank)
 
 
-def _view_facts(
-    batch: SessionBatch, models: Mapping[str, SBRModule]
-) -> tuple[Sequence[float | None], Sequence[bool]]:
-    for model in models.values():
-        if isinstance(model, LLM4SBRWrapper):
-            enhanced = model.eval().enhance(batch)
-            seen: list[bool] = enhanced.mask[0].tolist()
-            gates: list[float | None] = [None] * len(seen)
-            return (gates if enhanced.gates is None else enhanced.gates[0].tolist()), seen
-    return [None, None], [False, False]
+def view_facts(seen: Seen | None, place: int, views: int) -> ViewFacts:
+    """What a wrapped model makes of each view of one session; nothing where there is no such model."""
+    nothing: list[float | None] = [None] * views
+    if seen is None or seen.sides is None:
+        return ViewFacts(nothing, nothing, [False] * views)
+    gates = seen.sides.gates
+    return ViewFacts(
+        nothing if gates is None else gates[place].tolist(),
+        seen.shares(place) or nothing,
+        seen.sides.mask[place].tolist(),
+    )

@@ -17,6 +17,7 @@ from shops import PARTS, write_shop
 from llm4sbr.backbones import SASRec
 from llm4sbr.callbacks import Pictures, SampleSessions, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
+from llm4sbr.nn.fusion import shares
 from llm4sbr.nn.metrics import target_ranks
 from llm4sbr.report.sessions import batch_of
 from llm4sbr.views import infer_views
@@ -93,14 +94,19 @@ def test_samples_are_of_the_chosen_epoch(run, views):
         assert story["rank"] == target_ranks(scores[None], batch.target).item()
         found = [catalogue.title(item + 1) for item in scores.topk(3).indices.tolist()]
         assert [item["title"] for item in story["recommendations"]] == found
-        gates = model.enhance(batch).gates[0].tolist()
+        enhanced = model.enhance(batch)
+        gates = enhanced.gates[0].tolist()
+        parts = model.fusion.parts(enhanced.h, enhanced.z, enhanced.mask)
+        best = model.backbone.item_embeddings()[scores.argmax()]
+        found_shares = shares(parts, enhanced.session, best[None])[0].tolist()
         with ViewStore(views) as store:
             (spec,) = store.view_specs()
             intents = {i.view: i for i in store.intents(spec, catalogue, examples.prefix(row))}
-        for gate, (name, view) in zip(gates, story["views"].items(), strict=True):
+        for gate, share, (name, view) in zip(gates, found_shares, story["views"].items(), strict=True):
             assert view["intent"] == intents[name].text
             assert view["source"] == "llm"
             assert view["gate"] == pytest.approx(gate, rel=1e-5)
+            assert view["share"] == pytest.approx(share, rel=1e-4)
             assert [t["title"] for t in view["titles"]] == [catalogue.title(i) for i in intents[name].ids]
 
 

@@ -123,7 +123,7 @@ def test_the_table_of_samples_is_what_the_run_wrote(tracked):
         assert row["rank"] == sample["rank"]
         assert row["recommendations"].split("\n")[0] == sample["recommendations"][0]["title"]
         assert row["long_term intent"] == sample["views"]["long_term"]["intent"]
-        assert row["short_term gate"] == pytest.approx(sample["views"]["short_term"]["gate"])
+        assert row["short_term share of the score"] == pytest.approx(sample["views"]["short_term"]["share"])
 
 
 def test_checkpoint_and_view_store_are_artifacts(tracked, root, tmp_path):

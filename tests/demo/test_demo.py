@@ -67,16 +67,22 @@ def test_the_whole_road_twice(ratings, tmp_path, monkeypatch, capsys):
         assert (out / name).is_file()
     assert [run["name"] for run in first["runs"]] == ["SR-GNN", "SR-GNN + LLM4SBR"]
     for run in first["runs"]:
-        assert set(run["metrics"]) >= {"test/recall@5", "test/mrr@20"}
         assert len(run["history"]) == 2
-        assert {"train/loss", "val/mrr@20"} <= set(run["history"][0])
-        chosen = run["history"][run["best_epoch"] - 1]["val/mrr@20"]
-        assert chosen == max(epoch["val/mrr@20"] for epoch in run["history"])
+        nine = {f"{kind}@{k}" for kind in ("recall", "mrr", "ndcg") for k in (5, 10, 20)}
+        assert {f"test/{name}" for name in nine} <= set(run["metrics"])
+        chosen = run["history"][run["best_epoch"] - 1]
+        assert {"train/loss", *(f"val/{name}" for name in nine)} <= set(chosen)
+        assert chosen["val/ndcg@20"] == max(epoch["val/ndcg@20"] for epoch in run["history"])
+    assert "On the validation split SR-GNN + LLM4SBR is " in page
     assert first["intents"]["asked"] == 6
+    assert first["intents"]["off_catalogue"] == 0
+    assert sum(count for _, count in first["intents"]["frequent"]) <= 6
+    titles = {film.split("|")[1] for film in (ratings / "u.item").read_text("latin-1").splitlines()}
     assert len(first["stories"]) == 2
     for story in first["stories"]:
         assert [view["source"] for view in story["views"]] == ["llm", "llm"]
-        assert all(view["intent"] and view["gate"] is not None for view in story["views"])
+        assert all(view["intent"] in titles for view in story["views"])  # seen to fail with free answers
+        assert sum(view["share"] for view in story["views"]) == pytest.approx(1, abs=1e-4)
         assert all(len(view["localised"]) == 5 for view in story["views"])
         for ranked in story["recommendations"].values():
             marked = [place for place, (*_, hit) in enumerate(ranked["items"], 1) if hit]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from llm4sbr.nn.alignment import alignment_and_uniformity, alignment_loss, uniformity_loss
-from llm4sbr.nn.fusion import AverageFusion, ConcatFusion, GateFusion, ResidualFusion
+from llm4sbr.nn.fusion import AverageFusion, ConcatFusion, GateFusion, ResidualFusion, shares
+from llm4sbr.nn.scorers import CosineScores
 
 
 def by_hand_alignment(z, h):
@@ -169,3 +170,41 @@ def test_residual_adds_gated_views_to_the_backbones_read_out():
     assert torch.equal(fused.session[1], own[1])
     assert fused.gates[0, 1] == 0
     assert (fused.gates[1] == 0).all()
+
+
+MASK = torch.tensor([[True, True], [True, False], [False, False]])
+
+
+def test_shares_of_a_cosine_score_are_those_of_its_parts():
+    """By hand, from the gates and W's two halves. Seen to fail with W's rows in place of its columns."""
+    torch.manual_seed(0)
+    fusion = GateFusion(3, ("long_term", "short_term"))
+    h, z, item = torch.randn(3, 2, 3), torch.randn(3, 2, 3), torch.randn(3, 3)
+    fused = fusion(h, z, MASK, None)
+    found = shares(fusion.parts(h, z, MASK), fused.session, item)
+    for b in range(3):
+        score = CosineScores(16.0)(fused.session[b : b + 1], item[b : b + 1]).item()
+        length = fused.session[b].norm() * item[b].norm()
+        for k in range(2):
+            half = fusion.readout.weight[:, 3 * k : 3 * k + 3]
+            part = half @ (fused.gates[b, k] * h[b, k])
+            by_hand = 16.0 * (part @ item[b]) / length / score
+            assert found[b, k].item() == pytest.approx(by_hand.item(), rel=1e-4)
+        assert found[b].sum().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_shares_of_a_residual_fusion_leave_the_rest_to_the_backbone():
+    torch.manual_seed(0)
+    fusion = ResidualFusion(3, ("long_term", "short_term"))
+    h, z, item, own = torch.randn(3, 2, 3), torch.randn(3, 2, 3), torch.randn(3, 3), torch.randn(3, 3)
+    fused = fusion(h, z, MASK, lambda: own)
+    found = shares(fusion.parts(h, z, MASK), fused.session, item)
+    rest = (own * item).sum(1) / (fused.session * item).sum(1)
+    torch.testing.assert_close(found.sum(1) + rest, torch.ones(3))
+    assert found[~MASK].eq(0).all()  # an unknown view adds nothing
+
+
+@pytest.mark.parametrize("fusion", [AverageFusion, ConcatFusion])
+def test_a_fusion_without_gates_has_no_parts(fusion):
+    h = torch.randn(3, 2, 3)
+    assert fusion(3, ("long_term", "short_term")).parts(h, h, MASK) is None

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -47,6 +48,7 @@ def run(name, shift=0.0, **more):
         {
             "val/recall@20": 0.1 + 0.02 * epoch + shift,
             "val/mrr@20": 0.03 + 0.01 * epoch,
+            "val/ndcg@20": 0.05 + 0.01 * epoch - shift,
             "train/loss": 7 - 0.3 * epoch,
         }
         for epoch in range(4)
@@ -72,9 +74,16 @@ def story(title="Scream (1996)", **changes):
         "target": "Heat (1995)",
         "views": (
             ViewStory(
-                "long_term", "A scary film", "llm", (LocalisedTitle(title, 0.83),), 1.234, "A user clicked"
+                "long_term",
+                "A scary film",
+                "llm",
+                (LocalisedTitle(title, 0.83),),
+                gate=1.234,
+                share=1.273,
+                prompt="A user clicked",
             ),
-            ViewStory("short_term", None, "titles", (), math.nan),
+            ViewStory("short_term", None, "titles", (), math.nan, -0.273),
+            ViewStory("short_term", None, "titles", (), math.nan, math.nan),
         ),
         "recommendations": {"SR-GNN": ranked(), "Wrapped": ranked(title, 1344.5)},
     }
@@ -93,6 +102,8 @@ def report(**changes):
             590,
             10,
             AnswerCounts(600, 3, 0, 333),
+            2,
+            (("Heat (1995)", 450), ("Jaws (1975)", 150)),
             80.0,
             {"train": 0.004, "test": 0.01},
         ),
@@ -158,7 +169,7 @@ def test_a_full_page_is_well_formed_and_self_contained():
     [
         {"title": EVIL},
         {"stories": (story(EVIL, session_id=EVIL, target=EVIL),)},
-        {"stories": (story(views=(ViewStory(EVIL, EVIL, "llm", (), 1.0, EVIL),)),)},
+        {"stories": (story(views=(ViewStory(EVIL, EVIL, "llm", (), 1.0, 0.5, EVIL),)),)},
         {"stories": (story(recommendations={EVIL: ranked(EVIL)}),)},
         {"runs": (run(EVIL), run("Wrapped"))},
         {"data": DataFacts(EVIL, 1, (SplitFacts(EVIL, 1, 1, 1),), EVIL)},
@@ -184,8 +195,10 @@ def test_the_target_is_marked_and_its_rank_stated():
     assert "Heat (1995) (the true next click)" in page
     assert "A scary film" in page
     assert "after 300 of 400 sessions" in page
-    assert "gate 1.23" in page
-    assert "gate –" in page  # NaN
+    assert "share of the score 127 %" in page
+    assert "share of the score −27 %" in page
+    assert "share of the score – %" in page  # NaN
+    assert "1.23" not in page  # a gate has no scale that a reader knows
     assert "(untitled item)" in page
 
 
@@ -218,15 +231,33 @@ def test_a_page_with_gaps_is_a_page(changes):
 
 
 def test_comparison_marks_the_best_and_gives_the_lift():
-    first = RunResult("A", "", {"test/recall@20": 0.2, "test/recall@5": 0.1, "test/mrr@5": 0.0, "val/x": 9.0})
-    second = RunResult("B", "", {"test/recall@20": 0.3, "test/recall@5": 0.05, "test/mrr@5": 0.0})
+    history = ({"val/recall@5": 0.9}, {"val/recall@5": 0.4, "val/mrr@5": 0.2, "train/loss": 1.0})
+    tested = {"test/recall@20": 0.2, "test/recall@5": 0.1, "test/mrr@5": 0.0}
+    first = RunResult("A", "", tested, history, best_epoch=2)
+    tested = {"test/recall@20": 0.3, "test/recall@5": 0.05, "test/mrr@5": 0.0}
+    second = RunResult("B", "", tested, ({"val/recall@5": 0.5, "val/mrr@5": 0.1},), best_epoch=1)
     rows = comparison([first, second])
     assert [row.metric for row in rows] == ["Recall@5", "Recall@20", "MRR@5"]
-    assert [row.best for row in rows] == [0, 1, None]
-    assert rows[0].lifts == (-0.5,)
-    assert rows[1].lifts == pytest.approx((0.5,))
-    assert rows[2].lifts == (None,)  # nothing is relative to zero
-    assert verdict([first, second], rows) == "B is ahead of A in 1 of 2 test metrics."
+    assert [row.test.best for row in rows] == [0, 1, None]
+    assert rows[0].test.lifts == (-0.5,)
+    assert rows[1].test.lifts == pytest.approx((0.5,))
+    assert rows[2].test.lifts == (None,)  # nothing is relative to zero
+    assert [row.validation.values for row in rows] == [(0.4, 0.5), (None, None), (0.2, 0.1)]  # chosen epochs'
+    assert [row.validation.best for row in rows] == [1, None, 0]
+    assert verdict([first, second], rows) == (
+        "On the validation split B is ahead of A in 1 of 2 metrics and behind in MRR@5. "
+        "On the test split B is ahead of A in 1 of 2 metrics and behind in Recall@5."
+    )
+    assert verdict([first], comparison([first])) == ""
+
+
+@pytest.mark.parametrize(("most", "shown"), [(301, True), (300, False)])
+def test_a_language_model_that_always_says_the_same_is_told_of(most, shown):
+    answers = (("Heat (1995)", most), ("Jaws (1975)", 600 - most))
+    facts = replace(report().intents, frequent=answers)
+    page = " ".join("".join(Reader(render(report(intents=facts))).text).split())
+    assert "2 most frequent: Heat (1995) (50 %), Jaws (1975) (50 %)" in page
+    assert ("More than half of all answers are one title" in page) == shown
 
 
 def test_numbers_read_well():
