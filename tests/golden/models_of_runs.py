@@ -19,7 +19,7 @@ from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.nn import heads
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.losses import FullSoftmax
-from llm4sbr.nn.scorers import CosineScores
+from llm4sbr.nn.scorers import CosineScores, OwnScores
 from llm4sbr.training.schedules import CosineToEnd
 
 Description = dict[str, Any]
@@ -105,7 +105,7 @@ def build_model(description: Description, num_items: int) -> SBRModule:
     rate = {"lr": options["lr"], "weight_decay": options["weight_decay"]}
     training: Description = {
         "heads": [getattr(heads, head)(**settings) for head, settings in heads_of(options)],
-        "scorer": None if scale is None else CosineScores(scale),
+        "scorer": OwnScores() if scale is None else CosineScores(scale),
         "loss": FullSoftmax(options["label_smoothing"]),
         "session_dropout": options["session_dropout"],
         "optimizer": partial(Adam, **rate),
@@ -127,11 +127,14 @@ def model_words(description: Description) -> list[str]:
     words += ["--model.backbone", name]
     for option, value in BACKBONES[name].items():
         words += [f"--model.backbone.{option}", str(value)]
+    words += ["--model.heads", "[]"]
     for head, settings in heads_of(options):
         words += ["--model.heads+", head]
         for option, value in settings.items():
             words += [f"--model.heads.{option}", str(value)]
-    if options["score_scale"] is not None:
+    if options["score_scale"] is None:
+        words += ["--model.scorer", "OwnScores"]
+    else:
         words += ["--model.scorer", "CosineScores", "--model.scorer.scale", str(options["score_scale"])]
     words += ["--model.loss", "FullSoftmax", "--model.loss.smoothing", str(options["label_smoothing"])]
     words += ["--model.optimizer", "Adam"]
