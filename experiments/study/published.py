@@ -39,8 +39,8 @@ def protocol(results: Path, data: str) -> Iterator[str]:
             yield lifted("lift", row)
 
 
-def lifts(results: Path, name: str, key: str = "interval") -> Iterator[str]:
-    """Lifts over bare, both data sets beside each other, and their average; `key` names their intervals."""
+def lifts(results: Path, name: str, key: str = "interval_with_seeds") -> Iterator[str]:
+    """Lifts over bare with `key`'s intervals, both data sets beside each other, and their average."""
     rows = [row for row in kept(results, name) if key in row["recall@20"]]
     yield from head(
         ["", *(f"{data} {SHOWN[metric]}" for data in ("Beauty", "MovieLens") for metric in LIFTED)]
