@@ -22,7 +22,7 @@ TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
     "protocol beauty": partial(published.protocol, data="beauty"),
     "protocol ml-100k": partial(published.protocol, data="ml-100k"),
     "brief": published.brief,
-    "seeds": partial(published.lifts, name="lifts"),
+    "seeds": partial(published.seeds, name="lifts"),
     "average": partial(published.average, name="lifts"),
     "groups": published.groups,
     "cost": published.cost,

@@ -39,8 +39,9 @@ def protocol(results: Path, data: str) -> Iterator[str]:
             yield lifted("lift", row)
 
 
-def lifts(results: Path, name: str, key: str = "interval_with_seeds") -> Iterator[str]:
-    """Lifts over bare with `key`'s intervals, both data sets beside each other, and their average."""
+def seeds(results: Path, name: str) -> Iterator[str]:
+    """Lifts over bare with intervals over sessions and seeds, both data sets beside each other."""
+    key = "interval_with_seeds"
     rows = [row for row in kept(results, name) if key in row["recall@20"]]
     yield from head(
         ["", *(f"{data} {SHOWN[metric]}" for data in ("Beauty", "MovieLens") for metric in LIFTED)]
@@ -50,9 +51,8 @@ def lifts(results: Path, name: str, key: str = "interval_with_seeds") -> Iterato
     }
     for backbone in dict.fromkeys(row["backbone"] for row in rows):
         pair = [found.get((backbone, data), {}) for data in DATA]
-        seeds = min((one["recall@20"]["seeds"] for one in pair if one), key=len)
         cells = [percent(one.get(metric), key) for one in pair for metric in LIFTED]
-        yield line([title(backbone) + few(seeds), *cells])
+        yield line([title(backbone), *cells])
     averages = [
         mean(row[metric]["relative"] for (_, of), row in found.items() if of == data)
         for data in DATA
