@@ -1,4 +1,4 @@
-"""The tables of README.md and experiments/README.md, from the saved JSON files; publish.py writes them."""
+"""The tables of README.md and experiments/README.md, from the kept JSONs; publish.py writes them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from experiments.study.markdown import (
 )
 from experiments.study.names import title
 
-FEW = 50  # a group with fewer examples is not shown
+FEW = 50  # examples below which a group is not shown
 
 
 def protocol(results: Path, data: str) -> Iterator[str]:
-    """Make the table of all tested models of a data set, with lifts; the best values are bold."""
+    """Every tested model of a data set, each pair with its lift; the best of a metric is bold."""
     rows = kept(results, f"protocol-{data}") + kept(results, f"protocol-{data}-one-seed")
     best = best_of(rows)
     yield from head([DATA[data], *SHOWN.values()])
@@ -39,14 +39,9 @@ def protocol(results: Path, data: str) -> Iterator[str]:
             yield lifted("lift", row)
 
 
-def lifts(results: Path, name: str, key: str = "interval") -> Iterator[str]:
-    """Make the table of lifts over bare models on both data sets, and their average.
-
-    Args:
-        results: Folder of the JSON files.
-        name: Name of the JSON file.
-        key: Key of the intervals in a lift.
-    """
+def seeds(results: Path, name: str) -> Iterator[str]:
+    """Lifts over bare with intervals over sessions and seeds, both data sets beside each other."""
+    key = "interval_with_seeds"
     rows = [row for row in kept(results, name) if key in row["recall@20"]]
     yield from head(
         ["", *(f"{data} {SHOWN[metric]}" for data in ("Beauty", "MovieLens") for metric in LIFTED)]
@@ -56,9 +51,8 @@ def lifts(results: Path, name: str, key: str = "interval") -> Iterator[str]:
     }
     for backbone in dict.fromkeys(row["backbone"] for row in rows):
         pair = [found.get((backbone, data), {}) for data in DATA]
-        seeds = min((one["recall@20"]["seeds"] for one in pair if one), key=len)
         cells = [percent(one.get(metric), key) for one in pair for metric in LIFTED]
-        yield line([title(backbone) + few(seeds), *cells])
+        yield line([title(backbone), *cells])
     averages = [
         mean(row[metric]["relative"] for (_, of), row in found.items() if of == data)
         for data in DATA
@@ -99,7 +93,7 @@ def brief(results: Path) -> Iterator[str]:
 
 
 def average(results: Path, name: str) -> Iterator[str]:
-    """Write the average lift over pairs of backbone and data set: those with several seeds, then all."""
+    """What wrapping brings on average over pairs of backbone and data set: several seeds, then all."""
     rows = kept(results, name)
     sure = [row for row in rows if len(row["recall@20"]["seeds"]) > 1]
     text = f"{len(sure)} pairs of backbone and data, three seeds each: {gained(sure)}"
@@ -109,14 +103,14 @@ def average(results: Path, name: str) -> Iterator[str]:
 
 
 def gained(rows: list[Row]) -> str:
-    """Format mean lifts in words."""
+    """Mean lifts in words."""
     return ", ".join(
         f"{100 * mean(row[one]['relative'] for row in rows):+.1f} % of {SHOWN[one]}" for one in LIFTED
     )
 
 
 def groups(results: Path) -> Iterator[str]:
-    """Make the table of Recall@20 by groups of test examples, on both data sets."""
+    """Recall@20 by groups of test examples, both data sets beside each other."""
     columns = ["number", "bare", "wrapped", "difference", "*rules*"]
     first = [[f"{data}: {columns[0]}", *columns[1:]] for data in ("Beauty", "MovieLens")]
     yield from head(["test examples by", "", *first[0], *first[1]])
@@ -137,7 +131,7 @@ def groups(results: Path) -> Iterator[str]:
 
 
 def cost(results: Path) -> Iterator[str]:
-    """Make the table of the time of a step and an epoch, on a CPU and a GPU, fastest backbone first."""
+    """What a step and an epoch take, on a CPU and on a GPU, the cheapest backbone first."""
     cpu, gpu = (
         {(row["backbone"], row["variant"]): row for row in kept(results, name)}
         for name in ("cost-beauty", "cost-beauty-gpu")
