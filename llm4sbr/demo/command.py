@@ -65,7 +65,8 @@ def demo(
     Args:
         out: Folder of everything that is written: report.html, results.json, views/, runs/, recommendations/.
         data_dir: Folder of the data; by default an installed recbole's copy, else it is downloaded.
-        sessions: Distinct sessions that the LLM is asked about; all others get views from their titles.
+        sessions: Distinct sessions that the LLM is asked about; all others get views from their titles. Its
+            answers are titles of the catalogue.
         llm_seconds: No further batch is asked after this much time of asking.
         epochs: Training epochs of each model.
         stories: Test sessions shown in full.
