@@ -121,14 +121,15 @@ def test_a_value_that_a_class_refuses_is_one_clear_line(ring_shop, capsys, word,
 
 def test_sequential_rules_join_a_run_that_was_trained_without(ring_shop, tmp_path, capsys):
     """Seen to fail with the weight of the rules compared as a setting of the training."""
-    assert main(words("fit", ring_shop, *FAST)) == 0
+    trained = [*FAST, "--model.heads+", "RepeatExplore"]
+    assert main(words("fit", ring_shop, *trained)) == 0
     listed = []
     rules = ["--model.heads+", "SequentialRules", "--model.heads.weight", "2"]
     for more in ([], rules):
-        assert main(words("predict", ring_shop, *FAST, *more)) == 0
+        assert main(words("predict", ring_shop, *trained, *more)) == 0
         listed.append(pl.read_parquet("recommendations.parquet")["scores"].to_list())
     assert listed[0] != listed[1]
-    assert main(words("test", ring_shop, *FAST, *rules)) == 0
+    assert main(words("test", ring_shop, *trained, *rules)) == 0
     assert "version_0" in capsys.readouterr().out
 
 

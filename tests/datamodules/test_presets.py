@@ -248,7 +248,7 @@ class TestRealBeauty:
 
     def test_batches(self) -> None:
         batch = next(iter(AmazonBeauty(str(BEAUTY)).train_dataloader()))
-        assert batch.item_ids.shape == (100, int(batch.lengths.max()))
+        assert batch.item_ids.shape == (200, int(batch.lengths.max()))
         assert torch.equal(batch.item_ids > 0, batch.padding_mask())
         assert int(batch.target.min()) >= 1
         assert int(batch.target.max()) <= 12_101

@@ -88,7 +88,8 @@ def test_the_variations_kept_here_are_words_of_the_command_line(tmp_path, monkey
         if model:
             assert (found["model"]["class_path"], found["trainer"]["max_epochs"]) == ("llm4sbr.SBRModule", 16)
         else:
-            assert found["model"]["init_args"]["separate_projections"] is True
+            schedule = found["model"]["init_args"]["lr_scheduler"]["class_path"]
+            assert schedule == "torch.optim.lr_scheduler.StepLR"  # of the last variation
 
 
 def test_the_search_space_kept_here_is_words_of_the_command_line(tmp_path, monkeypatch, capsys):

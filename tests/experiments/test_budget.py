@@ -82,4 +82,4 @@ def test_recall_against_the_share_of_sessions_asked(shop):
     assert "entropy-0 %: lift of mrr@20 over titles" not in rows
 
     (shop / "runs/results/sessions/entropy-30.keys").write_text("00" * 16 + "\n")
-    assert "are of another bare run" in fails(shop, *COMMAND, *words)
+    assert "come from another bare run" in fails(shop, *COMMAND, *words)

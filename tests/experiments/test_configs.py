@@ -68,7 +68,7 @@ def test_every_data_file_is_parsed_and_comes_back_as_it_was_printed(path, overla
         ("--views.fall_back=mask", "'fallback'"),
         ("--trainer.max_epoch=3", "'max_epochs'"),
         ("trainer: {max_epoch: 3}", "'max_epochs'"),
-        ("model: {class_path: llm4sbr.LLM4SBRWrapper, init_args: {text_scorse: 3}}", "'text_scores'"),
+        ("model: {class_path: llm4sbr.LLM4SBRWrapper, init_args: {view_dropuot: 0.3}}", "'view_dropout'"),
     ],
 )
 def test_a_misspelt_key_is_an_error_that_names_the_right_one(wrong, right, capsys, tmp_path):

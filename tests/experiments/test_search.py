@@ -71,7 +71,7 @@ def test_the_search_runs_in_pieces_and_tests_what_validation_chose(tmp_path, mon
         best = max(pairs, key=lambda one: (one["best_validation"], -one["trial"]))
         tested = runs[f"srgnn-{variant}-0"]
         assert tested["settings"] == best["settings"]
-        assert f"--model.lr {best['settings']['lr']}" in tested["command"]
+        assert f"--model.optimizer.lr {best['settings']['lr']}" in tested["command"]
         assert "test/recall@20" in tested["test"]
     for n in range(3):  # bare and wrapped have the same draw of what both have
         bare, wrapped = (
@@ -123,7 +123,7 @@ def test_one_trial_leaves_nothing_to_choose(tmp_path):
     words += ["--space", "space.yaml", "--out", "results", "--epochs", "1", *CPU]
     assert "all 1 fits are done" in run(tmp_path, *words)
     (tested,) = kept(tmp_path / "results.parquet").values()
-    assert "--model.lr 0.01" in tested["command"]
+    assert "--model.optimizer.lr 0.01" in tested["command"]
     assert "test" in tested
 
 

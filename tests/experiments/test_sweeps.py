@@ -126,7 +126,7 @@ def test_a_run_of_a_sweep_by_the_agent(path, root, shell, serve):
     assert summary["val/ndcg@20"] == pytest.approx(max(best))
     told = wandb_file.summary(file)
     assert all(told[name] == pytest.approx(value) for name, value in summary.items())
-    assert wandb_file.config(file)["lr"] == chosen.get("model.lr", 0.001)
+    assert wandb_file.config(file)["optimizer"]["lr"] == chosen.get("model.optimizer.lr", 0.006)
 
 
 @pytest.mark.data
