@@ -135,7 +135,7 @@ def test_fits_are_run_on_views_that_travelled(machine):
     given = ["--backbones", "[STAMP]", "--variants", "[titles, llm]"]
     said = machine.job("rows", *machine.words["fits"], *given)
     assert "stamp-llm-0" in said
-    assert "all 2 fits are there" in said
+    assert "all 2 fits are done" in said
     assert set(kept(machine.root / "work" / "rows" / "results" / "none.parquet")) == {
         "stamp-titles-0", "stamp-llm-0"
     }  # fmt: skip
