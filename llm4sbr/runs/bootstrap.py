@@ -25,8 +25,5 @@ def bootstrap() -> None:
         {
             "message": ".*does not have many workers.*"
         },  # loading is fast: batches are made in bulk, or a tuning step takes seconds
-        # `SessionRanking` and `EpochMeans` already make these values equal on all ranks; a mean over ranks
-        # with different numbers of sessions would be wrong.
-        {"message": r"It is recommended to use `self.log\('(train|val|test)/"},
     ):
         warnings.filterwarnings("ignore", **options)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ class RankingModule(LightningModule):
 
     def __init__(self, ks: Sequence[int] = (5, 10, 20), top_k: int = 20) -> None:
         super().__init__()
+        # `SessionRanking` and `EpochMeans` give equal values on every rank, and a mean over ranks with
+        # different numbers of sessions would be wrong: Lightning's advice to synchronise does not apply.
+        warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('(train|val|test)/")
         self.top_k = top_k
         self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
 
