@@ -82,10 +82,14 @@ def own_package(cache: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         # A copy: setuptools builds in the source folder, where others may be building as well.
         source = Path(scratch, "source")
-        ignored = shutil.ignore_patterns(
-            ".*", "build", "*.egg-info", "experiments", "tests", "runs", "__pycache__"
+        # By git: folders of runs and views that a checkout collects have the names of rooms in the package.
+        names = ["pyproject.toml", "README.md", "LICENSE", "llm4sbr", "backbones", "datamodules"]
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", *names], cwd=CHECKOUT, check=True, capture_output=True, text=True
         )
-        shutil.copytree(CHECKOUT, source, symlinks=True, ignore=ignored)
+        for name in filter(None, listed.stdout.split("\0")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, source / name, follow_symlinks=False)
         site = Path(scratch, "site")
         command = [
             *PIP,
