@@ -26,9 +26,8 @@ class YourModel(nn.Module):
 def main(epochs: int = 3, share: float = 1.0, titles: bool = False) -> None:
     seed_everything(0)
     data = MovieLens100K(max_length=20)
-    module = YourModel(data.num_items)
-    backbone = ModuleBackbone(data.num_items, module, lambda m, b: m(b.item_ids, b.lengths), "items")
-    model = LLM4SBRWrapper(backbone, text_dim=384)
+    network, clicks = YourModel(data.num_items), lambda m, b: m(b.item_ids, b.lengths)
+    model = LLM4SBRWrapper(ModuleBackbone(data.num_items, network, clicks, "items"), text_dim=384)
     if titles:  # views from titles alone; the ViewCache callback loads views from an LLM
         table = TitleTable(SentenceEncoder().encode(data.catalogue.titles), ones(data.num_items).bool())
         model.read_titles(table.titles[1:], table.mask[1:])

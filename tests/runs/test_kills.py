@@ -34,7 +34,7 @@ def config(folder, views, root, devices=1):
 seed_everything: 1
 data: {{class_path: SessionDataModule, init_args: {{data_dir: {folder}, split: {{by: column}}, bucket: 2,
   batch_size: {8 // devices}, eval_batch_size: 4, cache_dir: {folder / "cache"}}}}}
-model: {{class_path: llm4sbr.LLM4SBRWrapper, init_args: {{text_dim: 8, lr_schedule: cosine,
+model: {{class_path: llm4sbr.LLM4SBRWrapper, init_args: {{text_dim: 8,
   session_dropout: 0.3, backbone: {{class_path: SRGNN, init_args: {{embedding_dim: 8}}}}}}}}
 views: {{store: {views}}}
 resume: {{every_n_steps: 3}}
