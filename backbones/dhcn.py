@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from llm4sbr.backbones.position_attention import Clicks, ReversedPositionAttention, find_clicks
-from llm4sbr.backbones.training_graph import Hypergraph
+from llm4sbr.backbones.training_graph import Hyperedges, Hypergraph
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.checks import check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
@@ -60,7 +60,8 @@ class DHCN(EmbeddingBackbone):
 
     The paper prints :math:`\sigma(1 - \cdot)` in :math:`L_s` but names binary cross-entropy; this model and
     the authors' code use binary cross-entropy. Two departures from their code follow the paper: each training
-    session is one hyperedge (in their code each prefix is one), and gradients reach :math:`\Theta_l`.
+    session is one hyperedge (in their code each prefix without its target is one; see `hyperedges`), and
+    gradients reach :math:`\Theta_l`.
 
     Args:
         num_items: ``V``.
@@ -69,6 +70,9 @@ class DHCN(EmbeddingBackbone):
         beta: β, weight of the self-supervised task; 0 omits the line graph (the paper's DHCN). As in the
             authors' code it weights a sum over the batch; 0.01 is meant for batches of 100 sessions.
         max_length: Number of positions, the length of the longest session; 200 in the authors' code.
+        hyperedges: ``sessions`` makes one hyperedge of each training session, as in the paper; ``prefixes``
+            makes one of each training example's clicks, as in the authors' code, so that early clicks of
+            long sessions weigh more.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; `Interests.context` is ``(V, d)``, the convolved items
@@ -81,13 +85,14 @@ class DHCN(EmbeddingBackbone):
         num_layers: int = 3,
         beta: float = 0.01,
         max_length: int = 200,
+        hyperedges: Hyperedges = "sessions",
     ) -> None:
         super().__init__(num_items, embedding_dim)
         check_whole(num_layers=num_layers, max_length=max_length)
         if beta < 0:
             raise InputError("beta is at least 0", value=beta)
         self.num_layers, self.beta, self.max_length = num_layers, beta, max_length
-        self.hypergraph = Hypergraph(num_items)
+        self.hypergraph = Hypergraph(num_items, hyperedges)
         self.readout = ReversedPositionAttention(embedding_dim, max_length)
         self.init_uniform()  # as in the authors' code
         self.readout.begin_positive()

@@ -106,9 +106,8 @@ class GCEGNN(EmbeddingBackbone):
     The read-out ``S`` is the long-term interest, the last click's :math:`h'` the short-term interest. The
     paper's session vector is ``S`` alone, so `merge` returns the long-term interest.
 
-    Two departures from the authors' code follow the paper: an item with fewer than ``N`` neighbours attends
-    to its actual neighbours (their code repeats some at random), and an *in-out* edge has this type at both
-    ends (in their code at one end).
+    One departure from the authors' code follows the paper: an item with fewer than ``N`` neighbours attends
+    to its actual neighbours (their code repeats some at random).
 
     Args:
         num_items: ``V``.

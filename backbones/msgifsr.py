@@ -47,9 +47,12 @@ class MSGIFSR(EmbeddingBackbone):
     intent, and the coarser intents are not changed.
 
     Other details follow the authors' code: 8 heads of size ``d`` with a maximum over the heads, a gate shared
-    by the levels, ``alpha`` initialised to ``softmax(1, 0, ...)``, item vectors of length at most one in
-    units, units of unit length before and after the layers, and other parameters drawn from
-    ``U(-1/sqrt(d), 1/sqrt(d))``. Unused parameters of their code are omitted.
+    by the levels, ``alpha`` initialised to ``softmax(1, 0, ...)``, units of unit length before and after the
+    layers, and other parameters drawn from ``U(-1/sqrt(d), 1/sqrt(d))``. Unused parameters of their code are
+    omitted. Two details differ. An item vector is cut to length one as part of the computation of a unit;
+    their code shortens the row of the table in place whenever it is looked up. Dropout on units applies to
+    the messages of a layer and once per direction; in their code it also applies to ``x_i`` in the sum
+    above, drawn anew for every edge type.
 
     Args:
         num_items: ``V``.

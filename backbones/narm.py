@@ -61,7 +61,11 @@ class NARM(EmbeddingBackbone):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise as the authors' code: Gaussians of variance ``2 / fan-in``, orthogonal recurrence."""
+        """Draw Gaussians of variance ``2 / fan-in`` and an orthogonal recurrence.
+
+        The authors' code draws variance ``2 / rows`` of its own layout: the same for the GRU's input and the
+        attention's matrices, twice as much for ``B``, and 2 for ``v``.
+        """
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=math.sqrt(2 / parameter.size(1)))
         nn.init.normal_(self.embedding.weight, std=math.sqrt(2 / self.num_items))

@@ -35,6 +35,7 @@ class NISERPlus(SRGNN):
         scale: ``σ``, the factor of the cosines (16 in the paper).
         dropout: Dropout on item embeddings before normalisation (0.1 in the paper).
         max_length: Longest session; a longer batch is an error.
+        readout_bias: Whether the read-out has a bias, as in the authors' code.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
@@ -49,8 +50,9 @@ class NISERPlus(SRGNN):
         scale: float = 16.0,
         dropout: float = 0.1,
         max_length: int = 50,
+        readout_bias: bool = False,
     ) -> None:
-        super().__init__(num_items, embedding_dim, steps)
+        super().__init__(num_items, embedding_dim, steps, readout_bias)
         check_dropout(dropout=dropout)
         check_positive(scale=scale)
         check_whole(max_length=max_length)

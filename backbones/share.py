@@ -114,7 +114,9 @@ class SHARE(EmbeddingBackbone):
     The attentions follow the paper's equations; the authors' code omits some matrices (``W_2`` is absent,
     ``W_3`` equals ``\hat W_1``, the first layer has no ``W_1``). The equations do not specify the windows of
     a single click (without them a one-click session has no hyperedge), the added embedding, dropout and the
-    feed-forward block; these follow the authors' code.
+    feed-forward block; these follow the authors' code. Their read-out also normalises the query (a LayerNorm
+    before ``W_Q``) and multiplies the attended vector by one more matrix; the equations and this model have
+    neither.
 
     All parameters are drawn from ``U(-1/sqrt(d), 1/sqrt(d))``, as in the authors' code.
 

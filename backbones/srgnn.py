@@ -64,12 +64,15 @@ class SRGNN(EmbeddingBackbone):
         num_items: ``V``.
         embedding_dim: ``d``.
         steps: Number of propagation steps.
+        readout_bias: Whether the read-out has a bias. The authors' code has one, Eq. 7 has none.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
     """
 
-    def __init__(self, num_items: int, embedding_dim: int = 100, steps: int = 1) -> None:
+    def __init__(
+        self, num_items: int, embedding_dim: int = 100, steps: int = 1, readout_bias: bool = False
+    ) -> None:
         super().__init__(num_items, embedding_dim)
         check_whole(steps=steps)
         self.conv = GatedSessionConv(embedding_dim)
@@ -77,7 +80,7 @@ class SRGNN(EmbeddingBackbone):
         self.attend_last = nn.Linear(embedding_dim, embedding_dim)
         self.attend_click = nn.Linear(embedding_dim, embedding_dim, bias=False)
         self.attend_score = nn.Linear(embedding_dim, 1, bias=False)
-        self.readout = nn.Linear(2 * embedding_dim, embedding_dim, bias=False)
+        self.readout = nn.Linear(2 * embedding_dim, embedding_dim, bias=readout_bias)
         self.init_uniform()
 
     def encode(self, batch: SessionBatch) -> Interests:

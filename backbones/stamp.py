@@ -25,19 +25,22 @@ class STAMP(EmbeddingBackbone):
     ``(h_s * h_t) x_i``. The attention weights are not normalised, as in the paper; padding is masked.
 
     The paper bounds the product by a sigmoid before its softmax. The sigmoid changes no rank and prevents a
-    cross-entropy over many items from falling, so it is omitted, as in the authors' code. Their code also
-    adds ``m_s`` to ``m_a`` and has no biases; in both points this model follows the paper.
+    cross-entropy over many items from falling, so it is omitted, as in the authors' code. Their code has
+    no biases and adds ``m_s`` to ``m_a``; without `add_mean` this model follows the paper in both points.
 
     Args:
         num_items: ``V``.
         embedding_dim: ``d``, size of items and of both hidden layers (100 in the paper).
+        add_mean: Whether the general interest is ``h_s = tanh(W_s (m_a + m_s) + b_s)``, as in the authors'
+            code.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``
     """
 
-    def __init__(self, num_items: int, embedding_dim: int = 100) -> None:
+    def __init__(self, num_items: int, embedding_dim: int = 100, add_mean: bool = False) -> None:
         super().__init__(num_items, embedding_dim)
+        self.add_mean = add_mean
         self.attend_click = nn.Linear(embedding_dim, embedding_dim, bias=False)
         self.attend_last = nn.Linear(embedding_dim, embedding_dim)
         self.attend_mean = nn.Linear(embedding_dim, embedding_dim, bias=False)
@@ -57,9 +60,12 @@ class STAMP(EmbeddingBackbone):
         mask = batch.padding_mask()
         clicks = self.embedding(batch.item_ids)  # (B, L, d)
         last = last_click(clicks, batch.lengths)  # (B, d)
-        query = self.attend_last(last) + self.attend_mean(masked_mean(clicks, mask))  # (B, d)
+        mean = masked_mean(clicks, mask)  # (B, d)
+        query = self.attend_last(last) + self.attend_mean(mean)  # (B, d)
         weight = self.attend_score(torch.sigmoid(query.unsqueeze(1) + self.attend_click(clicks)))  # (B, L, 1)
         attended = (weight * mask.unsqueeze(-1) * clicks).sum(1)  # (B, d)
+        if self.add_mean:
+            attended = attended + mean
         return Interests(
             long_term=torch.tanh(self.general(attended)), short_term=torch.tanh(self.current(last))
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, IntArray
+
+Hyperedges = Literal["sessions", "prefixes"]
 
 
 class TrainingGraph(nn.Module):
@@ -50,13 +52,17 @@ class TrainingGraph(nn.Module):
                 "data module, or load a checkpoint",
             )
 
-    def clicks(self, examples: Examples) -> tuple[IntArray, IntArray]:
+    def clicks(self, examples: Examples, prefixes: bool = False) -> tuple[IntArray, IntArray]:
         """Clicked items of all training sessions, concatenated, and the session (0, 1, ...) of each click.
+
+        Args:
+            examples: Training examples.
+            prefixes: Whether each example's prefix counts as a session, without its target.
 
         Shapes:
             - output: ``(T,)``, ``(T,)``
         """
-        sessions = examples.sessions()
+        sessions = [np.array(one) for one in examples.prefixes()] if prefixes else examples.sessions()
         if not sessions:
             raise InputError("there are no training sessions to learn a graph from")
         items = np.concatenate(sessions)
@@ -131,6 +137,10 @@ class Hypergraph(TrainingGraph):
 
     Args:
         num_items: ``V``.
+        hyperedges: ``sessions``, or ``prefixes`` for one hyperedge per training example, without its target.
+
+    Raises:
+        InputError: `hyperedges` is neither.
 
     Shapes:
         - items, sessions: ``(E,)``, the entries of ``H``: items sorted by session, sessions sorted by item
@@ -147,13 +157,16 @@ class Hypergraph(TrainingGraph):
     session_share: Tensor
     item_share: Tensor
 
-    def __init__(self, num_items: int) -> None:
+    def __init__(self, num_items: int, hyperedges: Hyperedges = "sessions") -> None:
+        if hyperedges not in get_args(Hyperedges):
+            raise InputError(f"hyperedges must be one of {get_args(Hyperedges)}", value=hyperedges)
+        self.hyperedges = hyperedges
         index = dict.fromkeys(("items", "sessions", "session_start", "item_start"), torch.int32)
         super().__init__(num_items, **index, session_share=torch.float, item_share=torch.float)
 
     def read(self, examples: Examples) -> None:
         """Store the items of every training session."""
-        clicked, number = self.clicks(examples)
+        clicked, number = self.clicks(examples, prefixes=self.hyperedges == "prefixes")
         stride = self.num_items + 1
         session, item = np.divmod(np.unique(number * stride + clicked), stride)  # (E,), (E,): by session
         by_item = np.argsort(item, kind="stable")

@@ -32,8 +32,12 @@ class ItemKNN:
     with :math:`S_i` the training sessions that hold item i and :math:`p_s(i)` the position of its latest
     click in s. The default follows the paper: d = 1, so c counts sessions and :math:`\lambda = 0` gives the
     cosine, and only the last click of the session is used. (The authors' code counts an item clicked twice in
-    a session twice, their formula once.) ``order="later", pair_decay="harmonic", alpha=1, regularization=0``
-    gives sequential rules (SR, Ludewig & Jannach 2018, arXiv:1803.09587).
+    a session twice, their formula once.)
+
+    ``order="later", pair_decay="harmonic", alpha=1, regularization=0`` gives sequential rules (SR, Ludewig &
+    Jannach 2018, arXiv:1803.09587): c then sums over every click on i and every later click on j in the same
+    session, repeated clicks and i = j included. The authors' code (session-rec) counts pairs of at most ten
+    clicks' distance; here the decay alone limits the distance.
 
     Scores of training sessions are biased upwards, because the counts include their own clicks.
 
@@ -41,7 +45,7 @@ class ItemKNN:
         neighbors: Number of neighbours kept for each item; ties are broken by the higher item number.
         regularization: :math:`\lambda`, which damps chance co-occurrences of rare items.
         alpha: Exponent of the query item's sessions; 0.5 is symmetric, 1 gives the confidence.
-        order: Pairs to count: ``any``, or only neighbours clicked ``later`` than the query item.
+        order: Pairs to count: ``any``, or only clicks ``later`` than the query item's.
         pair_decay: d, decay with the number of clicks between the two items.
         weighting: w, decay with the number of clicks since the query item; see `DECAYS`.
         horizon: Number of clicks after which an ``exponential`` weight falls to 1/e.

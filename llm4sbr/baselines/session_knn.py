@@ -62,9 +62,15 @@ class SessionKNN:
       timestamps, which examples do not have.
 
     The latest sessions are the last ones among the training examples; this is the order of time only if the
-    data module sorts them by time. Ties in similarity are broken by the later session. The authors' code
-    (session-rec) counts clicks in :math:`|S_i|`, and its decay named linear differs (it is cut at ten
-    clicks); its ``div`` is ``linear`` here for w and ``harmonic`` for v.
+    data module sorts them by time. Ties in similarity are broken by the later session.
+
+    Decays of the authors' code (session-rec) by their names there, with i the age of a click from 1 and n the
+    length of the session. For w: ``div`` (its default for V-SKNN) is ``linear`` here, ``quadratic`` and
+    ``log`` are equal, ``linear`` (``1 - 0.1 (i - 1)`` at the first ten positions) is absent. For v: ``div``
+    (its default) is ``harmonic`` here; ``linear`` (``1 - 0.1 i``), ``quadratic`` (``1 / i^2``) and ``log``
+    (``1 / log10(i + 1.7)``, one click older than here) are absent. VSTAN's v is ``exponential``, with
+    `horizon` for both of its λ_spw and λ_ipw (1.02 each in the code). Their code also counts clicks instead
+    of sessions in :math:`|S_i|`.
 
     A training example is identified by its `example_index`, and its own session is excluded from its
     neighbours. In hand-made batches, give other sessions an `example_index` outside the training split, such

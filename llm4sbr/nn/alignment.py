@@ -18,6 +18,9 @@ class Alignment(Rebuildable, nn.Module):
 
     .. math:: \tau (L_a + L_u)
 
+    Both losses are means over the views. The authors' code sums them, so its τ = 0.1 is 0.2 here for two
+    views (`experiments/recipes/paper.yaml`).
+
     Args:
         tau: Weight of both losses, the paper's τ; at least 0.
         align: Whether the loss includes alignment (Eq. 8); False is an ablation.

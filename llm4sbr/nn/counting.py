@@ -29,11 +29,11 @@ BLOCK = 1 << 20  # numbers per block: 8 MB per array, which fits the processor's
 
 
 class SessionTable(NamedTuple):
-    """The distinct items of every training session; ``N`` entries, grouped by session.
+    """Clicks of every training session, all or the latest of each item; ``N`` entries, grouped by session.
 
     Shapes:
         - start: ``(S + 1,)``; session ``s`` has the entries ``start[s]:start[s + 1]``
-        - session, item, position: ``(N,)``; position (from 1) of the item's latest click in its session
+        - session, item, position: ``(N,)``; position of the click in its session, from 1
         - length: ``(S,)`` clicks of each session
     """
 
@@ -56,15 +56,33 @@ def sessions_of(examples: Examples) -> list[IntArray]:
     return sessions
 
 
-def table_of(examples: Examples) -> SessionTable:
-    """Convert the sessions of the examples to a table."""
+def table_of(examples: Examples, every_click: bool = False) -> SessionTable:
+    """Convert the sessions of the examples to a table.
+
+    Args:
+        examples: Training examples.
+        every_click: Whether an item that a session repeats has an entry for each click, in click order; by
+            default it has one entry, its latest click, and entries are sorted by item.
+    """
     sessions = sessions_of(examples)
     length = np.array([len(clicks) for clicks in sessions], dtype=np.int64)
     item, session = np.concatenate(sessions), np.repeat(np.arange(len(sessions)), length)
     position = np.arange(len(item)) - np.repeat(np.cumsum(length) - length, length) + 1
-    kept = latest(session, item)
+    kept = np.arange(len(item)) if every_click else latest(session, item)
     session = session[kept]
     return SessionTable(offsets(session, len(sessions)), session, item[kept], position[kept], length)
+
+
+def share_of_repeats(examples: Examples) -> float:
+    """Share of all clicks but the first of each session that are on an item clicked before in the session.
+
+    >>> from llm4sbr.testing import make_examples
+    >>> share_of_repeats(make_examples([[1, 2, 1], [3, 4, 5]]))
+    0.25
+    """
+    sessions = sessions_of(examples)
+    later = sum(len(clicks) - 1 for clicks in sessions)
+    return sum(len(clicks) - len(np.unique(clicks)) for clicks in sessions) / max(later, 1)
 
 
 def latest(row: IntArray, item: IntArray) -> IntArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -80,17 +81,18 @@ class GateFusion(Fusion):
     Args:
         dim: ``d``.
         interest_of_view: For each view the interest it reads, ``"long_term"`` or ``"short_term"``.
+        bias: Whether ``W`` has a bias. Eq. 12 has none.
 
     Shapes:
         - h, z: ``(B, K, d)``, mask: ``(B, K)`` bool
         - output: session ``(B, d)``, gates ``(B, K)``
     """
 
-    def __init__(self, dim: int, interest_of_view: tuple[str, ...]) -> None:
+    def __init__(self, dim: int, interest_of_view: tuple[str, ...], bias: bool = False) -> None:
         super().__init__()
         num_views = len(interest_of_view)
         self.gate = nn.Parameter(torch.full((num_views, dim), 2.0 / dim))  # sigmoid(0) = 1/2: d/2 * 2/d = 1
-        self.readout = nn.Linear(num_views * dim, dim, bias=False)
+        self.readout = nn.Linear(num_views * dim, dim, bias=bias)
 
     def forward(self, h: Tensor, z: Tensor, mask: Tensor, merge: Merge) -> Fused:
         """Weigh each view's interest by its gate and read out."""
@@ -209,6 +211,7 @@ class ResidualFusion(Fusion):
 
 FUSIONS: dict[str, Callable[[int, tuple[str, ...]], Fusion]] = {
     "gate": GateFusion,
+    "gate_bias": partial(GateFusion, bias=True),
     "average": AverageFusion,
     "concat": ConcatFusion,
     "residual": ResidualFusion,

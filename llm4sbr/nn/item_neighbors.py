@@ -14,6 +14,7 @@ from llm4sbr.nn.counting import (
     SessionTable,
     blocks,
     largest,
+    latest,
     offsets,
     spread,
     table_of,
@@ -51,18 +52,20 @@ def count_item_neighbors(
         neighbors: Number of neighbours kept for each item; ties are broken by the higher item number.
         regularization: λ, which damps chance co-occurrences of rare items.
         alpha: Exponent of the query item's sessions; 0.5 is symmetric, 1 gives the confidence.
-        order: Pairs to count: ``any``, or only neighbours clicked ``later`` than the query item.
+        order: Pairs to count: ``any`` counts two different items of a session once, at their latest clicks;
+            ``later`` counts every click of a session with every later one, the same item included.
         pair_decay: Decay of a pair's weight with the number of clicks between its items.
         horizon: Number of clicks after which an ``exponential`` weight falls to 1/e.
 
     Raises:
         InputError: If there is no training session.
     """
-    table = table_of(examples)
+    table = table_of(examples, every_click=order == "later")
     by_item = np.argsort(table.item, kind="stable")
     start = offsets(table.item, num_items + 1)  # (V + 2,)
-    sessions = np.diff(start)[1:]  # (V,): |S_i|
-    size = np.diff(table.start)  # (S,) distinct items of each session
+    # (V,): |S_i|; an item that a session repeats counts once
+    sessions = np.bincount(table.item[latest(table.session, table.item)], minlength=num_items + 1)[1:]
+    size = np.diff(table.start)  # (S,) entries of each session
     pairs = np.bincount(table.item, size[table.session], num_items + 1)[1:].astype(np.int64)
     found: list[tuple[IntArray, IntArray, FloatArray]] = []
     for block in blocks(pairs + num_items):
@@ -83,17 +86,17 @@ def count_item_neighbors(
 
 
 class _Pairs(NamedTuple):
-    """Pairs of a query item and another item of the same session."""
+    """Pairs of a click on a query item and another click of the same session."""
 
     row: IntArray  # (P,) index of the query item
-    other: IntArray  # (P,) entry of the other item in the table
-    gap: IntArray  # (P,) clicks from the query item to the other item, positive if that is later
+    other: IntArray  # (P,) entry of the other click in the table
+    gap: IntArray  # (P,) clicks from the query item's click to the other one, positive if that is later
 
 
 def _pairs(table: SessionTable, by_item: IntArray, start: IntArray, items: IntArray, order: Order) -> _Pairs:
     row, where = spread(start, items)
-    entry = by_item[where]  # entry of the query item in each of its sessions
+    entry = by_item[where]  # each click on a query item
     owner, other = spread(table.start, table.session[entry])
     gap = table.position[other] - table.position[entry][owner]
-    paired = np.flatnonzero(gap > 0 if order == "later" else gap != 0)  # no item is its own neighbour
+    paired = np.flatnonzero(gap > 0 if order == "later" else gap != 0)  # no click is its own pair
     return _Pairs(row[owner[paired]], other[paired], gap[paired])

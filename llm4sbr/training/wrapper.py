@@ -59,8 +59,9 @@ class LLM4SBRWrapper(SBRModule):
     Args:
         backbone: Any `SessionBackbone`.
         text_dim: ``d_t``, size of the text vectors (384 for MiniLM).
-        fusion: ``"gate"`` (the paper's second version), ``"average"`` (the paper's first version),
-            ``"concat"`` or ``"residual"`` (ours; see `llm4sbr.nn.fusion`).
+        fusion: ``"gate"`` (the paper's second version), ``"gate_bias"`` (the same with a bias in its
+            read-out, as in the authors' code), ``"average"`` (the paper's first version), ``"concat"`` or
+            ``"residual"`` (ours; see `llm4sbr.nn.fusion`).
         alignment: Alignment and uniformity losses with their weight; by default `Alignment()`.
         interest_of_view: Interest with which each view is paired, one entry per view.
         separate_projections: Whether each view has its own projection (Eq. 7) instead of a shared one, an
@@ -78,7 +79,7 @@ class LLM4SBRWrapper(SBRModule):
         backbone: SessionBackbone,
         *,
         text_dim: int = 384,
-        fusion: Literal["gate", "average", "concat", "residual"] = "gate",
+        fusion: Literal["gate", "gate_bias", "average", "concat", "residual"] = "gate",
         alignment: Alignment | None = None,
         interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
         separate_projections: bool = False,

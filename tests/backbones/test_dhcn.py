@@ -213,6 +213,16 @@ def test_clicks_that_no_training_example_has_do_not_enter():
     assert model.hypergraph.sessions.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_prefixes_as_hyperedges_are_the_authors():
+    model = DHCN(10, 4, hyperedges="prefixes")
+    model.read_training_sessions(make_examples([[1, 2, 3], [4, 5]]))
+    graph = model.hypergraph
+    edges = torch.tensor_split(graph.items, graph.session_start[1:].long().tolist())
+    assert [edge.tolist() for edge in edges] == [[1], [1, 2], [4]]
+    with pytest.raises(InputError, match="hyperedges"):
+        DHCN(10, 4, hyperedges="clicks")
+
+
 def test_reading_again_replaces_the_hypergraph():
     model = built()
     model.read_training_sessions(make_examples([[1, 2, 1]]))

@@ -49,17 +49,18 @@ def interests_by_hand(model, session):
     return s_g, v[-1]
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(("steps", "readout_bias"), [(1, False), (2, False), (1, True)])
 @pytest.mark.parametrize("session", SESSIONS)
-def test_niser_is_the_papers(session, steps):
+def test_niser_is_the_papers(session, steps, readout_bias):
     torch.manual_seed(0)
-    model = NISERPlus(9, 6, steps=steps).eval()
+    model = NISERPlus(9, 6, steps=steps, readout_bias=readout_bias).eval()
     batch = make_batch([[8, 9, 1], session, [2]])
     s_g, v_n = interests_by_hand(model, session)
     interests = model.encode(batch)
     assert torch.allclose(interests.long_term[1], s_g, atol=1e-5)
     assert torch.allclose(interests.short_term[1], v_n, atol=1e-5)
-    s = unit(model.readout.weight @ torch.cat((s_g, v_n)))
+    s = model.readout.weight @ torch.cat((s_g, v_n))
+    s = unit(s + model.readout.bias if readout_bias else s)
     scores = [16 * unit(model.embedding.weight[item]) @ s for item in range(1, 10)]
     assert torch.allclose(model(batch)[1], torch.stack(scores), atol=1e-5)
 

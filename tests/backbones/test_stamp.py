@@ -30,15 +30,18 @@ def interests_by_hand(model, session):
     m_a = torch.zeros(model.embedding_dim)
     for x_i in x:
         m_a = m_a + (w_0 @ torch.sigmoid(w_1 @ x_i + w_2 @ x[-1] + w_3 @ m_s + b_a)) * x_i
+    if model.add_mean:  # the authors' code
+        m_a = m_a + m_s
     h_s = torch.tanh(model.general.weight @ m_a + model.general.bias)
     h_t = torch.tanh(model.current.weight @ x[-1] + model.current.bias)
     return h_s, h_t
 
 
+@pytest.mark.parametrize("add_mean", [False, True])
 @pytest.mark.parametrize("session", SESSIONS)
-def test_stamp_is_the_papers(session):
+def test_stamp_is_the_papers(session, add_mean):
     torch.manual_seed(0)
-    model = loud(STAMP(9, 6))
+    model = loud(STAMP(9, 6, add_mean))
     batch = make_batch([[8, 9, 1], session, [2]])
     h_s, h_t = interests_by_hand(model, session)
     interests = model.encode(batch)

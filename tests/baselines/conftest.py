@@ -41,11 +41,18 @@ def item_knn(
         for other in scores:
             count = 0.0
             for one in training:
+                if order == "later":  # every click with every later one
+                    count += sum(
+                        decay(pair_decay, there - here - 1, len(one), horizon)
+                        for here, first in enumerate(one)
+                        for there, second in enumerate(one)
+                        if here < there and (first, second) == (asking, other)
+                    )
+                    continue
                 if asking == other or asking not in one or other not in one:
                     continue
                 gap = position(one, other) - position(one, asking)
-                if order == "any" or gap > 0:
-                    count += decay(pair_decay, abs(gap) - 1, len(one), horizon)
+                count += decay(pair_decay, abs(gap) - 1, len(one), horizon)
             if count > 0:
                 norm = (support[asking] + regularization) ** alpha
                 similarity[other] = count / (norm * (support[other] + regularization) ** (1 - alpha))

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,6 +48,44 @@ def test_by_hand(by_hand, settings):
         expected = torch.tensor(by_hand.item_knn(training, session, 13, **settings))
         assert torch.allclose(scores[row], expected, atol=1e-6), session
     assert scores.count_nonzero() > 10
+
+
+def sequential_rules(training, num_items):
+    """Sequential rules as published: the sum of inverse distances of every ordered pair of clicks."""
+    rules = torch.zeros(num_items + 1, num_items)
+    for session in training:
+        for there in range(1, len(session)):
+            for here in range(there):
+                rules[session[here], session[there] - 1] += 1 / (there - here)
+    return rules
+
+
+@pytest.mark.parametrize("repeats", [0.2, 0.6])
+def test_sequential_rules_find_repeated_targets(repeats):
+    """Seen to fail with pairs of the items' latest clicks only."""
+    draw = np.random.default_rng(0)
+    sessions = []
+    for _ in range(600):
+        clicks = [int(draw.integers(1, 61))]
+        while len(clicks) < 6:
+            again = draw.random() < repeats
+            clicks.append(
+                int(draw.choice(clicks)) if again else (clicks[-1] + int(draw.integers(3))) % 60 + 1
+            )
+        sessions.append(clicks)
+    model = ItemKNN(100, 0.0, 1.0, order="later", pair_decay="harmonic")
+    model.fit(make_examples(sessions[:400]), 60)
+    prefixes, targets = (
+        [one[:-1] for one in sessions[400:]],
+        torch.tensor([one[-1] for one in sessions[400:]]),
+    )
+    published = sequential_rules(sessions[:400], 60)[torch.tensor([one[-1] for one in prefixes])]
+
+    def recall(scores):
+        return (scores.topk(5).indices + 1 == targets[:, None]).any(1).double().mean()
+
+    found = model.scores(make_batch(prefixes))
+    assert recall(found) == pytest.approx(float(recall(published)), abs=0.02)  # ties
 
 
 def test_some_items_at_a_time_are_the_same_as_all(by_hand, monkeypatch):

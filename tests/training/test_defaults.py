@@ -73,6 +73,7 @@ def test_the_papers_recipe_is_the_papers_training(tmp_path, monkeypatch, capsys)
     found = built(tmp_path, monkeypatch, capsys, RECIPES / "paper.yaml", "llm4sbr.LLM4SBRWrapper")
     assert found["heads"] == []
     assert found["scorer"]["class_path"].endswith("OwnScores")
+    assert found["alignment"]["init_args"]["tau"] == 0.2  # the reference's 0.1 for the sum of two views
     assert found["loss"]["init_args"] == {"smoothing": 0.0}
     assert found["optimizer"]["init_args"]["lr"] == 1e-3
     assert found["optimizer"]["init_args"]["weight_decay"] == 1e-5

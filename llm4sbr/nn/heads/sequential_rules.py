@@ -11,10 +11,12 @@ from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.nn.counting import share_of_repeats
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.item_neighbors import count_item_neighbors
 
 FLOOR = 1e-4  # ε: share of the session's total rule weight given to an item without a rule
+FEW_REPEATS = 1e-3  # share of training targets below which an item of the session gets no rule
 
 
 class SequentialRules(ScoreHead):
@@ -27,10 +29,12 @@ class SequentialRules(ScoreHead):
     .. math:: s'_v = s_v + \lambda \log(\epsilon + r_v / \sum_u r_u), \quad
         r_v = \sum_{i \in s} \frac{1}{1 + age_s(i)} \, sim(i, v)
 
-    ``sim(i, v)`` sums the inverse distance of ``i`` and ``v`` over the training sessions in which ``v`` was
-    clicked after ``i``, divided by 20 plus the number of sessions with ``i`` (sequential rules, Ludewig &
-    Jannach 2018, arXiv:1803.09587; see `count_item_neighbors`). Items of the session get no rule. A session
-    without any rule keeps the model's order.
+    ``sim(i, v)`` sums the inverse distance of every training click on ``i`` and every later click on ``v`` in
+    the same session, divided by 20 plus the number of sessions with ``i`` (sequential rules, Ludewig &
+    Jannach 2018, arXiv:1803.09587; see `count_item_neighbors`). An item that the session
+    repeats counts at its latest click. Items of the session get no rule where training sessions (almost)
+    never repeat an item: less than one training target in a thousand. A session without any rule keeps the
+    model's order.
 
     The head applies in validation, test and prediction only, because in training every transition would be
     its own rule. λ can therefore be changed after training. The checkpoint does not hold the counts: they
@@ -59,6 +63,7 @@ class SequentialRules(ScoreHead):
         if neighbors < 1:
             raise InputError("at least one rule is kept of each item", value=neighbors)
         self.weight, self.neighbors = weight, neighbors
+        self.repeats = False  # whether items of the session get rules; counted in the training sessions
         # Item k has the rules start[k]:start[k + 1]; item 0, padding, has none.
         self.register_buffer("start", torch.zeros(0, dtype=torch.long), persistent=False)  # (V + 2,)
         self.register_buffer("item", torch.zeros(0, dtype=torch.int32), persistent=False)  # (M,)
@@ -79,6 +84,7 @@ class SequentialRules(ScoreHead):
             order="later",
             pair_decay="harmonic",
         )
+        self.repeats = share_of_repeats(examples) >= FEW_REPEATS
         for name in ("start", "item", "similarity"):
             old = self.get_buffer(name)
             setattr(self, name, torch.from_numpy(getattr(counted, name)).to(old.device, old.dtype))
@@ -106,7 +112,8 @@ class SequentialRules(ScoreHead):
         found = weight.new_zeros(len(batch.lengths) * self.num_items)
         found = found.index_add_(0, cell, weight[owner] * self.similarity[where])
         found = found.view(-1, self.num_items)
-        found[row, asking - 1] = 0
+        if not self.repeats:
+            found[row, asking - 1] = 0
         return found
 
     def log_shares(self, batch: SessionBatch) -> Tensor:

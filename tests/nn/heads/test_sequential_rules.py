@@ -31,16 +31,25 @@ def counting(num_items, *options, **more):
 
 
 def test_rules_are_the_counting_baselines():
-    """Repeated items, items without rules. Seen to fail with clicks counted twice."""
+    """Repeated items, items without rules."""
     sessions, num_items = drawn_sessions(60, 24), 30
     rules = counting(num_items, 1.0, neighbors=7)
     rules.read_training_sessions(make_examples(sessions))
-    counted = ItemKNN(7, 20.0, 1.0, order="later", pair_decay="harmonic", weighting="harmonic", remind=False)
+    counted = ItemKNN(7, 20.0, 1.0, order="later", pair_decay="harmonic", weighting="harmonic")
     counted.fit(make_examples(sessions), num_items)
     batch = make_batch([*drawn_sessions(40, 30, seed=1), [29], [3, 3, 3]], padding=2)
     expected = counted.scores(batch)
     assert (expected > 0).any(1).sum() > 30
     torch.testing.assert_close(rules.rules(batch), expected)
+
+
+@pytest.mark.parametrize(("repeat", "shown"), [([], False), ([[4, 4]], True)])
+def test_items_of_the_session_get_rules_where_sessions_repeat_items(repeat, shown):
+    """Seen to fail with the session's items always left out, and with them never left out."""
+    rules = counting(4, 1.0)
+    rules.read_training_sessions(make_examples([[1, 2, 3], [2, 1, 3], *repeat]))
+    found = rules.rules(make_batch([[1, 2]]))[0] > 0
+    assert found.tolist() == [shown, shown, True, False]
 
 
 def test_the_product_by_hand():
