@@ -119,7 +119,7 @@ def options():
 def test_every_option_of_the_table_is_parsed(option, monkeypatch, capsys):
     """Seen to fail with `--model.view_dropouts`."""
     monkeypatch.chdir(ROOT)
-    run = "fit --config experiments/base.yaml --data MovieLens100K --views.store views/ml-100k".split()
+    run = shlex.split("fit --config experiments/base.yaml --data MovieLens100K --views.store views/ml-100k")
     words = shlex.split(option)
     model = [] if "--model.backbone" in words else ["--model.backbone", "SRGNN"]
     assert complaint(llm4sbr, [*run, *words, *model], capsys) is None
