@@ -98,33 +98,35 @@ def stage1(
     examples, catalogue = data.examples("validate"), data.catalogue
     step = max(1, int(examples.session.max()) // sessions)
     chosen = sorted(set(examples.session.tolist()))[::step][:sessions]
-    asked = []
+    chosen_prefixes = []
     for session in chosen:
         rows = [at for at in range(len(examples)) if examples.session[at] == session][:prefixes]
-        asked += [examples.prefix(at) for at in rows]
+        chosen_prefixes += [examples.prefix(at) for at in rows]
     shown = PromptOptions(templates, max_title_chars=max_title_chars)
-    prompts = [build_prompt(view, prefix, catalogue, shown) for prefix in asked for view in shown.views]
+    prompts = [
+        build_prompt(view, prefix, catalogue, shown) for prefix in chosen_prefixes for view in shown.views
+    ]
     titles = shown.titles(catalogue)
     options = {"model": model, "dtype": dtype, "max_new_tokens": max_new_tokens}
     free = TransformersEngine(**options)
-    held = TransformersEngine(**options, choices=titles)
+    constrained = TransformersEngine(**options, choices=titles)
     beams = TransformersEngine(**options, choices=titles, num_answers=5)
-    for engine in (held, beams):
+    for engine in (constrained, beams):
         engine.lm = free.lm  # one copy of the weights
     together(free, prompts[:2])
-    together(held, prompts[:2])  # warm-up: loading and building the trie are not measured
+    together(constrained, prompts[:2])  # warm-up: loading and building the trie are not measured
     together(beams, prompts[:2])
 
-    seconds: dict[str, list[float]] = {"alone": [], "free": [], "held": [], "beams": []}
+    seconds: dict[str, list[float]] = {"alone": [], "free": [], "constrained": [], "beams": []}
     for _ in range(repeats):
         spent, alone = timed(one_by_one, free, prompts)
         seconds["alone"].append(spent)
-        for name, engine in (("free", free), ("held", held), ("beams", beams)):
+        for name, engine in (("free", free), ("constrained", constrained), ("beams", beams)):
             spent, answers = timed(together, engine, prompts)
             seconds[name].append(spent)
             if name == "free":
                 shared = answers
-            if name == "held":
+            if name == "constrained":
                 grounded = answers
     stop = free.lm.stop_ids
     texts = [
@@ -138,7 +140,7 @@ def stage1(
     known = {normal_title(title) for title in titles}
     off = sum(normal_title(answer.text) not in known for answer in grounded)
     speed = [a / b for a, b in zip(seconds["alone"], seconds["free"], strict=True)]
-    cost = [a / b for a, b in zip(seconds["held"], seconds["free"], strict=True)]
+    cost = [a / b for a, b in zip(seconds["constrained"], seconds["free"], strict=True)]
     wide = [a / b for a, b in zip(seconds["beams"], seconds["free"], strict=True)]
     note = f"{len(prompts)} prompts of {len(chosen)} sessions, {repeats} repeats, {dtype}"
     keep(
@@ -155,8 +157,15 @@ def stage1(
                 "lower",
                 f"two best logits closer than {tie}",
             ),
-            row("off-catalogue answers, held to the catalogue", off, "answers", 0, "lower", note),
-            row("time held to the catalogue over free", statistics.median(cost), "ratio", 1.2, "lower", note),
+            row("off-catalogue answers, constrained to the catalogue", off, "answers", 0, "lower", note),
+            row(
+                "time constrained to the catalogue over free",
+                statistics.median(cost),
+                "ratio",
+                1.2,
+                "lower",
+                note,
+            ),
             row(
                 "time of 5 beams in the catalogue over free", statistics.median(wide), "ratio", None, "lower"
             ),

@@ -1,7 +1,7 @@
 """A view store in a tenth of its size: of every session the key, ids and weights, and which titles answered.
 
-A store of all of Beauty's prefixes has 250 MB, because it keeps answers as text, one checksum a row. Held to
-the catalogue an answer is a title, so its place in the catalogue says it all.
+A store of all of Beauty's prefixes has 250 MB, because it keeps answers as text, with a checksum per row.
+Under decoding constrained to the catalogue an answer is a title, so its index in the catalogue is enough.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write_answers(store: StoreReader, spec: ViewSpec, catalogue: Catalogue, path
 
     Args:
         store: Where they are.
-        spec: Views of answers held to the catalogue, several a prompt.
+        spec: Views of answers constrained to the catalogue, several per prompt.
         catalogue: Whose titles answered.
         path: The ``.npz`` file.
 
@@ -45,7 +45,9 @@ def write_answers(store: StoreReader, spec: ViewSpec, catalogue: Catalogue, path
         for column, view in enumerate(views):
             answer = view[key]
             if not answer.choices or any(one.text not in place for one in answer.choices):
-                raise InputError("not an answer held to the catalogue", path=store.path, row=key.hex())
+                raise InputError(
+                    "this answer is not a title of the catalogue", path=store.path, row=key.hex()
+                )
             for rank, one in enumerate(answer.choices):
                 choice[row, column, rank], chance[row, column, rank] = place[one.text], one.probability
             tokens[row, column] = answer.prompt_tokens, answer.computed_tokens, answer.answer_tokens
@@ -69,7 +71,7 @@ def read_answers(path: Path, catalogue: Catalogue, store: ViewStore) -> ViewSpec
     """Take what `write_answers` wrote into a store; returns its spec.
 
     Probabilities come back in single precision. Prompts are not kept, so the same prompt of another session
-    is asked again.
+    is sent again.
 
     Raises:
         InputError: The file is of another catalogue, or names what is not there.

@@ -1,8 +1,8 @@
 """Jobs 5 and 6: fits of the search, several side by side on one GPU.
 
 The job starts ``python -m experiments search`` in several processes, which share the fits. When the time is
-up, each process saves and stops; a stopped fit goes on from its last checkpoint. Fits that the checkout keeps
-already are not computed again. Every further option is one of the search.
+up, each process saves and stops; a stopped fit resumes from its last checkpoint. Fits that the checkout
+already has are not computed again. Every further option is one of the search.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from asking import prepare
+from inference import prepare
 from place import HERE, Clock, parser, say
 from side_by_side import PATIENCE, STOPPED, command, run
 
@@ -26,7 +26,7 @@ def main() -> int:
     options.add_argument("--processes", type=int, default=8)
     options.add_argument("--data", required=True, help="data module YAML")
     options.add_argument(
-        "--results", default="protocol-beauty", help="study of experiments/results to go on from"
+        "--results", default="protocol-beauty", help="study of experiments/results to continue"
     )
     options.add_argument("--data_dir")
     options.add_argument("--store", type=Path, required=True, help="view store")

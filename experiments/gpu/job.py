@@ -2,7 +2,7 @@
 
     bash experiments/gpu/job.sh tune --out OUT
 
-A job checks that it has what it needs, goes on where it stopped and ends after ``--minutes``. It writes
+A job checks that it has what it needs, resumes where it stopped and ends after ``--minutes``. It writes
 ``OUT/tune.json`` with ``OUT/tune.tar.xz.00`` and further pieces, which ``take.py OUT`` takes in.
 """
 

@@ -129,7 +129,7 @@ def data(cache: Path, data_dir: Path, title_views: Path) -> Path:
 
 
 def left_so_far(cache: Path, state: Path) -> Path | None:
-    """What jobs have left and others go on from; a checkpoint of training that has ended is not."""
+    """Archive the state from which jobs resume; the checkpoint of a finished training is left out."""
     if not state.is_dir():
         return None
     target = cache / "state.tar.xz"

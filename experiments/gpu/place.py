@@ -1,4 +1,4 @@
-"""What all jobs share: where things lie on the machine, the time that is left, and what is handed over."""
+"""Common functions of the jobs: places on the machine, time limit, and files that a job hands over."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     """A parser with the options of every job."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
-        "--work", type=Path, required=True, help="folder of the job; it goes on from what is there"
+        "--work", type=Path, required=True, help="folder of the job; a job resumes from its content"
     )
     made.add_argument("--minutes", type=float, default=7.0, help="stop in good order after that time")
     made.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -132,7 +132,7 @@ def hand_over(name: str, work: Path, patterns: Iterable[str], out: Path, note: d
             written.append(out / f"{name}.tar.xz.{len(written):02d}")
             written[-1].write_bytes(piece)
             total.update(piece)
-    told = {
+    manifest = {
         "job": name,
         "date": datetime.now().isoformat(timespec="seconds"),
         "card": card(),
@@ -141,32 +141,32 @@ def hand_over(name: str, work: Path, patterns: Iterable[str], out: Path, note: d
         "sha256": total.hexdigest(),
         **note,
     }
-    write_json(out / f"{name}.json", told)
+    write_json(out / f"{name}.json", manifest)
     return [out / f"{name}.json", *written]
 
 
-def unpacked(manifest: Path, target: Path) -> dict[str, Any]:
+def unpacked(path: Path, target: Path) -> dict[str, Any]:
     """Join what `hand_over` wrote, and unpack it over what is in a folder; returns the JSON.
 
     Raises:
         SystemExit: A piece is missing or damaged.
     """
-    told: dict[str, Any] = json.loads(manifest.read_text())
+    manifest: dict[str, Any] = json.loads(path.read_text())
     total = hashlib.sha256()
     with tempfile.TemporaryFile() as scratch:
-        for piece in told["pieces"]:
-            if not (path := manifest.parent / piece).is_file():
-                raise SystemExit(f"{path} is missing")
-            content = path.read_bytes()
+        for name in manifest["pieces"]:
+            if not (piece := path.parent / name).is_file():
+                raise SystemExit(f"{piece} is missing")
+            content = piece.read_bytes()
             total.update(content)
             scratch.write(content)
-        if total.hexdigest() != told["sha256"]:
-            raise SystemExit(f"the pieces of {manifest} are not what was handed over")
+        if total.hexdigest() != manifest["sha256"]:
+            raise SystemExit(f"the pieces of {path} are not what was handed over")
         scratch.seek(0)
         target.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=scratch, mode="r:xz") as archive:
             archive.extractall(target, filter="data")
-    return told
+    return manifest
 
 
 def say(text: str) -> None:

@@ -15,16 +15,16 @@ import torch
 PATIENCE = 60.0  # seconds for what a process does not leave half done
 STOPPED = (0, -signal.SIGTERM, 128 + signal.SIGTERM)  # statuses of a process that ended or was stopped
 _FORKED = multiprocessing.get_context("forkserver")
-_FORKED.set_forkserver_preload(["asking", "experiments.study.ledger"])  # imports are most of a short life
+_FORKED.set_forkserver_preload(["inference", "experiments.study.ledger"])  # imports are most of a short life
 
 
 def run(target: Callable[..., None], given: Sequence[tuple[Any, ...]], seconds: float) -> list[int]:
     """Call a function in a process for each of some arguments; returns their exit statuses.
 
     Args:
-        target: A function of a module.
+        target: Function of a module.
         given: Arguments of each call.
-        seconds: After so many the processes get SIGTERM, and `PATIENCE` later are killed.
+        seconds: Time limit; then the processes get SIGTERM, and after `PATIENCE` seconds SIGKILL.
     """
     ends = time.monotonic() + seconds
     threads = max(1, len(os.sched_getaffinity(0)) // max(1, len(given)))
@@ -56,12 +56,12 @@ def command(words: list[str], log: str) -> None:
     """Run a command of the experiments, its output appended to a file.
 
     Args:
-        words: What comes after ``python -m experiments``.
-        log: The file.
+        words: Words after ``python -m experiments``.
+        log: File for the output.
     """
-    with open(log, "ab") as told:
+    with open(log, "ab") as output:
         for stream in (1, 2):
-            os.dup2(told.fileno(), stream)
+            os.dup2(output.fileno(), stream)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     from experiments.__main__ import main
 

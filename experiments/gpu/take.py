@@ -2,8 +2,8 @@
 
     python experiments/gpu/take.py FOLDER --data_dir ../shared/data/beauty
 
-The archive is joined, compared with its checksum and unpacked into ``.gpu/state/JOB``; pack.py sends that
-along for what goes on from it. Figures then go to ``experiments/results/gpu/``, fits into their study of
+The archive is joined, compared with its checksum and unpacked into ``.gpu/state/JOB``; pack.py packs
+it for jobs that resume. Figures then go to ``experiments/results/gpu/``, fits into their study of
 ``experiments/results/``, views into the store ``--store``.
 """
 
@@ -28,30 +28,30 @@ from llm4sbr.views.store import ViewStore
 RESULTS = HERE.parent / "results"
 
 
-def figures(args: argparse.Namespace, told: dict[str, Any], folder: Path, *names: str) -> None:
+def figures(args: argparse.Namespace, manifest: dict[str, Any], folder: Path, *names: str) -> None:
     """Keep a job's JSONs together, with card, date and versions."""
     parts = {
         Path(name).stem: json.loads((folder / name).read_text()) for name in names if (folder / name).exists()
     }
-    write_json(args.results / "gpu" / f"{told['job']}.json", {**told, **parts})
+    write_json(args.results / "gpu" / f"{manifest['job']}.json", {**manifest, **parts})
 
 
-def tests(args: argparse.Namespace, told: dict[str, Any], folder: Path) -> list[str]:
+def tests(args: argparse.Namespace, manifest: dict[str, Any], folder: Path) -> list[str]:
     """Problems, of which a test that was skipped is one."""
     found = json.loads((folder / "tests.json").read_text())
-    figures(args, told, folder, "tests.json")
+    figures(args, manifest, folder, "tests.json")
     say(f"{found['passed']} of {found['tests']} tests passed on {found['card']}")
     return [*found["failed"], *found["skipped"]]
 
 
-def tune(args: argparse.Namespace, told: dict[str, Any], folder: Path) -> list[str]:
+def tune(args: argparse.Namespace, manifest: dict[str, Any], folder: Path) -> list[str]:
     """An adapter with weights, and what it brought."""
     from safetensors.numpy import load_file
 
     if not (folder / "adapter" / "adapter_config.json").exists():
         return ["there is no adapter yet"]
     weights = load_file(folder / "adapter" / "adapter_model.safetensors")
-    figures(args, told, folder, "estimate.json", "plan.json", "trained.json", "hits.json")
+    figures(args, manifest, folder, "estimate.json", "plan.json", "trained.json", "hits.json")
     say(f"an adapter of {sum(one.size for one in weights.values()):,} weights in {folder / 'adapter'}")
     problems = [] if all(np.isfinite(one).all() for one in weights.values()) else ["weights are not finite"]
     if not any(np.any(one) for name, one in weights.items() if "lora_B" in name):
@@ -64,14 +64,14 @@ def tune(args: argparse.Namespace, told: dict[str, Any], folder: Path) -> list[s
     return problems
 
 
-def views(args: argparse.Namespace, told: dict[str, Any], folder: Path) -> list[str]:
+def views(args: argparse.Namespace, manifest: dict[str, Any], folder: Path) -> list[str]:
     """Views of sessions that the data module has, in a store."""
     data = data_module(args.data, args.data_dir)
     with ViewStore(args.store) as store:
         spec = read_answers(folder / "answers.npz", data.catalogue, store)
         known = store.localised_keys(spec)
         found = store.lookup_localised(spec, sorted(known))
-    figures(args, told, folder, "progress.json", "report.json")
+    figures(args, manifest, folder, "progress.json", "report.json")
     problems = []
     every: set[bytes] = set()
     for split in SPLITS:
@@ -88,15 +88,15 @@ def views(args: argparse.Namespace, told: dict[str, Any], folder: Path) -> list[
     return problems
 
 
-def step(args: argparse.Namespace, told: dict[str, Any], folder: Path) -> list[str]:
+def step(args: argparse.Namespace, manifest: dict[str, Any], folder: Path) -> list[str]:
     """Cases that were measured."""
     found = json.loads((folder / "step.json").read_text())
-    figures(args, told, folder, "step.json")
+    figures(args, manifest, folder, "step.json")
     say(f"{len(found['rows'])} rows, {len(found['left'])} cases are left")
     return [f"{one['what']}: {one['note']}" for one in found["rows"] if one["value"] < 0]
 
 
-def fits(args: argparse.Namespace, told: dict[str, Any], folder: Path) -> list[str]:
+def fits(args: argparse.Namespace, manifest: dict[str, Any], folder: Path) -> list[str]:
     """Fits of the search that are not kept yet."""
     for path in sorted((folder / "results").glob("*.parquet")):
         new = Study(args.results / path.name).merge(Study(path))
@@ -120,14 +120,14 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     status, manifests = 0, [args.folder / f"{name}.json" for name in CHECKS]
-    for manifest in (one for one in manifests if one.exists()):
-        folder = args.state / manifest.stem
-        told = unpacked(manifest, folder)
-        say(f"{told['job']} of {told['date']} on {told['card']}, {told['seconds']} s")
-        if told["rehearsal"] and args.results == RESULTS:
-            raise SystemExit("this is a rehearsal: its results are none")
-        problems = CHECKS[told["job"]](args, told, folder)
-        problems += [f"it ended with status {told['status']}"] * bool(told["status"])
+    for path in (one for one in manifests if one.exists()):
+        folder = args.state / path.stem
+        manifest = unpacked(path, folder)
+        say(f"{manifest['job']} of {manifest['date']} on {manifest['card']}, {manifest['seconds']} s")
+        if manifest["rehearsal"] and args.results == RESULTS:
+            raise SystemExit("the results of a rehearsal are not kept")
+        problems = CHECKS[manifest["job"]](args, manifest, folder)
+        problems += [f"it ended with status {manifest['status']}"] * bool(manifest["status"])
         for one in problems:
             say(f"PROBLEM: {one}")
         status |= bool(problems)

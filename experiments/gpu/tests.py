@@ -35,8 +35,8 @@ def main() -> int:
                 named[f"{case.get('classname')}::{case.get('name')}"] = entry.get("message") or ""
     failed = {**found["failure"], **found["error"]}
     passed = len(cases) - len(failed) - len(found["skipped"])
-    told = {"files": paths, "card": card(), "tests": len(cases), "passed": passed}
-    write_json(args.work / "tests.json", {**told, "failed": failed, "skipped": found["skipped"]})
+    summary = {"files": paths, "card": card(), "tests": len(cases), "passed": passed}
+    write_json(args.work / "tests.json", {**summary, "failed": failed, "skipped": found["skipped"]})
     say(f"{passed} of {len(cases)} passed, {len(failed)} failed, {len(found['skipped'])} skipped")
     return int(not cases or bool(failed) or bool(found["skipped"] and not args.allow_skips))
 

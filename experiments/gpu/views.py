@@ -1,8 +1,8 @@
-"""Job 3: both views of every distinct prefix, held to the catalogue, by the adapter that job 2 left.
+"""Job 3: both views of every distinct prefix, constrained to the catalogue, by the adapter that job 2 left.
 
-Several processes share the GPU, because half of the work is Python's. Each asks about its share of the
-sessions and has a store of its own. When the time is up, they stop after a batch, their stores are merged,
-and ``answers.npz`` has everything so far. When all sessions are asked, ``report.json`` says how well the
+Several processes share the GPU, because half of the work is Python's. Each infers the views of its share
+of the sessions into a store of its own. At the time limit they stop after a batch, their stores are merged,
+and ``answers.npz`` has everything so far. When all sessions have views, ``report.json`` says how well the
 views find the next click.
 """
 
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from answers import write_answers
-from asking import PROMPTS, SESSIONS, KnownTitles, Setting, ask_share, prepare
+from inference import PROMPTS, SESSIONS, KnownTitles, Setting, infer_share, prepare
 from lightning.pytorch import LightningDataModule
 from place import Clock, llm4sbr, parser, say, write_json
 from side_by_side import STOPPED, run
@@ -31,7 +31,7 @@ RESERVE = 75  # seconds for a last batch, the merge and what is handed over
 
 
 def everything(data: LightningDataModule, args: argparse.Namespace, setting: Setting) -> ViewPlan:
-    """All distinct sessions, in the order of asking, and what their views are made with."""
+    """Plan the views of all distinct sessions, in the order of inference."""
     return plan_views(
         data,  # type: ignore[arg-type]
         encoder=KnownTitles(args.titles, data.catalogue),
@@ -79,7 +79,7 @@ def main() -> int:
     options.add_argument("--processes", type=int, default=8, help="that share the GPU")
     options.add_argument("--batch", type=int, default=512, help="prompts of one call of the engine")
     options.add_argument("--batch_tokens", type=int, default=16384, help="prompt tokens of one forward pass")
-    options.add_argument("--limit", type=int, help="at most so many sessions")
+    options.add_argument("--limit", type=int, help="largest number of sessions")
     args = options.parse_args()
     clock = Clock(args.minutes)
     setting = Setting(
@@ -96,33 +96,33 @@ def main() -> int:
     merge(store, shares)  # of a job that was killed
     before = known(store, plan)
     left = [key for key in plan.chosen if key not in before]
-    say(f"{len(left)} of {len(plan.chosen)} sessions are to be asked about")
+    say(f"{len(left)} of {len(plan.chosen)} sessions have no views yet")
     sound, began = True, clock.passed
     if left:
         given = [
             (args.data, args.data_dir, one, args.titles, setting)
             for one in deal(left, shares, args.processes)
         ]
-        sound = all(status in STOPPED for status in run(ask_share, given, clock.left - RESERVE))
+        sound = all(status in STOPPED for status in run(infer_share, given, clock.left - RESERVE))
         merge(store, shares)
     done = known(store, plan)
-    seconds, asked = clock.passed - began, len(done - before)
+    seconds, inferred = clock.passed - began, len(done - before)
     rest = len(plan.chosen) - len(done & set(plan.chosen))
-    rate = asked / seconds if left else 0.0
-    say(f"{asked} sessions in {seconds:.0f} s, {rate:.1f} a second; {rest} are left"
+    rate = inferred / seconds if left else 0.0
+    say(f"{inferred} sessions in {seconds:.0f} s, {rate:.1f} a second; {rest} are left"
         + (f", {rest / rate / 60:.1f} minutes" if rest and rate else ""))  # fmt: skip
     reader = StoreReader(store)
     count = write_answers(reader, plan.spec, data.catalogue, kept)
     reader.close()
-    told = {
+    progress = {
         "sessions": len(plan.chosen),
         "known": count,
-        "asked": asked,
+        "inferred": inferred,
         "seconds": seconds,
         "a_second": rate,
     }
     write_json(
-        args.work / "progress.json", {**told, "spec": plan.spec.fingerprint, "processes": args.processes}
+        args.work / "progress.json", {**progress, "spec": plan.spec.fingerprint, "processes": args.processes}
     )
     if not rest:
         report = ["--data", args.data, "--data.data_dir", args.data_dir, "--store", str(store)]

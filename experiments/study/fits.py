@@ -116,7 +116,7 @@ def fit_once(
 def fit(
     study: Study, shared: Shared, key: Key, settings: Settings, views: Settings | None, *, test: bool
 ) -> Run:
-    """Fit, test the chosen epoch, and keep the result; a fit that was stopped goes on from its checkpoint.
+    """Fit, test the chosen epoch, and keep the result; a fit that was stopped resumes from its checkpoint.
 
     Args:
         study: Study that saves the result.
@@ -152,8 +152,8 @@ def fit(
         **(measure(cli) if test else {}),
     }
     study.add(result)
-    told = result.get("test", {"validation": result["best_validation"]})
-    print(f"{study.path}: {key}", json.dumps(told), flush=True)
+    metrics = result.get("test", {"validation": result["best_validation"]})
+    print(f"{study.path}: {key}", json.dumps(metrics), flush=True)
     return result
 
 

@@ -77,9 +77,9 @@ class Ledger:
             waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if not waiting or waiting[0].number >= self._trials:
                 return None
-            asked = study.ask()
-            free = self._claimed(asked.number)
-            return None if free is None else self._taken(asked, free)
+            trial = study.ask()
+            free = self._claimed(trial.number)
+            return None if free is None else self._taken(trial, free)
 
     def tell(self, taken: Taken, value: float) -> None:
         """Report the validation result of a trial, which is saved already."""

@@ -1,4 +1,4 @@
-"""Cells and lines of the tables in the READMEs: pure functions."""
+"""Cells and lines of the tables in the documentation: pure functions."""
 
 from __future__ import annotations
 

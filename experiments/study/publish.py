@@ -1,4 +1,4 @@
-"""Writing of the tables in README.md and experiments/README.md from the saved JSON files.
+"""Writing of the tables in both READMEs and docs/experiments-notes.md from the saved JSON files.
 
 A table is the text between ``<!-- table NAME -->`` and ``<!-- end -->``, which is replaced, so that no figure
 of these tables is typed by hand.
@@ -16,7 +16,7 @@ from experiments.study import published, published_beside
 from experiments.study.markdown import BESIDE, DATA
 
 HERE = Path(__file__).resolve().parents[1]
-FILES = (HERE.parent / "README.md", HERE / "README.md")
+FILES = (HERE.parent / "README.md", HERE / "README.md", HERE.parent / "docs" / "experiments-notes.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w -]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
     "protocol beauty": partial(published.protocol, data="beauty"),
@@ -53,7 +53,7 @@ def renewed(text: str, results: Path) -> str:
 
 
 def publish(check: bool = False, files: list[Path] | None = None, results: Path = HERE / "results") -> int:
-    """Write the tables of both READMEs from the saved JSON files.
+    """Write the tables of the documentation from the saved JSON files.
 
     Example::
 
@@ -61,7 +61,7 @@ def publish(check: bool = False, files: list[Path] | None = None, results: Path 
 
     Args:
         check: Write nothing, and exit with status 1 if a table differs from the results. CI runs this.
-        files: Documents; README.md and experiments/README.md by default.
+        files: Documents; README.md, experiments/README.md and docs/experiments-notes.md by default.
         results: Folder of the JSON files.
     """
     old = 0

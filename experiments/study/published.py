@@ -1,4 +1,4 @@
-"""The tables of README.md and experiments/README.md, from the kept JSONs; publish.py writes them."""
+"""The tables of the documentation, from the kept JSONs; publish.py writes them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def search(
     settings of the space are tested at once.
 
     The results file keeps every fit and the search space. So a stopped command resumes, a fit whose process
-    was stopped goes on from its last checkpoint, and the same command in several processes shares the fits.
+    was stopped resumes from its last checkpoint, and the same command in several processes shares the fits.
     A backbone is brought to its end before the next begins: what is there at any time makes a table of whole
     rows.
 

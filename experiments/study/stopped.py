@@ -1,4 +1,4 @@
-"""Notes of what each fit was begun with, by which a command knows the run that it goes on with."""
+"""Notes of the words that began each fit; by them a command finds the run that it resumes."""
 
 from __future__ import annotations
 

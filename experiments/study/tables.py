@@ -1,4 +1,4 @@
-"""All tables of both READMEs that use the studies of the protocol."""
+"""All tables of the documentation that use the studies of the protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tables(
     views: Path = Path("views"),
     by_group: bool = True,
 ) -> int:
-    """Compute every table that uses the studies of the protocol, and write both READMEs.
+    """Compute every table that uses the studies of the protocol, and write the documents.
 
     Run it from the project root. The tables by groups of examples need the title views of both data sets
     (``llm4sbr views infer … --source titles --out views/beauty``, and ``views/ml-100k``).

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from llm4sbr.report.evaluation_hooks import Seen, watching
+from llm4sbr.report.evaluation_hooks import Seen, evaluation_hooks
 from llm4sbr.training.ranking_module import RankingModule
 
 
@@ -66,7 +66,7 @@ class ChosenEpoch(Callback):
         """Start recording."""
         if is_training_validation(trainer) and isinstance(pl_module, RankingModule):
             self.start(trainer, pl_module)
-            self._watch.enter_context(watching(pl_module, self.add_batch))
+            self._watch.enter_context(evaluation_hooks(pl_module, self.add_batch))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop recording, and store the records if this epoch is the best so far."""

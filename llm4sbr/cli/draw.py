@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from llm4sbr.callbacks import ViewCache
 from llm4sbr.callbacks.pictures import FOLDER, view_names
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.report.evaluation_hooks import watching
+from llm4sbr.report.evaluation_hooks import evaluation_hooks
 from llm4sbr.report.figures.figures import Format, run_figures, run_numbers, save
 from llm4sbr.report.figures.pictures import length_figure, option_figure
 from llm4sbr.report.figures.snapshot import Snapshot, SnapshotRecorder, Spaces, evenly, snapshot_spaces
@@ -128,7 +128,7 @@ def _evaluate(run: SavedRun, cache: ViewCache, split: str, recorder: SnapshotRec
             devices=1,
             callbacks=[cache],
         )
-        with watching(run.model, recorder.add):
+        with evaluation_hooks(run.model, recorder.add):
             (trainer.validate if split == "validate" else trainer.test)(run.model, run.data, verbose=False)
     return view_names(trainer, run.model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llm4sbr.cli.asking import Asking
+from llm4sbr.cli.inference import Inference
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines.estimate import NO_PRICES, Estimate, Prices, token_counter
 from llm4sbr.views.engines.estimate import estimate as estimate_cost
@@ -20,7 +20,7 @@ from llm4sbr.views.store.spec import ViewSource
 _PROCESSES = Processes()
 
 
-def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **asked: Any) -> ViewSummary:
+def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **options: Any) -> ViewSummary:
     """Infer the long- and short-term intent of each session and store the localised views.
 
     Run it again to continue after a stop, or with a larger limit to cover more sessions.
@@ -28,30 +28,30 @@ def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **asked
     Args:
         source: ``llm`` calls a language model; ``titles`` is the baseline without one.
         processes: Options for several processes or machines.
-        **asked: Arguments of `Asking`.
+        **options: Arguments of `Inference`.
 
     Raises:
         InputError: An argument is out of range, or a budget is given for views that cost nothing.
         StoreError: Another process writes to the store, the disk is full, or the store is damaged.
     """
-    asking = Asking(**asked)
-    if source == "titles" and asking.sessions.budget is not None:
+    inference = Inference(**options)
+    if source == "titles" and inference.sessions.budget is not None:
         raise InputError(
-            "a budget limits calls of an LLM; title views need none", value=asking.sessions.budget
+            "a budget limits calls of an LLM; title views need none", value=inference.sessions.budget
         )
-    trainer = processes.trainer(asking.device)
-    with asking.store as store:
+    trainer = processes.trainer(inference.device)
+    with inference.store as store:
         if trainer.is_global_zero:
             store.lock()  # before any work, so that a second writer fails at once
-        sessions = asking.select(progress=processes.progress and trainer.is_global_zero)
+        sessions = inference.select(progress=processes.progress and trainer.is_global_zero)
         summary = infer_views(
-            asking.source,
+            inference.source,
             store,
-            encoder=asking.encoder(),
-            engine=asking.engine() if source == "llm" else None,
+            encoder=inference.encoder(),
+            engine=inference.engine() if source == "llm" else None,
             view_source=source,
-            prompts=asking.prompts,
-            r=asking.localise.r,
+            prompts=inference.prompts,
+            r=inference.localise.r,
             sessions=sessions,
             progress=processes.progress,
             trainer=trainer,
@@ -61,31 +61,31 @@ def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **asked
     return summary
 
 
-def estimate(prices: Prices = NO_PRICES, **asked: Any) -> Estimate:
+def estimate(prices: Prices = NO_PRICES, **options: Any) -> Estimate:
     """Estimate the prompts, tokens, cost and time that `infer` still needs. No prompt is sent.
 
     Args:
         prices: Prices of the server.
-        **asked: Arguments of `Asking`.
+        **options: Arguments of `Inference`.
 
     Raises:
         InputError: An argument is out of range.
     """
-    asking = Asking(**asked)
+    inference = Inference(**options)
     plan = plan_views(
-        asking.source,
-        encoder=asking.encoder(),
-        engine=asking.engine(),
-        prompts=asking.prompts,
-        r=asking.localise.r,
-        sessions=asking.select(),
+        inference.source,
+        encoder=inference.encoder(),
+        engine=inference.engine(),
+        prompts=inference.prompts,
+        r=inference.localise.r,
+        sessions=inference.select(),
     )
-    known = asking.store if asking.store.database.exists() else None
+    known = inference.store if inference.store.database.exists() else None
     prompts = plan.pending(known)
     runs = known.runs(plan.spec) if known else []
     taken = sum(run.seconds for run in runs)
     rate = sum(run.prompts for run in runs) / taken if taken else None
-    found = estimate_cost(prompts, asking.max_new_tokens, token_counter(asking.model), prices, rate)
+    found = estimate_cost(prompts, inference.max_new_tokens, token_counter(inference.model), prices, rate)
     print(found)
     return found
 

@@ -1,1 +1,1 @@
-"""The tour: real clicks, a real LLM, a bare and a wrapped model, and a page that compares them."""
+"""The demo: sessions of MovieLens, intents from an LLM, two models, and a page that compares them."""

@@ -1,4 +1,4 @@
-"""The whole road on MovieLens 100K: sessions, intents from a real LLM, two models, and a page about them."""
+"""The function behind ``llm4sbr demo``: both stages on MovieLens 100K, and a page about them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import ExampleSource, Split
 from llm4sbr.contracts.files import write_text
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
-from llm4sbr.demo.intents import ask, pick_sample, pick_stories
+from llm4sbr.demo.intents import infer_within, pick_sample, pick_stories
 from llm4sbr.demo.training import Steps, cpu_threads, train
 from llm4sbr.report.page import duration, to_json, write_page
 from llm4sbr.report.records import DataFacts, DemoReport, SplitFacts
-from llm4sbr.report.sessions import tell_stories
+from llm4sbr.report.sessions import session_stories
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 from llm4sbr.views.encoder import SentenceEncoder
@@ -35,7 +35,7 @@ MODELS = (
         "SR-GNN + LLM4SBR",
         "wrapped",
         "LLM4SBRWrapper(SRGNN(num_items)), with the package's defaults: the same recipe, seed, epochs and "
-        "batches. LLM views where known, else title views.",
+        "batches. It reads LLM views where they exist, and title views elsewhere.",
     ),
 )
 _STORY_CLICKS = (4, 10)
@@ -57,26 +57,26 @@ def demo(
     model: str = "SmolLM2-135M",
     encoder: str = "all-MiniLM-L6-v2",
 ) -> Path:
-    """Go the whole road on MovieLens 100K and write OUT/report.html.
+    """Run both stages on MovieLens 100K, compare a bare and a wrapped model, and write OUT/report.html.
 
-    Run it again to reuse every answer of the LLM. The same options and seed on the same machine give the same
-    numbers, as long as the LLM is done within its time.
+    A second run reuses every answer of the LLM. The same options and seed on the same machine give the same
+    numbers, provided that the LLM finishes within its time limit.
 
     Args:
-        out: Folder of everything that is written: report.html, results.json, views/, runs/, recommendations/.
-        data_dir: Folder of the data; by default an installed recbole's copy, else it is downloaded.
-        sessions: Distinct sessions that the LLM is asked about; all others get views from their titles. Its
-            answers are titles of the catalogue.
-        llm_seconds: No further batch is asked after this much time of asking.
-        epochs: Training epochs of each model.
-        stories: Test sessions shown in full.
-        seed: Of the sample of sessions, of weights and of batches.
-        max_length: Latest clicks of a session that the models read.
-        max_items: Latest clicks of a session that the LLM reads.
-        threads: CPU threads. One gives the same numbers on any number of cores and is not slowed by other
-            work; more are faster on an idle machine.
-        model: Language model: a folder, a .gguf file, an installed weights package, or a hub name.
-        encoder: Text encoder: a folder, an installed weights package, or a hub name.
+        out: Folder of all output: report.html, results.json, views/, runs/, recommendations/.
+        data_dir: Folder of the data; by default the copy of an installed recbole, otherwise a download.
+        sessions: Number of distinct sessions for which the LLM infers intents, constrained to titles of the
+            catalogue; all other sessions get views of their own titles.
+        llm_seconds: Time limit of the LLM, in seconds; no batch of prompts starts after it.
+        epochs: Number of training epochs of each model.
+        stories: Number of test sessions that the page shows in full.
+        seed: Seed of the sample of sessions, of the weights and of the batches.
+        max_length: Number of latest clicks of a session that the models read.
+        max_items: Number of latest clicks of a session that the LLM reads.
+        threads: Number of CPU threads. One thread gives the same numbers on any number of cores and is not
+            slowed by other work; more threads are faster on an idle machine.
+        model: Language model: a folder, a .gguf file, an installed weights package or a hub name.
+        encoder: Text encoder: a folder, an installed weights package or a hub name.
 
     Returns:
         Path of the page.
@@ -102,14 +102,14 @@ def demo(
         data = _plugin(DATAMODULES, "MovieLens100K")(data_dir=data_dir, max_length=max_length, bucket=50)
         facts = _data_facts(data, max_length)
         for split in facts.splits:
-            steps.tell(f"{split.name}: {split.sessions:,} sessions, {split.examples:,} examples")
+            steps.print(f"{split.name}: {split.sessions:,} sessions, {split.examples:,} examples")
 
     with cpu_threads(threads), ViewStore(root / "views") as store:
-        with steps(f"Stage 1: {model} infers intents of {sessions} sessions"):
+        with steps(f"Stage 1: {model} infers the intents of {sessions} sessions"):
             shown = pick_stories(data, stories, seed, _STORY_CLICKS)
             prompts = PromptOptions(max_items=max_items)
-            choices = prompts.titles(data.catalogue)  # a free answer of a small model echoes the prompt
-            spec, intents = ask(
+            choices = prompts.titles(data.catalogue)  # unconstrained, a small model echoes its prompt
+            spec, intents = infer_within(
                 data,
                 store,
                 [*shown, *pick_sample(data, sessions, seed, _EVALUATED)],
@@ -119,9 +119,9 @@ def demo(
                 encoder=SentenceEncoder(encoder),
                 seconds=llm_seconds,
                 prompts=prompts,
-                tell=steps.tell,
+                log=steps.print,
             )
-        store.close()  # training only reads
+        store.close()  # training only reads the views
 
         trained: dict[str, SBRModule] = {}
         runs = []
@@ -138,16 +138,15 @@ def demo(
                 runs.append(train(trained[name], data, root, folder, name, note, epochs, cache, steps))
 
         with steps("Report"):
-            told = tell_stories(data, shown, trained, store, spec)
             report = DemoReport(
                 title="LLM4SBR on MovieLens 100K",
                 data=facts,
                 intents=intents,
                 runs=tuple(runs),
-                stories=told,
+                stories=session_stories(data, shown, trained, store, spec),
                 story_choice=(
-                    f"The sessions were drawn with seed {seed} among test examples of {_STORY_CLICKS[0]} to "
-                    f"{_STORY_CLICKS[1]} clicks, before any model was trained."
+                    f"The sessions were drawn at random (seed {seed}), before training, from test examples "
+                    f"of {_STORY_CLICKS[0]} to {_STORY_CLICKS[1]} clicks."
                 ),
                 timings=tuple(steps.timings),
                 versions={package: version(package) for package in _VERSIONS},
@@ -157,7 +156,9 @@ def demo(
             results = json.dumps(to_json(report), indent=1, ensure_ascii=False)
             write_text(root / "results.json", results + "\n")
             page = write_page(report, root / "report.html")
-    steps.tell(f"Done in {duration(sum(seconds for _, seconds in steps.timings))}. Open {page}")
+    steps.print(
+        f"Done in {duration(sum(seconds for _, seconds in steps.timings))}. Open {page} in a browser."
+    )
     return page
 
 
@@ -175,14 +176,15 @@ def _data_facts(data: Any, max_length: int) -> DataFacts:
         examples = source.examples(split)
         splits.append(SplitFacts(split, len(examples.session_ids), len(examples.clicks), len(examples)))
     note = (
-        "Ten minutes without a rating end a session. Every prefix of a session is an example; its next click "
-        f"is the target. Sessions are split by time, and the models read the latest {max_length} clicks."
+        "A session ends after ten minutes without a rating. Every prefix of a session is an example, and the "
+        f"click after it is the target. Sessions are split by time. The models read the latest {max_length} "
+        "clicks of a session."
     )
     return DataFacts("MovieLens 100K", source.catalogue.num_items, tuple(splits), note)
 
 
 def _command(options: dict[str, Any]) -> str:
-    """The command that makes this page again: every option that is not the default."""
+    """Return the command that makes this page again, with the options that differ from the defaults."""
     import inspect
 
     defaults = {name: parameter.default for name, parameter in inspect.signature(demo).parameters.items()}

@@ -1,4 +1,4 @@
-"""Stage 1 on a sample of sessions and within a time limit, and what the report tells of it."""
+"""Stage 1 on a sample of sessions within a time limit, and the facts about it for the page."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from llm4sbr.views.store import ViewStore
 from llm4sbr.views.store.spec import ViewSpec
 
 
-class Sample:
-    """A few examples of a data module, as a source of their own: what stage 1 is asked about.
+class Subset:
+    """Some examples of a data module, as an example source for stage 1.
 
     Args:
-        source: The data module.
-        chosen: Which examples.
+        source: Data module.
+        chosen: Examples of the subset.
     """
 
     def __init__(self, source: ExampleSource, chosen: Sequence[Example]) -> None:
@@ -39,11 +39,11 @@ class Sample:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The data module's."""
+        """Catalogue of the data module."""
         return self._source.catalogue
 
     def examples(self, split: Split) -> Examples:
-        """The chosen examples of one split."""
+        """Return the chosen examples of one split."""
         every = self._source.examples(split)
         rows = np.array([example.row for example in self._chosen if example.split == split], dtype=np.int64)
         columns = (every.start, every.end, every.target, every.session)
@@ -52,10 +52,10 @@ class Sample:
 
 
 class TimedEngine:
-    """An engine whose time is taken, its loading apart.
+    """Engine that measures its generation time and, separately, its loading time, in seconds.
 
     Args:
-        engine: Any engine.
+        engine: Engine to measure.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -64,16 +64,16 @@ class TimedEngine:
 
     @cached_property
     def identity(self) -> EngineIdentity:
-        """The engine's."""
+        """Identity of the engine."""
         return self._engine.identity
 
     @property
     def batch_size(self) -> int:
-        """The engine's."""
+        """Batch size of the engine."""
         return self._engine.batch_size
 
     def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
-        """The engine's answers."""
+        """Yield the answers of the engine; the first call loads the model with a prompt of its own."""
         began = time.perf_counter()
         if not self.loading:
             list(self._engine.generate(["Say a word."]))
@@ -89,26 +89,33 @@ class TimedEngine:
 def pick_stories(
     source: ExampleSource, count: int, seed: int, clicks: tuple[int, int] = (4, 10), split: Split = "test"
 ) -> list[Example]:
-    """Draw examples to show in full: of so many clicks where there are such, each of another session.
+    """Draw examples for the page, at most one per session.
+
+    Args:
+        source: Data module.
+        count: Largest number of examples.
+        seed: Seed of the draw.
+        clicks: Preferred number of clicks, from and to; examples of other lengths come after these.
+        split: Split to draw from.
 
     Raises:
         InputError: The split has no example.
     """
     examples = source.examples(split)
     if count and not len(examples):
-        raise InputError("there is no example to tell a story of", value=split)
+        raise InputError("the split has no example to show", value=split)
     lengths = examples.end - examples.start
     order = np.random.default_rng(seed).permutation(len(examples))
     fitting = (lengths >= clicks[0]) & (lengths <= clicks[1])
-    order = order[np.argsort(~fitting[order], kind="stable")]  # the fitting first, else whatever there is
+    order = order[np.argsort(~fitting[order], kind="stable")]  # examples of the preferred length first
     _, first = np.unique(examples.session[order], return_index=True)
     return [Example(split, int(row)) for row in order[np.sort(first)][:count]]
 
 
 def pick_sample(source: ExampleSource, count: int, seed: int, splits: Sequence[Split]) -> list[Example]:
-    """Draw examples evenly over the splits; a larger count extends a smaller one.
+    """Draw examples at random from all splits; a larger count extends a smaller one.
 
-    More than ``count`` are drawn where there are, since two examples may have the same clicks.
+    It draws up to twice ``count``, because two examples may have the same clicks.
     """
     sizes = [len(source.examples(split)) for split in splits]
     every = [Example(split, row) for split, size in zip(splits, sizes, strict=True) for row in range(size)]
@@ -116,7 +123,7 @@ def pick_sample(source: ExampleSource, count: int, seed: int, splits: Sequence[S
     return [every[place] for place in order[: 2 * count].tolist()]
 
 
-def ask(
+def infer_within(
     source: ExampleSource,
     store: ViewStore,
     chosen: Sequence[Example],
@@ -127,24 +134,24 @@ def ask(
     seconds: float,
     first: int = 0,
     prompts: PromptOptions = DEFAULT_PROMPTS,
-    tell: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> tuple[ViewSpec, IntentFacts]:
-    """Infer the views of some examples, in their order, until they or the time are used up.
+    """Infer the views of examples in their order, within a time limit.
 
     Args:
-        source: The data module.
-        store: Where answers and views go; what is there is not asked again.
-        chosen: The examples.
-        limit: At most so many distinct sessions.
-        engine: Answers prompts.
-        encoder: Embeds answers and titles.
-        seconds: No further batch is asked after this much time of asking, the model's loading aside.
-        first: So many of ``chosen`` are asked about in any case.
-        prompts: The questions, one per view, and what they show of a session.
-        tell: Called with lines on what happened.
+        source: Data module.
+        store: Store of the answers and views; existing answers are reused.
+        chosen: Examples to infer views for.
+        limit: Largest number of distinct sessions.
+        engine: Engine that answers the prompts.
+        encoder: Text encoder of answers and titles.
+        seconds: Time limit of generation, without loading; no batch of prompts starts after it.
+        first: Number of leading distinct sessions of ``chosen`` that ignore both limits.
+        prompts: One prompt per view, and the part of a session that it shows.
+        log: Function that receives each line of output.
 
     Raises:
-        KeyboardInterrupt: The run was stopped; what was answered is kept.
+        KeyboardInterrupt: The run was stopped; the store keeps the answers so far.
     """
     timed = TimedEngine(engine)
     todo = _distinct(source, chosen)[: max(limit, first)]
@@ -152,13 +159,16 @@ def ask(
     parts = [todo[:first]] if first else []
     parts += [todo[begin : begin + step] for begin in range(first, len(todo), step)]
     done, summaries = 0, []
-    with Meter("asking", len(todo) * len(prompts.views)) as meter:
+    with Meter("querying the LLM", len(todo) * len(prompts.views)) as meter:
         for part in parts:
             if done >= max(first, 1) and timed.seconds >= seconds:
-                tell(f"{seconds:.0f} s are over: {done} of {len(todo)} sessions; run again to go on")
+                log(
+                    f"time limit of {seconds:.0f} s reached after {done} of {len(todo)} sessions; "
+                    "run again to continue"
+                )
                 break
             summary = infer_views(
-                Sample(source, part),
+                Subset(source, part),
                 store,
                 encoder=encoder,
                 engine=timed,
@@ -176,8 +186,8 @@ def ask(
         llm=engine.identity.model.name,
         encoder=encoder.identity.name,
         sessions=done,
-        wanted=len(todo),
-        asked=sum(summary.usage.prompts for summary in summaries),
+        requested=len(todo),
+        prompts=sum(summary.usage.prompts for summary in summaries),
         reused=sum(summary.reused for summary in summaries),
         answers=sum((summary.answers for summary in summaries), AnswerCounts()),
         different=len(texts),
@@ -186,26 +196,28 @@ def ask(
         coverage={split: share for split, share in loaded.coverage.items() if split != "predict"},
     )
     rate = facts.answers_per_second
-    tell(
+    log(
         f"{facts.answers.total} answers for {done} sessions, {facts.different} different; "
-        f"{facts.asked} prompts asked"
-        + (f" at {rate:.1f}/s after {timed.loading:.0f} s of loading" if rate else "")
+        f"{facts.prompts} prompts sent"
+        + (f" at {rate:.1f}/s, after {timed.loading:.0f} s of loading" if rate else "")
         + f"; {facts.reused} answers reused"
     )
     return loaded.spec, facts
 
 
-def _texts(source: ExampleSource, store: ViewStore, spec: ViewSpec, asked: Sequence[Example]) -> Counter[str]:
-    """How often each answer was given, over the views of the examples."""
+def _texts(
+    source: ExampleSource, store: ViewStore, spec: ViewSpec, examples: Sequence[Example]
+) -> Counter[str]:
+    """Count each answer over the views of the examples."""
     return Counter(
         intent.text
-        for split, row in asked
+        for split, row in examples
         for intent in store.intents(spec, source.catalogue, source.examples(split).prefix(row))
     )
 
 
 def _distinct(source: ExampleSource, chosen: Sequence[Example]) -> list[Example]:
-    """The first example of each session content: the answers of equal sessions are equal."""
+    """Return the first example of each distinct session: equal sessions get equal answers."""
     seen: dict[bytes, Example] = {}
     for split, row in chosen:
         key = source.catalogue.session_key(source.examples(split).prefix(row))

@@ -1,4 +1,4 @@
-"""Train one model for the report, and tell how far the demo is."""
+"""Training of one model for the page, and progress of the demo in the terminal."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def train(
     callbacks: list[Callback],
     steps: Steps,
 ) -> RunResult:
-    """Fit, choose the epoch on validation, read test once, write recommendations for the test sessions.
+    """Fit, choose the epoch by validation, test once, and write recommendations for the test sessions.
 
     Args:
-        module: The model; it holds the chosen epoch's weights afterwards.
-        data: The data module.
-        root: The demo's folder.
-        folder: Of this run, below ``root/runs``.
-        name: What the model is called.
-        note: What it is.
-        epochs: How long to train.
-        callbacks: More callbacks.
-        steps: Where to tell of progress.
+        module: Model to train; it has the weights of the chosen epoch afterwards.
+        data: Data module.
+        root: Folder of the demo.
+        folder: Name of the run's folder below ``root/runs``.
+        name: Name of the model on the page.
+        note: Description of the model in one sentence.
+        epochs: Number of training epochs.
+        callbacks: Callbacks besides those of the demo.
+        steps: Printer of the progress.
     """
     place = root / "runs" / folder
     for old in [*place.glob("best*.ckpt"), place / "metrics.csv"]:
         old.unlink(missing_ok=True)
-    log = EpochLog(steps.tell)
+    log = EpochLog(steps.print)
     best = ModelCheckpoint(
         place, filename="best-{epoch}", monitor=MONITOR, mode="max", save_weights_only=True
     )
@@ -82,10 +82,10 @@ def train(
 
 
 class Steps:
-    """Tells which step runs and how long each took.
+    """Prints the name of each step and its duration.
 
     Args:
-        total: How many steps there will be.
+        total: Number of steps.
     """
 
     def __init__(self, total: int) -> None:
@@ -97,22 +97,22 @@ class Steps:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Run a step."""
+        """Print the name of a step, time its block, and print the time."""
         self._console.print(f"[{len(self.timings) + 1}/{self.total}] {name}", style="bold", markup=False)
         began = time.perf_counter()
         yield
         seconds = time.perf_counter() - began
         self.timings.append((name, seconds))
-        self.tell(duration(seconds))
+        self.print(duration(seconds))
 
-    def tell(self, line: str) -> None:
-        """Print a line of the current step."""
+    def print(self, line: str) -> None:
+        """Print a line below the name of the current step."""
         self._console.print(f"      {line}", markup=False)
 
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use so many CPU threads inside the block."""
+    """Set the number of CPU threads that torch uses inside the block."""
     import torch
 
     before = torch.get_num_threads()

@@ -25,14 +25,14 @@ class Sides(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """What a scorer multiplies."""
+    """Factors of the scores: the inputs of a scorer."""
 
     session: Tensor  # (B, d)
     items: Tensor  # (V, d)
 
 
 class Seen(NamedTuple):
-    """A batch of an evaluation, with its scores."""
+    """An evaluated batch with its scores."""
 
     batch: SessionBatch
     scores: Tensor  # (B, V)
@@ -42,10 +42,10 @@ class Seen(NamedTuple):
     def shares(self, place: int) -> list[float] | None:
         """Share of each view in the score of the first recommendation of one session (`llm4sbr.nn.fusion`).
 
-        It is the score of session and item, before heads such as `RepeatExplore` join.
+        The score is that of the scorer, without the changes by heads such as `RepeatExplore`.
 
         Returns:
-            One number a view; None for a bare model, a fusion without gates, or scores that are no product.
+            One number per view; None for a bare model, a fusion without gates, or scores that are no product.
         """
         if self.sides is None or self.matched is None:
             return None
@@ -59,7 +59,7 @@ class Seen(NamedTuple):
 
 
 @contextmanager
-def watching(module: RankingModule, tell: Callable[[Seen], None]) -> Iterator[None]:
+def evaluation_hooks(module: RankingModule, record: Callable[[Seen], None]) -> Iterator[None]:
     """Report every forward pass inside the block.
 
     Forward hooks do this, so it works under every strategy that Lightning's evaluation supports. The tensors
@@ -67,7 +67,7 @@ def watching(module: RankingModule, tell: Callable[[Seen], None]) -> Iterator[No
 
     Args:
         module: Bare or wrapped model.
-        tell: Function that receives a `Seen` after each forward pass.
+        record: Function that receives a `Seen` after each forward pass.
     """
     sides: list[Sides] = []
     matched: list[Matched] = []
@@ -81,9 +81,9 @@ def watching(module: RankingModule, tell: Callable[[Seen], None]) -> Iterator[No
         matched[:] = [Matched(*given)]
 
     def scored(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        if isinstance(made, Tensor):  # DDP also calls the module for a whole step, which makes something else
+        if isinstance(made, Tensor):  # DDP also calls the module for a whole step, which returns no scores
             found = sides.pop() if sides else None
-            tell(Seen(given[0], made, found, matched.pop() if matched else None))
+            record(Seen(given[0], made, found, matched.pop() if matched else None))
 
     hooks = [module.register_forward_hook(scored)]
     fusion, scorer = getattr(module, "fusion", None), getattr(module, "scorer", None)

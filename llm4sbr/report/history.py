@@ -18,11 +18,11 @@ class EpochLog(Callback):
     """Reports every epoch in one line and records its time.
 
     Args:
-        tell: Function that receives the line; None for no output.
+        print_line: Function that receives the line; None for no output.
     """
 
-    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
-        self.tell = tell
+    def __init__(self, print_line: Callable[[str], None] | None = None) -> None:
+        self.print_line = print_line  # Lightning sets an attribute `log` on callbacks
         self.seconds: list[float] = []
         self._began = 0.0
 
@@ -44,9 +44,9 @@ class EpochLog(Callback):
             for name in ("val/recall@20", MONITOR)
             if name in metrics
         )
-        if self.tell is not None:
+        if self.print_line is not None:
             epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-            self.tell(f"{epoch}: {shown} ({self.seconds[-1]:.0f} s)")
+            self.print_line(f"{epoch}: {shown} ({self.seconds[-1]:.0f} s)")
 
 
 def read_history(path: str | Path) -> tuple[dict[str, float], ...]:

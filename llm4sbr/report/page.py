@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file that asks nothing of the network."""
+"""The page of the demo: one self-contained HTML file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _VIEWS = {"long_term": "Long-term intent", "short_term": "Short-term intent"}
 
 
 @dataclass(frozen=True)
-class Held:
+class MetricValues:
     """One metric of every model on one split."""
 
     values: tuple[float | None, ...]
-    lifts: tuple[float | None, ...]  # of every model but the first, relative to the first
-    best: int | None  # None where models tie or nothing is known
+    lifts: tuple[float | None, ...]  # of each model after the first, relative to the first
+    best: int | None  # index of the best model; None for a tie or without values
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Row:
     """One metric of the comparison table."""
 
     metric: str
-    validation: Held  # at the chosen epoch
-    test: Held
+    validation: MetricValues  # at the chosen epoch
+    test: MetricValues
 
 
 def write_page(report: DemoReport, path: str | Path) -> Path:
-    """Render and write the page, whole or not at all.
+    """Render the page and write it atomically.
 
     Raises:
         InputError: The file cannot be written.
@@ -46,7 +46,7 @@ def write_page(report: DemoReport, path: str | Path) -> Path:
 
 
 def render(report: DemoReport) -> str:
-    """The page as a string. Everything that came with the data is escaped."""
+    """Render the page as a string. Text from the data and from the LLM is escaped."""
     from markupsafe import Markup
 
     rows = comparison(report.runs)
@@ -61,7 +61,7 @@ def render(report: DemoReport) -> str:
 
 
 def fill(template: str, **values: object) -> str:
-    """Fill a template of this folder. Everything that came with the data is escaped."""
+    """Fill a template of this folder. Text from the data and from the LLM is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -75,13 +75,13 @@ def fill(template: str, **values: object) -> str:
         percent=percent, signed=signed, number=number, rank=rank, duration=duration, share=bar_share
     )
     page = environment.get_template(template).render(view_title=lambda name: _VIEWS.get(name, name), **values)
-    # A stranger's title may hold what no HTML page may: control characters, half an emoji.
+    # A title may contain characters that HTML forbids: control characters, half of a surrogate pair.
     page = "".join(char for char in page if char in "\n\t" or unicodedata.category(char) != "Cc")
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def comparison(runs: Sequence[RunResult]) -> list[Row]:
-    """The rows of the table: every metric of validation and test, as percentages of 1, by kind and K."""
+    """Return the rows of the table: every metric of validation and test, in 0..1, ordered by kind and K."""
     splits = [(run.validation, run.metrics) for run in runs]
     names = dict.fromkeys(
         name.split("/", 1)[1]
@@ -93,15 +93,15 @@ def comparison(runs: Sequence[RunResult]) -> list[Row]:
     return [
         Row(
             _label(name),
-            _held([validation.get(f"val/{name}") for validation, _ in splits]),
-            _held([test.get(f"test/{name}") for _, test in splits]),
+            _metric_values([validation.get(f"val/{name}") for validation, _ in splits]),
+            _metric_values([test.get(f"test/{name}") for _, test in splits]),
         )
         for name in sorted(names, key=_order)
     ]
 
 
 def verdict(runs: Sequence[RunResult], rows: Sequence[Row]) -> str:
-    """Where the last model stands against the first, one sentence a split."""
+    """Compare the last model with the first, in one sentence per split."""
     if len(runs) < 2:
         return ""
     return " ".join(
@@ -110,18 +110,18 @@ def verdict(runs: Sequence[RunResult], rows: Sequence[Row]) -> str:
             ("validation", [(row.metric, row.validation.lifts[-1]) for row in rows]),
             ("test", [(row.metric, row.test.lifts[-1]) for row in rows]),
         )
-        if (sentence := _standing(split, lifts, runs[-1].name, runs[0].name))
+        if (sentence := _comparison_sentence(split, lifts, runs[-1].name, runs[0].name))
     )
 
 
 def charts(runs: Sequence[RunResult]) -> list[str]:
-    """Training curves: validation metrics of every model, then the losses."""
+    """Draw the training curves: validation metrics of every model, then the losses."""
     drawn = [
         line_chart(f"chart-{key}", title, f"{title}, %", _lines(runs, f"val/{key}@20", 100))
         for key, title in (("recall", "Validation Recall@20"), ("mrr", "Validation MRR@20"))
     ]
     loss = [
-        # The wrapped model's own loss has alignment and uniformity in it; cross-entropy compares.
+        # The total loss of a wrapped model includes alignment and uniformity; cross-entropy is comparable.
         Line(run.name, _series(run, "train/rec_loss", "train/loss"), colour)
         for colour, run in enumerate(runs)
     ]
@@ -136,7 +136,7 @@ def charts(runs: Sequence[RunResult]) -> list[str]:
 
 
 def to_json(report: DemoReport) -> dict[str, Any]:
-    """The report for a machine; what is not finite becomes null."""
+    """Return the report as plain values for JSON; numbers that are not finite become null."""
     cleaned = _finite(asdict(report))
     assert isinstance(cleaned, dict)
     if cleaned["intents"] is not None:
@@ -145,12 +145,12 @@ def to_json(report: DemoReport) -> dict[str, Any]:
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """``0.1234`` as ``12.34``; a dash where nothing is known."""
+    """Format a share in percent: ``0.1234`` as ``12.34``; None as a dash."""
     return number(100 * value if value is not None else None, digits)
 
 
 def signed(lift: float | None) -> str:
-    """A relative change as ``+12.3 %``, with a true minus sign."""
+    """Format a relative change, such as ``+12.3 %``, with a typographic minus sign; None as a dash."""
     if lift is None or not math.isfinite(lift):
         return _NONE
     text = f"{abs(100 * lift):.1f}"
@@ -158,19 +158,19 @@ def signed(lift: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A plain number with a true minus sign; a dash where nothing is known."""
+    """Format a number with a typographic minus sign; None as a dash."""
     if value is None or not math.isfinite(value):
         return _NONE
     return f"{value:,.{digits}f}".replace("-", _MINUS)
 
 
 def rank(value: float) -> str:
-    """A rank without ``.0``; halves stay."""
+    """Format a rank: without decimals, or with one for half ranks."""
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def duration(seconds: float) -> str:
-    """``74`` as ``1 min 14 s``, ``4000`` as ``1 h 7 min``."""
+    """Format a duration: ``74`` as ``1 min 14 s``, ``4000`` as ``1 h 7 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -178,12 +178,12 @@ def duration(seconds: float) -> str:
 
 
 def bar_share(weight: float) -> str:
-    """Width of a bar for a weight, in percent of its track: 0..100."""
+    """Format the width of a weight's bar, in percent of its track: 0..100."""
     return f"{100 * min(max(weight, 0.0), 1.0):.1f}" if math.isfinite(weight) else "0"
 
 
 def _intents(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The counts of answers beside the other facts."""
+    """Yield the facts with the counts of answers among them, not nested."""
     for name, value in facts.items():
         if name == "answers":
             yield name, value["total"]
@@ -192,7 +192,7 @@ def _intents(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _standing(split: str, lifts: Sequence[tuple[str, float | None]], name: str, base: str) -> str:
+def _comparison_sentence(split: str, lifts: Sequence[tuple[str, float | None]], name: str, base: str) -> str:
     known = [(metric, lift) for metric, lift in lifts if lift is not None]
     if not known:
         return ""
@@ -203,13 +203,13 @@ def _standing(split: str, lifts: Sequence[tuple[str, float | None]], name: str, 
     )
 
 
-def _held(found: Sequence[float | None]) -> Held:
+def _metric_values(found: Sequence[float | None]) -> MetricValues:
     values = tuple(value if value is not None and math.isfinite(value) else None for value in found)
     base = values[0]
     lifts = tuple(value / base - 1 if value is not None and base else None for value in values[1:])
     top = max((value for value in values if value is not None), default=None)
     leaders = [place for place, value in enumerate(values) if value is not None and value == top]
-    return Held(values, lifts, leaders[0] if len(leaders) == 1 and len(values) > 1 else None)
+    return MetricValues(values, lifts, leaders[0] if len(leaders) == 1 and len(values) > 1 else None)
 
 
 def _label(name: str) -> str:
@@ -231,7 +231,7 @@ def _lines(runs: Sequence[RunResult], metric: str, factor: float) -> list[Line]:
 
 
 def _series(run: RunResult, *metrics: str) -> tuple[float, ...]:
-    """Values by epoch of the first of the metrics that the run has."""
+    """Return the values by epoch of the first of the metrics that the run has."""
     known = next((name for name in metrics if any(name in epoch for epoch in run.history)), metrics[0])
     return tuple(float(epoch.get(known, math.nan)) for epoch in run.history)
 

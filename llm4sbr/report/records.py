@@ -1,4 +1,4 @@
-"""What the demo's page shows, as plain frozen records: no tensors, no models, nothing to compute."""
+"""Contents of the demo's page, as plain frozen records without tensors and models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class RunResult:
     """One trained model.
 
     Args:
-        name: What the model is called on the page.
-        note: What it is, in a line.
+        name: Name of the model on the page.
+        note: Description of the model in one sentence.
         metrics: Test metrics of the chosen epoch: ``test/recall@5`` and so on, in 0..1.
         history: One record per epoch: ``train/loss``, ``val/recall@20``, …; a metric may be absent.
-        seconds_per_epoch: Wall-clock time, validation included.
-        best_epoch: The epoch that validation chose, counted from 1.
-        parameters: Trainable parameters.
+        seconds_per_epoch: Mean wall-clock time per epoch, validation included.
+        best_epoch: Epoch that validation chose, counted from 1.
+        parameters: Number of trainable parameters.
     """
 
     name: str
@@ -35,7 +35,7 @@ class RunResult:
 
     @property
     def validation(self) -> Mapping[str, float]:
-        """Validation metrics of the chosen epoch: ``val/recall@5`` and so on; empty where none is known."""
+        """Validation metrics of the chosen epoch: ``val/recall@5`` …; empty without a chosen epoch."""
         if self.best_epoch is None:
             return {}
         chosen = self.history[self.best_epoch - 1]
@@ -43,7 +43,7 @@ class RunResult:
 
 
 class LocalisedTitle(NamedTuple):
-    """A catalogue title that an intent was localised to (Eq. 4-5, arXiv:2402.13840)."""
+    """A catalogue title that an intent was localised to (Eq. 4-5, arXiv:2402.13840), and its weight."""
 
     title: str
     weight: float
@@ -54,14 +54,14 @@ class ViewStory:
     """One view of one session.
 
     Args:
-        view: Its name, ``long_term`` say.
-        intent: What the LLM answered, verbatim.
-        source: Where the view comes from: the LLM, the clicked titles, or nowhere.
-        localised: The titles it was localised to, heaviest first.
-        gate: Weight of the interest this view reads (Eq. 10-11); None where the fusion has no gates.
-        share: Its share in the score of the first recommendation, 1 being all of it; None where a score has
-            no such parts (`llm4sbr.nn.fusion.shares`).
-        prompt: What the LLM was asked.
+        view: Name of the view, such as ``long_term``.
+        intent: Answer of the LLM, verbatim.
+        source: Source of the view: ``llm``, ``titles`` for the clicked titles, or ``none``.
+        localised: Titles that the intent was localised to, in order of falling weight.
+        gate: Weight of the interest that reads this view (Eq. 10-11); None if the fusion has no gates.
+        share: Share of the view in the score of the first recommendation; all shares add up to 1. None if
+            the score has no such parts (`llm4sbr.nn.fusion.shares`).
+        prompt: Prompt that the LLM received.
     """
 
     view: str
@@ -83,11 +83,11 @@ class RankedItem(NamedTuple):
 
 @dataclass(frozen=True)
 class RankedList:
-    """What one model recommends in one session.
+    """Recommendations of one model for one session.
 
     Args:
-        items: Best first.
-        target_rank: Rank of the true next item in the whole catalogue, halves where scores tie.
+        items: Recommended items, best first.
+        target_rank: Rank of the true next item in the whole catalogue; ties give half ranks.
     """
 
     items: tuple[RankedItem, ...]
@@ -99,11 +99,11 @@ class SessionStory:
     """One session from clicks to recommendations.
 
     Args:
-        session_id: The shop's id.
-        clicks: Titles, oldest first.
-        target: Title of the true next click, where it is known.
-        views: One per view.
-        recommendations: Model name to what it recommends.
+        session_id: Session id in the data.
+        clicks: Titles of the clicked items, oldest first.
+        target: Title of the true next item; None if it is unknown.
+        views: Views of the session.
+        recommendations: Recommendations by model name.
     """
 
     session_id: str
@@ -127,10 +127,10 @@ class DataFacts:
     """The data set.
 
     Args:
-        name: What it is called.
-        num_items: ``V``.
-        splits: Sizes.
-        note: How sessions and splits were made.
+        name: Name of the data set.
+        num_items: Number of items ``V``.
+        splits: Sizes of the splits.
+        note: Description of the sessions and splits, in plain sentences.
     """
 
     name: str
@@ -141,28 +141,28 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class IntentFacts:
-    """What stage 1 did.
+    """Results and cost of stage 1.
 
     Args:
         llm: Name of the language model.
         encoder: Name of the text encoder.
-        sessions: Distinct session prefixes that have an LLM answer for every view.
-        wanted: How many it was to be asked about; more than ``sessions`` where the time was up before.
-        asked: Prompts sent in this run.
-        reused: Answers that were in the store before.
-        answers: What the answers in use look like, over all views.
-        different: How many different answers there are.
-        frequent: The most frequent answers and how often each was given.
-        seconds: Time spent asking in this run.
-        coverage: Share of each split's examples that have LLM views.
-        elsewhere: What the other examples get.
+        sessions: Number of distinct session prefixes that have an LLM answer for every view.
+        requested: Number of session prefixes requested; more than ``sessions`` after the time limit.
+        prompts: Number of prompts sent in this run.
+        reused: Number of answers that were already in the store.
+        answers: Counts of the answers in use, over all views.
+        different: Number of different answers.
+        frequent: The most frequent answers with their counts.
+        seconds: Generation time of this run, in seconds.
+        coverage: Share of examples with LLM views, by split.
+        elsewhere: Views of the other examples, as the page names them.
     """
 
     llm: str
     encoder: str
     sessions: int = 0
-    wanted: int = 0
-    asked: int = 0
+    requested: int = 0
+    prompts: int = 0
     reused: int = 0
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     different: int = 0
@@ -173,25 +173,25 @@ class IntentFacts:
 
     @property
     def answers_per_second(self) -> float | None:
-        """Prompts answered per second of this run; None if every answer was there before."""
-        return self.asked / self.seconds if self.asked and self.seconds > 0 else None
+        """Prompts answered per second in this run; None if every answer was reused."""
+        return self.prompts / self.seconds if self.prompts and self.seconds > 0 else None
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """Everything on the page.
+    """Contents of the page.
 
     Args:
-        title: Heading.
-        data: The data set.
-        intents: Stage 1; None where it did not run.
-        runs: The models; the first is the baseline that the others are held against.
+        title: Heading of the page.
+        data: Facts about the data set.
+        intents: Facts about stage 1; None without it.
+        runs: Results of the models; the first model is the baseline of the comparison.
         stories: A few sessions in full.
-        story_choice: How those sessions were chosen.
-        timings: Step and seconds.
-        versions: Package and version.
-        command: What makes this page again.
-        date: When it was made.
+        story_choice: Description of how these sessions were chosen, in one sentence.
+        timings: Name and seconds of each step.
+        versions: Versions by package.
+        command: Command that makes this page again.
+        date: Date and time of the run.
     """
 
     title: str

@@ -12,7 +12,7 @@ from llm4sbr.contracts.batch import SessionBatch, batch_prefixes
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.examples import Examples, ExampleSource, Split
 from llm4sbr.nn.metrics import target_ranks
-from llm4sbr.report.evaluation_hooks import Seen, watching
+from llm4sbr.report.evaluation_hooks import Seen, evaluation_hooks
 from llm4sbr.report.records import (
     LocalisedTitle,
     RankedItem,
@@ -35,11 +35,11 @@ class Example(NamedTuple):
 
 
 class ViewFacts(NamedTuple):
-    """What a wrapped model makes of each view of one session."""
+    """Facts about each view of one session in a wrapped model."""
 
     gates: Sequence[float | None]
-    shares: Sequence[float | None]  # in the score of the first recommendation
-    seen: Sequence[bool]  # whether the model had a view at all
+    shares: Sequence[float | None]  # shares in the score of the first recommendation
+    seen: Sequence[bool]  # whether the model had a view
 
 
 def batch_of(examples: Examples, rows: Sequence[int]) -> SessionBatch:
@@ -57,7 +57,7 @@ def batch_of(examples: Examples, rows: Sequence[int]) -> SessionBatch:
 
 
 @torch.inference_mode()
-def tell_stories(
+def session_stories(
     source: ExampleSource,
     chosen: Sequence[Example],
     models: Mapping[str, SBRModule],
@@ -68,12 +68,12 @@ def tell_stories(
     """Collect the stories of some examples for the page.
 
     Args:
-        source: The data module.
-        chosen: The examples.
-        models: Name to trained model; gates and shares are those of the first wrapped one.
-        store: Where stage 1 wrote.
-        spec: Which views of it.
-        top_k: Recommendations to list.
+        source: Data module.
+        chosen: Examples to describe.
+        models: Trained models by name; gates and shares are those of the first wrapped one.
+        store: View store with the intents.
+        spec: Spec of the views.
+        top_k: Number of recommendations per model.
     """
     stories = []
     for example in chosen:
@@ -111,16 +111,16 @@ def view_stories(
     """Describe each view of one session.
 
     Args:
-        views: Their names.
-        intents: What the store has of them.
-        facts: What the model makes of each view.
-        prompts: What was asked.
-        catalogue: Where the titles are.
+        views: Names of the views.
+        intents: Intents of the session in the store, by view.
+        facts: Facts about each view in the model.
+        prompts: Prompts by view.
+        catalogue: Catalogue with the titles.
     """
-    told = []
+    stories = []
     for view, gate, share, seen in zip(views, *facts, strict=True):
         intent = intents.get(view)
-        # An empty answer has no titles: the model then reads the fallback, or nothing.
+        # An empty answer has no titles; the model then reads the fallback view, if there is one.
         source: StorySource = "llm" if intent and intent.ids else "titles" if seen else "none"
         localised = (
             tuple(
@@ -131,13 +131,13 @@ def view_stories(
             else ()
         )
         text, prompt = (intent.text, prompts.get(view)) if intent else (None, None)
-        told.append(ViewStory(view, text, source, localised, gate, share, prompt))
-    return tuple(told)
+        stories.append(ViewStory(view, text, source, localised, gate, share, prompt))
+    return tuple(stories)
 
 
 def _evaluate(model: SBRModule, batch: SessionBatch) -> Seen:
     found: list[Seen] = []
-    with watching(model.eval(), found.append):
+    with evaluation_hooks(model.eval(), found.append):
         model(batch)
     return found[0]
 
@@ -158,7 +158,7 @@ def ranked_list(scores: Tensor, target: int, catalogue: Catalogue, top_k: int = 
 
 
 def view_facts(seen: Seen | None, place: int, views: int) -> ViewFacts:
-    """What a wrapped model makes of each view of one session; nothing where there is no such model."""
+    """Return the facts about each view of one session; without a wrapped model they are empty."""
     nothing: list[float | None] = [None] * views
     if seen is None or seen.sides is None:
         return ViewFacts(nothing, nothing, [False] * views)

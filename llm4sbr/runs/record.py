@@ -60,9 +60,9 @@ class RecordConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml`` and ``record.json``."""
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: every rank reads it
-        told = self.already_saved
+        saved = self.already_saved
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and not told:
+        if stage == "fit" and not saved:
             self.write(record(trainer), self._folder / NAME, trainer)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -120,15 +120,15 @@ def _against(before: dict[str, Any]) -> type[RecordConfig]:
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    told = []
+    changes = []
     for part in ("versions", "machine"):
         names = sorted({*before[part], *now[part]})
-        told += [
+        changes += [
             f"{name} was {before[part].get(name)}, is {now[part].get(name)}"
             for name in names
             if before[part].get(name) != now[part].get(name)
         ]
-    return told
+    return changes
 
 
 def _free(folder: Path) -> Path:

@@ -41,7 +41,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
 
 
 def resumed(run_dir: str | Path, ckpt_path: str | None = None) -> SBRCLI:
-    """The trained run, for a program that goes on with it; see `resume`."""
+    """The trained run, for a program that continues it; see `resume`."""
     folder = Path(run_dir)
     config = read_config(folder / "config.yaml")
     checkpoint = Path(ckpt_path) if ckpt_path else folder / "checkpoints" / NAME

@@ -60,7 +60,7 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
     missing = [name for name in needed if name not in known]
     if missing:
         raise InputError(
-            f"this is not a checkpoint that {'training can go on from' if to_train else 'a Trainer wrote'}: "
+            f"this is not a checkpoint that {'training can resume from' if to_train else 'a Trainer wrote'}: "
             f"it has no {_list(missing)}",
             path=path,
         )

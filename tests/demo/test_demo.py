@@ -74,7 +74,7 @@ def test_the_whole_road_twice(ratings, tmp_path, monkeypatch, capsys):
         assert {"train/loss", *(f"val/{name}" for name in nine)} <= set(chosen)
         assert chosen["val/ndcg@20"] == max(epoch["val/ndcg@20"] for epoch in run["history"])
     assert "On the validation split SR-GNN + LLM4SBR is " in page
-    assert first["intents"]["asked"] == 6
+    assert first["intents"]["prompts"] == 6
     assert first["intents"]["off_catalogue"] == 0
     assert sum(count for _, count in first["intents"]["frequent"]) <= 6
     titles = {film.split("|")[1] for film in (ratings / "u.item").read_text("latin-1").splitlines()}
@@ -89,7 +89,7 @@ def test_the_whole_road_twice(ratings, tmp_path, monkeypatch, capsys):
             assert marked == ([ranked["target_rank"]] if ranked["target_rank"] <= 10 else [])
 
     second = road()
-    assert second["intents"]["asked"] == 0
+    assert second["intents"]["prompts"] == 0
     assert second["intents"]["reused"] == 6
     for key in ("metrics", "history"):
         assert [run[key] for run in second["runs"]] == [run[key] for run in first["runs"]]

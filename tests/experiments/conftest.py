@@ -45,7 +45,7 @@ def root(tmp_path_factory):
     )  # fmt: skip
     for name in ("beauty", "titles"):
         title_views(whole, root / "views" / name, Wide())
-    with ViewStore(root / "views" / "beauty-core") as store:
+    with ViewStore(root / "views" / "core") as store:
         infer_views(
             core, store, encoder=Wide(), engine=StubEngine(), sessions=Selection(limit=40), progress=False
         )

@@ -40,7 +40,7 @@ def test_stage1(tmp_path):
     told, rows = measured(tmp_path, "stage1", "--data_dir", str(BEAUTY))
     assert "sessions/s over one prompt at a time" in told
     assert rows["of those, not a tie within rounding"]["met"]
-    assert rows["off-catalogue answers, held to the catalogue"]["met"]
+    assert rows["off-catalogue answers, constrained to the catalogue"]["met"]
     assert rows["prompt tokens computed"]["value"] < 1
 
 

@@ -110,9 +110,9 @@ def test_views_of_every_session_come_back_in_a_tenth_of_their_size(machine):
     """In two pieces, of two processes each."""
     work = machine.root / "work" / "views"
     first = machine.job("views", *machine.words["llm"], "--limit", "10")
-    assert "10 of 10 sessions are to be asked about" in first
+    assert "10 of 10 sessions have no views yet" in first
     said = machine.job("views", *machine.words["llm"])
-    assert "26 of 36 sessions are to be asked about" in said
+    assert "26 of 36 sessions have no views yet" in said
     assert "0 are left" in said
     assert json.loads((work / "report.json").read_text())["rows"]
     with ViewStore(work / "store") as store, ViewStore(machine.root / "again") as other:

@@ -192,7 +192,7 @@ def test_the_target_is_marked_and_its_rank_stated():
     page = " ".join("".join(Reader(render(report())).text).split())
     assert "rank 2 of 1,345" in page
     assert "rank 1,344.5 of 1,345" in page
-    assert "Heat (1995) (the true next click)" in page
+    assert "Heat (1995) (the true next item)" in page
     assert "A scary film" in page
     assert "after 300 of 400 sessions" in page
     assert "share of the score 127 %" in page
@@ -257,7 +257,7 @@ def test_a_language_model_that_always_says_the_same_is_told_of(most, shown):
     facts = replace(report().intents, frequent=answers)
     page = " ".join("".join(Reader(render(report(intents=facts))).text).split())
     assert "2 most frequent: Heat (1995) (50 %), Jaws (1975) (50 %)" in page
-    assert ("More than half of all answers are one title" in page) == shown
+    assert ("More than half of all answers are the same title" in page) == shown
 
 
 def test_numbers_read_well():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llm4sbr.contracts.examples import Examples
 from llm4sbr.nn.metrics import target_ranks
-from llm4sbr.report.evaluation_hooks import Seen, watching
+from llm4sbr.report.evaluation_hooks import Seen, evaluation_hooks
 from llm4sbr.report.sessions import batch_of
 from llm4sbr.training.distributed import from_all_processes
 from llm4sbr.training.ranking_module import RankingModule
@@ -92,7 +92,7 @@ def snapshot_spaces(model: RankingModule, examples: Examples, rows: Sequence[int
     """
     recorder, mode = SnapshotRecorder([examples.first_index + row for row in rows]), model.training
     model.eval()
-    with watching(model, recorder.add):
+    with evaluation_hooks(model, recorder.add):
         model(move_data_to_device(batch_of(examples, rows), model.device))
     model.train(mode)
     return recorder.result().spaces

@@ -24,7 +24,7 @@ from llm4sbr.report.view_quality.json import to_json
 from llm4sbr.report.view_quality.measure import measure
 from llm4sbr.report.view_quality.page import render
 from llm4sbr.report.view_quality.records import MeasuredData, MeasuredViews, Provenance, QualityReport
-from llm4sbr.report.view_quality.samples import tell_samples
+from llm4sbr.report.view_quality.samples import draw_samples
 from llm4sbr.report.view_quality.text import to_text
 from llm4sbr.views.inference.summary import normal_titles
 from llm4sbr.views.loading import load_view_table
@@ -156,7 +156,7 @@ def measure_store(
         ),
         views=views,
         references=measured.references,
-        samples=tell_samples(source.catalogue, store, chosen, examples, measured, samples, seed),
+        samples=draw_samples(source.catalogue, store, chosen, examples, measured, samples, seed),
         runs=tuple(store.runs(chosen)),
         draws=draws,
         seed=seed,

@@ -23,18 +23,18 @@ _MEANS = {
     "answer_tokens": "answer tokens an answer",
 }
 _COSTS = (
-    ("seconds", "asking: machine time", "s"),
-    ("prompts", "asking: prompts", "prompts"),
-    ("prompt_tokens", "asking: prompt tokens", "tokens"),
-    ("computed_tokens", "asking: prompt tokens computed", "tokens"),
-    ("answer_tokens", "asking: answer tokens", "tokens"),
+    ("seconds", "inference: machine time", "s"),
+    ("prompts", "inference: prompts", "prompts"),
+    ("prompt_tokens", "inference: prompt tokens", "tokens"),
+    ("computed_tokens", "inference: prompt tokens computed", "tokens"),
+    ("answer_tokens", "inference: answer tokens", "tokens"),
 )
 
 
 def to_json(report: QualityReport) -> str:
     """Format the figures as JSON text, without the titles and answers of the samples."""
     made = report.made
-    told = {
+    contents = {
         "benchmark": "views-report",
         "command": made.command,
         "date": made.date,
@@ -44,7 +44,7 @@ def to_json(report: QualityReport) -> str:
         "verdict": report.verdict,
         "rows": list(_rows(report)),
     }
-    return json.dumps(told, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    return json.dumps(contents, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def _rows(report: QualityReport) -> Iterator[dict[str, Any]]:
@@ -55,14 +55,14 @@ def _rows(report: QualityReport) -> Iterator[dict[str, Any]]:
     yield _row("sessions of those", report.data.sessions, "sessions", data)
     for split, share in report.data.coverage.items():
         yield _row(f"{split} examples with every view", _percent(share), "%", "")
-    for place, told in RANKINGS.items() if report.data.covered else ():
+    for place, name in RANKINGS.items() if report.data.covered else ():
         for one in report.rankings:
             for metric, found in getattr(one, place).items():
-                yield _estimate(f"{one.name}: {metric} {told}", found, "%", report)
+                yield _estimate(f"{one.name}: {metric} {name}", found, "%", report)
         for view in report.views:
             other = view.baseline.name if view.baseline else ""
             for metric, found in getattr(view, place).items():
-                what = f"{view.own.name} minus {other}: {metric} {told}"
+                what = f"{view.own.name} minus {other}: {metric} {name}"
                 target = {"target": 0, "better": "higher", "met": significance(found) > 0}
                 yield _estimate(what, found, "points", report) | target
     for view in report.views:

@@ -114,13 +114,13 @@ def measure(
         for place, metric in product(PLACES, METRICS) if other else ():
             own = earned[view_name(view), place, metric]
             earned[_minus(view), place, metric] = own - earned[other, place, metric]
-    told = _estimates(earned, examples.session[rows], draws, seed)
+    estimates = _estimates(earned, examples.session[rows], draws, seed)
     clicks = [set(examples.prefix(row)) for row in rows.tolist()]
 
     def quality(name: str, kind: Kind) -> RankingQuality:
         nearest = ranks[name].nearest.tolist()
         echoes = [item in own for item, own in zip(nearest, clicks, strict=True)]
-        every, unclicked = (_of(told, name, place) for place in PLACES)
+        every, unclicked = (_of(estimates, name, place) for place in PLACES)
         return RankingQuality(name, kind, every, unclicked, len({*nearest} - {0}), float(np.mean(echoes)))
 
     references = [_chance(len(clicked), examples.target[rows], clicks)]
@@ -129,7 +129,7 @@ def measure(
     views = []
     for column, (view, other) in enumerate(beaten_by.items()):
         baseline = quality(other, "popular" if other == POPULAR else "titles") if other else None
-        every, unclicked = (_of(told, _minus(view), place) for place in PLACES)
+        every, unclicked = (_of(estimates, _minus(view), place) for place in PLACES)
         new = float(np.mean(earned[_minus(view), "every", MAIN] > 0)) if other else None
         named = _named(loaded, rows, column)
         own_quality = quality(view_name(view), kind)
@@ -197,8 +197,10 @@ def _estimates(
     }
 
 
-def _of(told: Mapping[Key, Estimate], name: str, place: str) -> dict[str, Estimate]:
-    return {metric: told[name, place, metric] for metric in METRICS if (name, place, metric) in told}
+def _of(estimates: Mapping[Key, Estimate], name: str, place: str) -> dict[str, Estimate]:
+    return {
+        metric: estimates[name, place, metric] for metric in METRICS if (name, place, metric) in estimates
+    }
 
 
 def _chance(num_items: int, target: IntArray, clicks: list[set[int]]) -> RankingQuality:
@@ -208,11 +210,11 @@ def _chance(num_items: int, target: IntArray, clicks: list[set[int]]) -> Ranking
         0.0 if goal in own else num_items - len(own)
         for goal, own in zip(target.tolist(), clicks, strict=True)
     ]
-    told = [
+    means = [
         {metric: Estimate(float(chance(candidates, metric).mean())) for metric in METRICS}
         for candidates in (every, np.array(left))
     ]
-    return RankingQuality(RANDOM, "random", told[0], told[1])
+    return RankingQuality(RANDOM, "random", means[0], means[1])
 
 
 def _named(loaded: LoadedViews, rows: IntArray, place: int) -> int | None:

@@ -15,7 +15,7 @@ def render(report: QualityReport) -> str:
         report=report,
         metrics=METRICS,
         forests=[(metric, _top(report, metric)) for metric in METRICS if metric.startswith("hit")],
-        tables=[(told, table_rows(report, ranking)) for ranking, told in RANKINGS.items()],
+        tables=[(label, table_rows(report, ranking)) for ranking, label in RANKINGS.items()],
         facts=view_facts(report),
         estimate=estimate,
     )

@@ -13,7 +13,7 @@ from llm4sbr.views.store import ViewStore
 from llm4sbr.views.store.spec import ViewSpec
 
 
-def tell_samples(
+def draw_samples(
     catalogue: Catalogue,
     store: ViewStore,
     spec: ViewSpec,
@@ -36,10 +36,10 @@ def tell_samples(
     order = np.random.default_rng(seed).permutation(len(measured.rows))
     session = examples.session[measured.rows[order]]
     chosen = order[np.sort(np.unique(session, return_index=True)[1])[:count]]
-    return tuple(_tell(catalogue, store, spec, examples, measured, int(place)) for place in chosen)
+    return tuple(_sample(catalogue, store, spec, examples, measured, int(place)) for place in chosen)
 
 
-def _tell(
+def _sample(
     catalogue: Catalogue, store: ViewStore, spec: ViewSpec, examples: Examples, measured: Measured, place: int
 ) -> Sample:
     row = int(measured.rows[place])

@@ -27,8 +27,8 @@ def to_text(report: QualityReport) -> str:
         "",
         report.verdict,
     ]
-    for ranking, told in RANKINGS.items() if data.covered else ():
-        lines += ["", f"The next item {told}, in %, [95 % interval over sessions; * is not 0]"]
+    for ranking, name in RANKINGS.items() if data.covered else ():
+        lines += ["", f"The next item {name}, in %, [95 % interval over sessions; * differs from 0]"]
         rows = table_rows(report, ranking)
         lines += _grid(
             ["", *METRICS], [[row.label, *(row.cell(metric) for metric in METRICS)] for row in rows]
@@ -69,22 +69,22 @@ def table_rows(report: QualityReport, ranking: str) -> list[TableRow]:
         report: Quality report.
         ranking: One of `RANKINGS`.
     """
-    rows, told = [], set()
+    rows, listed = [], set()
     for view in report.views:
         rows.append(TableRow(view.own.name, getattr(view.own, ranking), starts_group=True))
         if view.baseline:
-            told.add(view.baseline.name)
+            listed.add(view.baseline.name)
             rows.append(TableRow(view.baseline.name, getattr(view.baseline, ranking)))
             rows.append(TableRow("difference", getattr(view, ranking), is_difference=True))
-    rest = [one for one in report.references if one.name not in told]
+    rest = [one for one in report.references if one.name not in listed]
     return rows + [TableRow(one.name, getattr(one, ranking), starts_group=one is rest[0]) for one in rest]
 
 
 def view_facts(report: QualityReport) -> list[tuple[str, list[str | None]]]:
     """List the counts of the views: a label and one cell per view; None where a count does not apply."""
-    told = [_facts_of(view, report) for view in report.views]
-    labels = dict.fromkeys(label for facts in told for label in facts)
-    rows = [(label, [facts.get(label) for facts in told]) for label in labels]
+    facts_of_views = [_facts_of(view, report) for view in report.views]
+    labels = dict.fromkeys(label for facts in facts_of_views for label in facts)
+    rows = [(label, [facts.get(label) for facts in facts_of_views]) for label in labels]
     return [(label, cells) for label, cells in rows if any(cell is not None for cell in cells)]
 
 
@@ -106,7 +106,7 @@ def estimate(found: Estimate, signs: bool = False) -> str:
 
 def _facts_of(view: ViewQuality, report: QualityReport) -> dict[str, str | None]:
     own, facts = view.own, view.answers
-    told: dict[str, str | None] = {
+    cells: dict[str, str | None] = {
         f"items ranked first ({report.data.targets:,} different targets)": _count(own.distinct),
         "items among the titles of its views": _count(view.named),
         "a click of the session ranked first, %": None if own.echoes is None else percent(own.echoes, 1),
@@ -115,8 +115,8 @@ def _facts_of(view: ViewQuality, report: QualityReport) -> dict[str, str | None]
         else percent(view.new_hits, 1),
     }
     if facts is None:
-        return told
-    told["answers (distinct sessions of the split)"] = _count(facts.answers)
+        return cells
+    cells["answers (distinct sessions of the split)"] = _count(facts.answers)
     for label, count in (
         ("empty, %", facts.empty),
         ("cut at the token limit, %", facts.cut),
@@ -124,14 +124,14 @@ def _facts_of(view: ViewQuality, report: QualityReport) -> dict[str, str | None]
         ("names a title of its prompt, %", facts.repeats),
         ("different answers, %", facts.distinct),
     ):
-        told[label] = percent(facts.share(count), 1)
+        cells[label] = percent(facts.share(count), 1)
     for label, count in (
         ("prompt tokens an answer", facts.prompt_tokens),
         ("of them computed", facts.computed_tokens),
         ("answer tokens an answer", facts.answer_tokens),
     ):
-        told[label] = number(facts.share(count), 1)
-    return told
+        cells[label] = number(facts.share(count), 1)
+    return cells
 
 
 def _sample(sample: Sample, place: int, report: QualityReport) -> list[str]:
@@ -145,7 +145,7 @@ def _sample(sample: Sample, place: int, report: QualityReport) -> list[str]:
             f"  {found.view} view has it at rank {rank(found.rank)} of {report.data.num_items:,}{other}"
         )
         if view.intent is not None:
-            lines.append(f"    said    {harmless(view.intent)}")
+            lines.append(f"    answer  {harmless(view.intent)}")
         lines += [
             f"    {number(one.weight):>5}   {sanitize_title(one.title, _WIDEST)}" for one in view.localised
         ]

@@ -24,9 +24,9 @@ class SessionOptions:
 
     Args:
         splits: Splits of the sessions: train, validate, test, predict; all by default.
-        budget: Number of sessions (5000), or share of each split's distinct sessions (0.1), for which the LLM
-            is
-            called: those for which a bare model is most uncertain. `--views.fallback titles` serves the rest.
+        budget: Number of sessions (5000), or share of each split's distinct sessions (0.1), whose
+            intents the LLM infers: those for which a bare model is most uncertain.
+            `--views.fallback titles` serves the rest.
         bare_run: Folder of the bare model's run of `llm4sbr fit` on the same data, or one of its checkpoints.
         seed: Seed of the order of the sessions.
 
@@ -65,7 +65,7 @@ class SessionOptions:
 _SESSIONS, _LOCALISE, _LOCAL, _SERVER = SessionOptions(), Localisation(), LocalModel(), Server()
 
 
-class Asking:
+class Inference:
     """Sessions, prompts, language model and encoder of a run of stage 1.
 
     Args:
@@ -73,7 +73,7 @@ class Asking:
         out: Folder of the view store.
         model: Language model: a folder, a .gguf file, an installed weights package, a hub name; or its name
             on the server.
-        answers: ``catalogue`` restricts the answers to the titles of the catalogue.
+        answers: ``catalogue`` constrains the answers to the titles of the catalogue.
         limit: Largest number of distinct sessions to infer.
         sessions: Options that choose the sessions.
         prompts: Options of the prompts.

@@ -1,6 +1,6 @@
-"""Views held to the catalogue without the sentence encoder: each answer is a title with a known embedding.
+"""Views constrained to the catalogue, without the encoder: each answer is a title with a known embedding.
 
-The encoder's weights have 91 MB; the table of title embeddings, of which these views are made, has 19 MB.
+The weights of the encoder have 91 MB; the table of title embeddings that these views need has 19 MB.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from llm4sbr.views.store.key_file import read_keys
 from llm4sbr.views.store.reading import StoreReader
 from llm4sbr.views.store.spec import ViewSpec
 
-SESSIONS = "sessions.txt"  # in a share's folder: whose views it makes
-MAX_TITLE_CHARS = 60  # of prompts and answers, in tuning and in asking alike
+SESSIONS = "sessions.txt"  # in the folder of a share: the keys of its sessions
+MAX_TITLE_CHARS = 60  # of prompts and answers, in tuning and in inference
 PROMPTS = PromptOptions(max_title_chars=MAX_TITLE_CHARS)
 ALL_SESSIONS = Selection()
 
 
 class Setting(NamedTuple):
-    """What asks."""
+    """Model and options of the inference."""
 
     model: str
     adapter: str | None = None
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
     device: str = "cuda"
 
     def engine(self, catalogue: Catalogue) -> TransformersEngine:
-        """The language model, held to the catalogue."""
+        """Return the language model, constrained to the catalogue."""
         return TransformersEngine(
             self.model,
             self.adapter,
@@ -55,11 +55,11 @@ class Setting(NamedTuple):
 
 
 class KnownTitles:
-    """Stands for the encoder that made a store's title views; it can embed the catalogue's titles alone.
+    """Replacement of the encoder of a store's title views; it embeds titles of the catalogue only.
 
     Args:
         store: Folder with the title views.
-        catalogue: Whose titles they are.
+        catalogue: Catalogue with the titles.
     """
 
     def __init__(self, store: Path, catalogue: Catalogue) -> None:
@@ -71,20 +71,20 @@ class KnownTitles:
         reader.close()
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Look the titles up; any other text is an error."""
+        """Look up the embeddings of titles; any other text is an error."""
         return self.titles[torch.tensor([self._row[text] for text in texts], dtype=torch.long)]
 
 
 def prepare(
     store: Path, titles: Path, answers: Path | None = None, catalogue: Catalogue | None = None
 ) -> None:
-    """Begin a store with title views, and with the answers of another machine where there are any.
+    """Create a store with title views, and with the answers of another machine if there are any.
 
     Args:
-        store: Its folder; one that is there stays as it is.
+        store: Folder of the store; an existing one stays as it is.
         titles: View store with the title views.
-        answers: What `write_answers` wrote there.
-        catalogue: Whose titles answered.
+        answers: File that `write_answers` wrote there.
+        catalogue: Catalogue of the answers.
     """
     if store.exists():
         return
@@ -97,21 +97,21 @@ def prepare(
     scratch.rename(store)
 
 
-def ask(
+def infer(
     data: LightningDataModule,
     store: Path,
     titles: Path,
     setting: Setting,
     sessions: Selection = ALL_SESSIONS,
 ) -> tuple[ViewSummary, ViewSpec]:
-    """Ask about sessions of a data module until all are answered, or SIGTERM comes.
+    """Infer the views of sessions of a data module until all have them or SIGTERM arrives.
 
     Args:
-        data: The data module, prepared.
-        store: Where answers and views go; it is begun with the title views.
+        data: Prepared data module.
+        store: Folder of the store; a new store starts with the title views.
         titles: Folder with the title views.
-        setting: What asks.
-        sessions: Which sessions.
+        setting: Model and options of the inference.
+        sessions: Selection of the sessions.
     """
     prepare(store, titles)
     catalogue = data.catalogue
@@ -130,7 +130,7 @@ def ask(
     return summary, spec
 
 
-def ask_share(data: str, data_dir: str, share: Path, titles: Path, setting: Setting) -> None:
-    """What one of several processes asks: about the sessions of its folder, into a store there."""
+def infer_share(data: str, data_dir: str, share: Path, titles: Path, setting: Setting) -> None:
+    """Infer the views of one process: the sessions of its folder, into a store there."""
     mine = Selection(only=read_keys(share / SESSIONS))
-    ask(data_module(data, data_dir), share / "store", titles, setting, mine)
+    infer(data_module(data, data_dir), share / "store", titles, setting, mine)
