@@ -14,6 +14,7 @@ import polars as pl
 
 from llm4sbr.contracts.errors import InputError
 
+from .quotes import mend_quotes
 from .rules import Columns
 from .timestamps import parse_timestamps
 
@@ -81,6 +82,14 @@ def parse_delimited(
     """
     data = data.removeprefix(b"\xef\xbb\xbf")
     _refuse_bad_bytes(data, path)
+    if quoted:
+        text, mended = mend_quotes(data.decode("utf-8"), separator)
+        if mended:
+            warnings.warn(
+                f"{path}: {mended} rows have stray quotes; they are read as text.",
+                stacklevel=2,
+            )
+            data = text.encode("utf-8")
     try:
         table = pl.read_csv(
             io.BytesIO(data),
