@@ -7,6 +7,7 @@ from .amazon_beauty import AmazonBeauty
 from .author_pickles import AuthorPickles
 from .base import ExampleDataModule
 from .movielens import MovieLens1M, MovieLens100K
+from .public_logs import Diginetica, Yoochoose
 from .recbole_atomic import RecBoleAtomic
 from .rules import Columns, KCore, Sessions, SplitBy
 from .session_module import SessionDataModule
@@ -15,6 +16,7 @@ __all__ = [
     "AmazonBeauty",
     "AuthorPickles",
     "Columns",
+    "Diginetica",
     "ExampleDataModule",
     "KCore",
     "MovieLens1M",
@@ -23,4 +25,5 @@ __all__ = [
     "SessionDataModule",
     "Sessions",
     "SplitBy",
+    "Yoochoose",
 ]

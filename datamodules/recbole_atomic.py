@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import polars as pl
 
 from llm4sbr.contracts.errors import InputError
 
+from .pipeline import Recipe
+from .recbole_sessions import part_files, sessions_of_parts
 from .rules import Columns, KCore, Sessions, SplitBy
 from .session_module import SessionDataModule
 from .tables import parse_delimited, read_bytes, read_events, read_items
@@ -26,6 +29,10 @@ def read_atomic(path: str | Path) -> pl.DataFrame:
 
 class RecBoleAtomic(SessionDataModule):
     """Any data set in RecBole's format.
+
+    Session data sets that RecBole splits beforehand, ``NAME.train.inter``, ``NAME.valid.inter`` and
+    ``NAME.test.inter`` with a prefix (``item_id_list``) and its next item a line, are read as whole sessions
+    with the split of the files; `sessions` and `split` do not apply.
 
     Args:
         data_dir: Folder of the atomic files.
@@ -56,9 +63,13 @@ class RecBoleAtomic(SessionDataModule):
         self.name = name
 
     def source_files(self) -> list[Path]:
-        """The ``.inter`` file and, if it exists, the ``.item`` file."""
+        """The ``.inter`` files and, if it exists, the ``.item`` file."""
         folder = Path(self.data_dir or ".")
         name = self.name
+        parts = part_files(folder, name)
+        if parts:
+            item = folder / f"{parts[0].name.removesuffix('.train.inter')}.item"
+            return [*parts, *([item] if item.is_file() else [])]
         if name is None:
             found = sorted(folder.glob("*.inter"))
             if len(found) != 1:
@@ -68,9 +79,23 @@ class RecBoleAtomic(SessionDataModule):
         item = folder / f"{name}.item"
         return [folder / f"{name}.inter", *([item] if item.is_file() else [])]
 
+    def recipe(self) -> Recipe:
+        """Every choice that affects the examples; the files of a split data set decide its split."""
+        recipe = super().recipe()
+        if not self._in_parts():
+            return recipe
+        return replace(recipe, sessions=Sessions(by="column"), split=replace(recipe.split, by="column"))
+
     def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         """Clicks and titles of the atomic files."""
         files = self.source_files()
+        if self._in_parts():
+            clicks = sessions_of_parts(files[:3], [read_atomic(path) for path in files[:3]])
+            events = read_events(files[0], Columns(), key="session_id", split=True, table=clicks)
+            return events, read_items(files[3], self.columns, read_atomic(files[3])) if files[3:] else None
         split = self.split.by == "column"
         events = read_events(files[0], self.columns, key=self._key, split=split, table=read_atomic(files[0]))
         return events, read_items(files[1], self.columns, read_atomic(files[1])) if len(files) > 1 else None
+
+    def _in_parts(self) -> bool:
+        return bool(part_files(Path(self.data_dir or "."), self.name))

@@ -28,6 +28,8 @@ class Columns:
         title: Title in the items table.
         text: Further text columns of the items table, joined to the title with ", ".
         time_unit: Unit of a numeric `time`.
+        separator: Separator of a text table, one character; by default that of the file's suffix.
+        names: Names of the events table's columns in order, if the table has no header.
     """
 
     session: str = "session_id"
@@ -38,6 +40,12 @@ class Columns:
     title: str = "title"
     text: tuple[str, ...] = ()
     time_unit: Literal["s", "ms"] = "s"
+    separator: str | None = None
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.separator is not None and len(self.separator.encode()) != 1:
+            raise InputError("columns.separator is one ASCII character", value=self.separator)
 
 
 @dataclass(frozen=True)

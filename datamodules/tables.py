@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ import polars as pl
 
 from llm4sbr.contracts.errors import InputError
 
+from .quotes import mend_quotes
 from .rules import Columns
 from .timestamps import parse_timestamps
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
 _PARQUET = (".parquet", ".pq")
+_ANY = Columns()
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -42,8 +45,13 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
-def read_table(path: str | Path) -> pl.DataFrame:
+def read_table(path: str | Path, columns: Columns = _ANY, *, header: bool = False) -> pl.DataFrame:
     """Read CSV, TSV or Parquet, optionally gzipped, by the suffix. Columns of text tables are strings.
+
+    Args:
+        path: Table.
+        columns: Its separator, and its column names if it has no header.
+        header: Whether the table has a header in any case, as the items table does.
 
     Raises:
         InputError: If the suffix is unknown, or for the reasons of `read_bytes` and `parse_delimited`.
@@ -56,12 +64,17 @@ def read_table(path: str | Path) -> pl.DataFrame:
             return pl.read_parquet(io.BytesIO(read_bytes(path)))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"the Parquet file can't be read ({error})", path=path) from error
-    if kind not in _SEPARATORS:
+    separator = columns.separator or _SEPARATORS.get(kind)
+    if separator is None:
         known = ", ".join((*_SEPARATORS, *_PARQUET))
         raise InputError(
-            "the kind of table is unknown", path=path, value=kind, hint=f"Known: {known}, and .gz"
+            "the kind of table is unknown",
+            path=path,
+            value=kind,
+            hint=f"Known: {known}, and .gz; name the separator of other text in `columns.separator`",
         )
-    return parse_delimited(read_bytes(path), path, separator=_SEPARATORS[kind])
+    names = None if header else columns.names
+    return parse_delimited(read_bytes(path), path, separator=separator, names=names)
 
 
 def parse_delimited(
@@ -81,6 +94,14 @@ def parse_delimited(
     """
     data = data.removeprefix(b"\xef\xbb\xbf")
     _refuse_bad_bytes(data, path)
+    if quoted:
+        text, mended = mend_quotes(data.decode("utf-8"), separator)
+        if mended:
+            warnings.warn(
+                f"{path}: {mended} rows have stray quotes; they are read as text.",
+                stacklevel=2,
+            )
+            data = text.encode("utf-8")
     try:
         table = pl.read_csv(
             io.BytesIO(data),
@@ -103,6 +124,13 @@ def require_columns(table: pl.DataFrame, columns: Sequence[str], path: str | Pat
     for column in columns:
         if column not in table.columns:
             hint = f"It has the columns {', '.join(table.columns)}; name yours in `columns`"
+            if any(_is_value(name) for name in table.columns):
+                hint = (
+                    f"The first line, {', '.join(table.columns)}, looks like a row: if the table has no "
+                    "header, give the names of the columns in `columns.names`"
+                )
+            elif len(table.columns) == 1:
+                hint = f"The first line is {table.columns[0]!r}: name its separator in `columns.separator`"
             raise InputError("a column is missing", path=path, value=column, hint=hint)
 
 
@@ -125,7 +153,7 @@ def read_events(
     Raises:
         InputError: If a column, id or timestamp is missing; names the data row (1 = first below the header).
     """
-    table = read_table(path) if table is None else table
+    table = read_table(path, columns) if table is None else table
     wanted = (key, columns.item, columns.time, columns.split if split else None)
     require_columns(table, [name for name in wanted if name is not None], path)
     if table.is_empty():
@@ -158,7 +186,7 @@ def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = 
     Raises:
         InputError: If a column or id is missing, or two rows with the same id differ.
     """
-    table = read_table(path) if table is None else table
+    table = read_table(path, columns, header=True) if table is None else table
     texts = [columns.title, *columns.text]
     require_columns(table, [columns.item, *texts], path)
     ids = _ids(table[columns.item], path)
@@ -192,6 +220,11 @@ def warn_missing(missing: Sequence[str], *, error: bool, path: str | Path | None
             problem, path=path, value=missing[0], hint="Add them, or set missing_titles to empty"
         )
     warnings.warn(f"{problem}; their titles are left empty", UserWarning, stacklevel=2)
+
+
+def _is_value(name: str) -> bool:
+    """Whether a column's name is a number or a time."""
+    return re.fullmatch(r"[\d.+:TZ \-]*\d[\d.+:TZ \-]*", name) is not None
 
 
 def _ids(column: pl.Series, path: str | Path) -> pl.Series:

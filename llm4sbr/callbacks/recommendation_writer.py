@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ class RecommendationWriter(BasePredictionWriter):
     leaves its own file ``NAME-rankR.parquet``.
 
     Args:
-        path: Output file, ``.parquet``, or ``.jsonl`` for JSON lines; its folder is created. An existing
+        path: Output file, ``.parquet``, ``.jsonl`` for JSON lines, or ``.csv`` with a row for each
+            recommendation (``session_id, rank, item_id, title, score``); its folder is created. An existing
             file is replaced when the new one is complete.
 
     Raises:
@@ -37,8 +39,8 @@ class RecommendationWriter(BasePredictionWriter):
     def __init__(self, path: str = "recommendations.parquet") -> None:
         super().__init__(write_interval="batch")
         self.path = Path(path)
-        if self.path.suffix not in (".parquet", ".jsonl"):
-            raise InputError("recommendations are written as .parquet or .jsonl", path=path)
+        if self.path.suffix not in (".parquet", ".jsonl", ".csv"):
+            raise InputError("recommendations are written as .parquet, .jsonl or .csv", path=path)
         self._rows: list[dict[str, Any]] = []
         self._known: tuple[Examples, Catalogue] | None = None
 
@@ -68,6 +70,8 @@ class RecommendationWriter(BasePredictionWriter):
             return
         examples, catalogue = self._known
         for index, items, scores in zip(*(column.tolist() for column in prediction), strict=True):
+            count = sum(score > -math.inf for score in scores)  # fewer candidates than top_k
+            items, scores = items[:count], scores[:count]
             self._rows.append(
                 {
                     "row": index - examples.first_index,
@@ -84,8 +88,11 @@ class RecommendationWriter(BasePredictionWriter):
 
         rows = pl.DataFrame(self._rows, schema={"row": pl.Int64, **_schema()})
         if trainer.world_size > 1:
+            # A piece of a .csv file is Parquet: its lists are merged before they become rows.
+            suffix = ".parquet" if self.path.suffix == ".csv" else self.path.suffix
             pieces = [
-                self.path.with_stem(f"{self.path.stem}-rank{rank}") for rank in range(trainer.world_size)
+                self.path.with_name(f"{self.path.stem}-rank{rank}{suffix}")
+                for rank in range(trainer.world_size)
             ]
             _write(rows, pieces[trainer.global_rank])
             trainer.strategy.barrier("recommendations")
@@ -111,8 +118,24 @@ def _schema() -> dict[str, Any]:
 
 
 def _write(rows: pl.DataFrame, path: Path) -> None:
+    if path.suffix == ".csv":
+        with atomic_file(path) as file:
+            _flat(rows).write_csv(file)
+        return
     with atomic_file(path) as file:
         (rows.write_ndjson if path.suffix == ".jsonl" else rows.write_parquet)(file)
+
+
+def _flat(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row for each recommendation; a session without any has none."""
+    import polars as pl
+
+    return (
+        rows.filter(pl.col("item_ids").list.len() > 0)
+        .with_columns(rank=pl.int_ranges(1, pl.col("item_ids").list.len() + 1))
+        .explode("rank", "item_ids", "titles", "scores")
+        .select("session_id", "rank", item_id="item_ids", title="titles", score="scores")
+    )
 
 
 def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llm4sbr.contracts.text import printable
+
 
 class InputError(ValueError):
-    """Invalid input, with a message that lets the user correct it.
+    """Invalid input, with a message that lets the user correct it and is safe to print.
 
     Args:
         problem: Description of the error, in one sentence.
@@ -37,7 +39,7 @@ class InputError(ValueError):
         if value is not None:
             text = repr(value)
             shown = f" (got {text if len(text) <= 80 else text[:77] + '...'})"
-        super().__init__(f"{where}{problem}{shown}{'. ' + hint if hint else ''}")
+        super().__init__(printable(f"{where}{problem}{shown}{'. ' + hint if hint else ''}"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle all arguments, so that a data-loader worker can pass the error to the main process."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from llm4sbr.contracts.files import write_text
+from llm4sbr.contracts.text import without_controls
 from llm4sbr.report.charts import Line, line_chart
 from llm4sbr.report.records import DemoReport, RunResult
 
@@ -75,9 +75,7 @@ def fill(template: str, **values: object) -> str:
         percent=percent, signed=signed, number=number, rank=rank, duration=duration, share=bar_share
     )
     page = environment.get_template(template).render(view_title=lambda name: _VIEWS.get(name, name), **values)
-    # A title may contain characters that HTML forbids: control characters, half of a surrogate pair.
-    page = "".join(char for char in page if char in "\n\t" or unicodedata.category(char) != "Cc")
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return without_controls(page)  # a title may contain characters that HTML forbids
 
 
 def comparison(runs: Sequence[RunResult]) -> list[Row]:

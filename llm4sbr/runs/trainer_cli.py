@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
-from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
+from llm4sbr.callbacks import CandidateFilter, RecommendationWriter, ResumePoint, ViewCache
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.registry import HEADS, load_plugins
 from llm4sbr.runs.bootstrap import bootstrap
@@ -37,7 +37,13 @@ class SBRCLI(LightningCLI):
         )
         parser.add_lightning_class_args(ViewCache, "views")
         parser.add_lightning_class_args(ResumePoint, "resume")
-        parser.add_argument("--output", type=str, default="recommendations.parquet", help="file of `predict`")
+        parser.add_lightning_class_args(CandidateFilter, "candidates")
+        parser.add_argument(
+            "--output",
+            type=str,
+            default="recommendations.parquet",
+            help="file of `predict`: .parquet, .jsonl or .csv",
+        )
 
     @staticmethod
     def configure_optimizers(

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.nn.candidates import Candidates
 from llm4sbr.nn.metrics import SessionRanking
 
 
@@ -40,6 +41,7 @@ class RankingModule(LightningModule):
         # different numbers of sessions would be wrong: Lightning's advice to synchronise does not apply.
         warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('(train|val|test)/")
         self.top_k = top_k
+        self.candidates = Candidates()
         self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
 
     def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
@@ -59,8 +61,8 @@ class RankingModule(LightningModule):
         self._log_ranking("test", self.test_ranking)
 
     def predict_step(self, batch: SessionBatch, batch_idx: int) -> Recommendations:
-        """The ``top_k`` items of each session, best first."""
-        scores = self(batch)
+        """The ``top_k`` candidates of each session, best first; a score of ``-inf`` marks a missing one."""
+        scores = self.candidates(self(batch), batch)
         best, columns = scores.topk(min(self.top_k, scores.size(1)), dim=1)
         return Recommendations(batch.example_index, columns + 1, best)
 
