@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from plain import plain_bare, plain_wrapped
 
 from llm4sbr import InputError
 from llm4sbr.backbones.msgifsr import MSGIFSR
@@ -272,25 +271,6 @@ def test_starts_as_the_authors_code():
         assert parameter.abs().max() <= 0.1, name
         if parameter.numel() > 5000:
             assert parameter.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.05), name
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_learns_five_sessions(wrapped):
-    torch.manual_seed(1)
-    batch = make_batch([[1, 2, 3], [4], [5, 5], [3, 2, 1], [6, 7]], target=[4, 5, 6, 7, 8])
-    if wrapped:
-        batch = batch._replace(views=torch.randn(5, 2, 8))
-    backbone = MSGIFSR(9, 16)
-    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    first = module.losses(batch)["loss"].item()
-    for _ in range(80):
-        loss = module.losses(batch)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < first
-    assert module.eval()(batch).argmax(1).tolist() == [3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 They run one after the other in one folder, as on the other machine: what one leaves the next goes on from.
 """
 
-import doctest
 import json
 import os
 import shutil
@@ -242,7 +241,3 @@ def test_the_parts_come_together(tmp_path):
     assert whole.read_bytes() == b"first second"
     assert (root / "site" / "module.py").read_text() == "value = 1\n"
     assert not (root / "site" / "__pycache__").exists()
-
-
-def test_doctests(machine):
-    assert doctest.testmod(__import__("job")).failed == 0
