@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from hooks import shapes_through
 
 from llm4sbr import InputError
 from llm4sbr.backbones.atten_mixer import AttenMixer
@@ -101,15 +102,6 @@ def test_scores_know_no_lengths_of_vectors():
     model.embedding.weight.mul_(3)
     assert torch.allclose(model.score(7 * session, None), scores, atol=1e-5)
     assert scores.abs().max() <= model.scale
-
-
-def shapes_through(module, compute):
-    """Shapes of all that passes a module while something is computed."""
-    shapes = []
-    hook = module.register_forward_hook(lambda _, args, output: shapes.append(tuple(output.shape)))
-    compute()
-    hook.remove()
-    return shapes
 
 
 def test_dropout_stands_where_the_authors_have_it():

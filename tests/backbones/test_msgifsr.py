@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hooks import shapes_through
 
 from llm4sbr import InputError
 from llm4sbr.backbones.msgifsr import MSGIFSR
@@ -236,15 +237,6 @@ def test_the_gate_splits_repeats_from_news():
     repeat = math.exp(3) / (math.exp(3) + 1)
     assert chances[0, :2].sum().item() == pytest.approx(repeat, abs=1e-5)
     assert chances[1, 4].item() == pytest.approx(repeat, abs=1e-5)
-
-
-def shapes_through(module, compute):
-    """Shapes of all that passes a module while something is computed."""
-    shapes = []
-    hook = module.register_forward_hook(lambda _, args, output: shapes.append(tuple(output.shape)))
-    compute()
-    hook.remove()
-    return shapes
 
 
 def test_dropout_stands_where_the_authors_have_it():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from hooks import shapes_through
 
 from llm4sbr import InputError
 from llm4sbr.backbones.share import SHARE, build_window_hypergraph
@@ -110,15 +111,6 @@ def test_wider_windows_connect_more():
         nodes = model.layers[0](model.embedding(batch.graph.nodes), graph)[batch.graph.alias]
         differs = [not torch.allclose(nodes[0, click], nodes[1, click], atol=1e-5) for click in (2, 3)]
         assert differs == reached
-
-
-def shapes_through(module, compute):
-    """Shapes of all that passes a module while something is computed."""
-    shapes = []
-    hook = module.register_forward_hook(lambda _, args, output: shapes.append(tuple(output.shape)))
-    compute()
-    hook.remove()
-    return shapes
 
 
 def test_dropout_stands_where_the_authors_have_it():
