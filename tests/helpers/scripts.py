@@ -96,7 +96,7 @@ def run_script(cwd: Path, script: str, *words: str) -> str:
 def succeeded(started: Started) -> str:
     """What a process prints; it must succeed."""
     status, said, complained = started.wait()
-    assert status == 0, complained
+    assert status == 0, said + complained
     return said
 
 
