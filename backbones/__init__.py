@@ -36,3 +36,5 @@ __all__ = [
     "NISERPlus",
     "SASRec",
 ]
+
+PLUGINS = tuple(globals()[name] for name in __all__)  # registered by one entry point in pyproject.toml

@@ -27,3 +27,7 @@ __all__ = [
     "SplitBy",
     "Yoochoose",
 ]
+
+# Registered by one entry point in pyproject.toml: the data modules, without their base class and options.
+_EXPORTED = [globals()[name] for name in __all__]
+PLUGINS = tuple(k for k in _EXPORTED if issubclass(k, ExampleDataModule) and k is not ExampleDataModule)

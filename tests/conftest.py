@@ -46,8 +46,10 @@ def forked(stubs: ModuleType) -> Iterator[Any]:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLM4SBR_CACHE", str(tmp_path / "cache"))
+def _own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache for each test; only the real LLM's converted weights are worth keeping in the user's own."""
+    if request.node.get_closest_marker("llm") is None:
+        monkeypatch.setenv("LLM4SBR_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

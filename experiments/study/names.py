@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 
-from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.registry import BACKBONES, load_plugins
 
 
@@ -24,9 +23,3 @@ def title(backbone: str) -> str:
     module = None if kind is None else inspect.getmodule(kind)
     name, colon, _ = (getattr(module, "__doc__", None) or "").partition(": ")
     return name if colon and len(name) <= 24 and "\n" not in name else backbone
-
-
-def has_own_scores(backbone: str) -> bool:
-    """Return whether a backbone overrides the scores by a product with the item embeddings."""
-    kind = load_plugins(BACKBONES)[backbone]
-    return bool(kind.score is not SessionBackbone.score)  # type: ignore[attr-defined]

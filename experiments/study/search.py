@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.study import space as spaces
 from experiments.study.fits import VARIANTS, Shared, check_variants, fit, fit_once
-from experiments.study.names import has_own_scores
 from experiments.study.results import Study
 from experiments.study.rows import Key, Run, key_of
 from experiments.study.settings import Settings, compared
+from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.registry import BACKBONES, load_plugins
 
 if TYPE_CHECKING:
     from experiments.study.ledger import Ledger
@@ -199,4 +200,6 @@ class Search:
     def _fitting(self, backbone: str, settings: Settings) -> Settings:
         """Add a draw to the settings of all fits; a backbone with its own scores takes no `score_scale`."""
         found = {**self.shared.settings, **settings, "epochs": self.shared.settings["epochs"]}
-        return {n: v for n, v in found.items() if n != "score_scale" or not has_own_scores(backbone)}
+        kind = load_plugins(BACKBONES)[backbone]
+        own = issubclass(kind, SessionBackbone) and kind.has_own_scores()
+        return {name: value for name, value in found.items() if name != "score_scale" or not own}

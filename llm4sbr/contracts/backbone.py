@@ -69,6 +69,11 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
         """
         return session @ self.scored_items(interests).T
 
+    @classmethod
+    def has_own_scores(cls) -> bool:
+        """Return whether this class overrides `score`, the product with the item embeddings."""
+        return cls.score is not SessionBackbone.score
+
     def read_training_sessions(self, examples: Examples) -> None:
         """Build what the model needs from all training sessions, such as a global graph.
 

@@ -21,6 +21,9 @@ class PluginWarning(UserWarning):
 def load_plugins(group: str) -> dict[str, type]:
     """Import every class registered under an entry-point group.
 
+    An entry point names a class, which is registered under the entry's name, or a tuple of classes, each of
+    which is registered under its own.
+
     Args:
         group: `BACKBONES`, `HEADS` or `DATAMODULES`.
 
@@ -33,29 +36,33 @@ def load_plugins(group: str) -> dict[str, type]:
     Warns:
         PluginWarning: If a plug-in fails to import; the warning names it and its distribution.
     """
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=group):
-        other = found.get(entry.name)
-        if other is not None and other.value != entry.value:
-            raise InputError(
-                f"two plug-ins register the name {entry.name!r} in {group!r}: "
-                f"{other.value} ({_distribution(other)}) and {entry.value} ({_distribution(entry)})",
-                hint="Uninstall one of the two distributions, or rename its entry point",
-            )
-        found[entry.name] = entry
-    loaded: dict[str, type] = {}
-    for name, entry in sorted(found.items()):
-        try:
-            loaded[name] = entry.load()
-        except Exception as error:
-            # One broken plug-in must not disable the others.
-            warnings.warn(
-                f"plug-in {name!r} ({entry.value}, from {_distribution(entry)}) was left out: "
-                f"{type(error).__name__}: {error}",
-                PluginWarning,
-                stacklevel=2,
-            )
-    return loaded
+    found: dict[str, tuple[type, EntryPoint]] = {}
+    for entry in sorted(entry_points(group=group), key=lambda one: one.name):
+        for name, kind in _load(entry).items():
+            other = found.setdefault(name, (kind, entry))
+            if other[0] is not kind:
+                first, second = (f"{one.value} ({_distribution(one)})" for one in (other[1], entry))
+                raise InputError(
+                    f"two plug-ins register the name {name!r} in {group!r}: {first} and {second}",
+                    hint="Uninstall one of the two distributions, or rename its entry point",
+                )
+    return {name: kind for name, (kind, _) in sorted(found.items())}
+
+
+def _load(entry: EntryPoint) -> dict[str, type]:
+    """Import what an entry point names; one that cannot be imported is left out with a warning."""
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        # One broken plug-in must not disable the others.
+        warnings.warn(
+            f"plug-in {entry.name!r} ({entry.value}, from {_distribution(entry)}) was left out: "
+            f"{type(error).__name__}: {error}",
+            PluginWarning,
+            stacklevel=3,
+        )
+        return {}
+    return {kind.__name__: kind for kind in loaded} if isinstance(loaded, tuple) else {entry.name: loaded}
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -133,7 +133,7 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Scores over the catalogue, ``(B, V)``, before the heads: those of the backbone or of the scorer."""
         session = self.dropout(session)
-        if has_own_scores(self.backbone):
+        if self.backbone.has_own_scores():
             return self.backbone.score(session, interests)
         scores: Tensor = self.scorer(session, self.backbone.scored_items(interests))
         return scores
@@ -235,18 +235,13 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         return configure(self, optimizer, self.make_schedule and self.make_schedule(optimizer))
 
 
-def has_own_scores(backbone: SessionBackbone) -> bool:
-    """Whether a backbone scores in another way than by a product with its items' embeddings."""
-    return type(backbone).score is not SessionBackbone.score
-
-
 def choose_scorer(backbone: SessionBackbone, scorer: Scorer | None) -> Scorer:
     """Choose the scorer of a model: by default cosines, unless the backbone overrides `score`.
 
     Raises:
         InputError: If a scorer is given for a backbone that overrides `score`.
     """
-    own = has_own_scores(backbone)
+    own = backbone.has_own_scores()
     if scorer is None:
         return OwnScores() if own else CosineScores(16.0)
     if own and not isinstance(scorer, OwnScores):

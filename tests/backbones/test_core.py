@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from plain import plain_bare, plain_wrapped
+from plain import plain_wrapped
 
 from llm4sbr import InputError
 from llm4sbr.backbones.core import CORE, TransformerSize
@@ -198,27 +198,6 @@ def test_the_bias_that_a_softmax_forgets_is_not_trained():
     assert frozen == ["weights.blocks.layers.1.norm2.bias"]
     torch.nn.init.normal_(dict(model.named_parameters())[frozen[0]].data)
     assert torch.allclose(model(batch), scores, atol=1e-4)
-
-
-@pytest.mark.parametrize("encoder", ["trm", "ave"])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_learns_five_sessions(wrapped, encoder):
-    torch.manual_seed(0)
-    # Two items each or more: a session of one is that item, whatever is learned; and no order decides.
-    batch = make_batch([[1, 2, 3], [4, 1], [5, 2, 5], [3, 2, 6], [6, 7]], target=[4, 5, 6, 7, 8])
-    if wrapped:
-        batch = batch._replace(views=torch.randn(5, 2, 8))
-    backbone = CORE(9, 16, encoder=encoder)
-    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    first = module.losses(batch)["loss"].item()
-    for _ in range(80):
-        loss = module.losses(batch)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < first
-    assert module.eval()(batch).argmax(1).tolist() == [3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(

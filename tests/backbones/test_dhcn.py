@@ -1,7 +1,6 @@
 """S²-DHCN against the paper's matrices, and the hypergraph that it reads from the training sessions."""
 
 import copy
-import doctest
 import io
 from dataclasses import replace
 
@@ -11,7 +10,6 @@ from lightning import Trainer
 from plain import plain_bare, plain_wrapped
 
 from llm4sbr import InputError
-from llm4sbr.backbones import dhcn
 from llm4sbr.backbones.dhcn import DHCN
 from llm4sbr.datamodules import SessionDataModule
 from llm4sbr.datamodules.rules import SplitBy
@@ -254,32 +252,6 @@ def test_a_checkpoint_brings_its_hypergraph():
         assert torch.equal(module(batch), model(batch))
 
 
-# It trains.
-
-
-@pytest.mark.parametrize("wrap", [plain_bare, lambda model: plain_wrapped(model, text_dim=8)])
-def test_it_learns_five_sessions(wrap):
-    torch.manual_seed(0)
-    sessions, targets = [[1, 2], [2, 3, 2], [4], [5, 6, 7], [8, 8, 1]], [3, 4, 5, 8, 9]
-    backbone = DHCN(10, 16)
-    backbone.read_training_sessions(
-        make_examples([[*session, target] for session, target in zip(sessions, targets, strict=True)])
-    )
-    batch = make_batch(sessions, targets)._replace(views=torch.randn(5, 2, 8))
-    module = wrap(backbone).train()
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    first = None
-    for _ in range(60):
-        loss = module.losses(batch)["loss"]
-        first = first or loss.item()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.5 * first
-    assert (module.eval()(batch).argmax(1) + 1).tolist() == targets
-    assert backbone.embedding.weight[0].eq(0).all()
-
-
 @pytest.mark.parametrize(
     ("options", "name"),
     [({"num_layers": 0}, "num_layers"), ({"beta": -1.0}, "beta"), ({"max_length": 0}, "max_len")],
@@ -292,10 +264,6 @@ def test_settings_are_checked(options, name):
 def test_a_batch_that_is_too_long_is_refused():
     with pytest.raises(InputError, match="at most 2 clicks"):
         built(max_length=2)(make_batch([[1, 2, 3]]))
-
-
-def test_doctests():
-    assert doctest.testmod(dhcn).failed == 0
 
 
 @pytest.mark.parametrize("kind", [plain_bare, plain_wrapped])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
-from plain import plain_bare, plain_wrapped
+from plain import plain_bare
 
 from llm4sbr import InputError
 from llm4sbr.backbones.dhcn import DHCN
@@ -276,32 +276,6 @@ def test_a_checkpoint_brings_its_graph():
     del unread["global_graph.weights"]
     with pytest.raises(RuntimeError, match=r"Missing key.*global_graph.weights"):
         model.load_state_dict(unread)
-
-
-# It trains.
-
-
-@pytest.mark.parametrize("wrap", [plain_bare, lambda model: plain_wrapped(model, text_dim=8)])
-def test_it_learns_five_sessions(wrap):
-    torch.manual_seed(0)
-    sessions, targets = [[1, 2], [2, 3, 2], [4], [5, 6, 7], [8, 8, 1]], [3, 4, 5, 8, 9]
-    backbone = GCEGNN(10, 16)
-    backbone.read_training_sessions(
-        make_examples([[*session, target] for session, target in zip(sessions, targets, strict=True)])
-    )
-    batch = make_batch(sessions, targets)._replace(views=torch.randn(5, 2, 8))
-    module = wrap(backbone).train()
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    first = None
-    for _ in range(60):
-        loss = module.losses(batch)["loss"]
-        first = first or loss.item()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.5 * first
-    assert (module.eval()(batch).argmax(1) + 1).tolist() == targets
-    assert backbone.embedding.weight[0].eq(0).all()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from plain import plain_bare, plain_wrapped
 
 from llm4sbr import InputError
 from llm4sbr.backbones.gcsan import GCSAN
@@ -97,23 +96,6 @@ def test_dropout_acts_in_training_only():
 
 def test_padding_row_is_zero():
     assert GCSAN(9, 6).embedding.weight[0].eq(0).all()
-
-
-@pytest.mark.parametrize("wrap", [plain_bare, lambda backbone: plain_wrapped(backbone, text_dim=8)])
-def test_it_learns_five_sessions(wrap):
-    torch.manual_seed(0)
-    batch = make_batch([[1, 2], [3], [4, 5, 4], [6, 7, 8, 9], [10, 2]], target=[3, 4, 6, 10, 1])
-    batch = batch._replace(views=torch.randn(5, 2, 8))
-    module = wrap(GCSAN(10, 16))
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    first = module.losses(batch)["loss"].item()
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = module.losses(batch)["loss"]
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < first / 2
-    assert (module.eval()(batch).argmax(dim=1) + 1).tolist() == batch.target.tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,11 @@
 """LESSR keeps the contract and is the paper's, with lists of neighbours in place of packed sequences."""
 
-import doctest
 from itertools import pairwise
 
 import pytest
 import torch
-from plain import plain_bare, plain_wrapped
 
 from llm4sbr import InputError
-from llm4sbr.backbones import lessr_graph
 from llm4sbr.backbones.lessr import LESSR
 from llm4sbr.backbones.lessr_graph import EdgeOrderConv, FeatureNorm, build_lessr_graph
 from llm4sbr.testing import assert_backbone, make_batch
@@ -60,10 +57,6 @@ def test_one_click_sessions_hear_nothing():
     graph = build_lessr_graph(make_batch([[4], [2]]))
     assert len(graph.senders) == len(graph.receivers) == len(graph.batch_sizes) == 0
     assert graph.shortcuts.tolist() == [[0, 1], [0, 1]]
-
-
-def test_doctests():
-    assert doctest.testmod(lessr_graph).failed == 0
 
 
 def norm_by_hand(norm, x):
@@ -218,23 +211,6 @@ def test_dropout_acts_in_training_only():
     assert not torch.allclose(conv(features, graph), conv(features, graph))
     conv.eval()
     assert torch.equal(conv(features, graph), conv(features, graph))
-
-
-@pytest.mark.parametrize("wrap", [plain_bare, lambda backbone: plain_wrapped(backbone, text_dim=8)])
-def test_it_learns_five_sessions(wrap):
-    torch.manual_seed(0)
-    batch = make_batch([[1, 2], [3], [4, 5, 4], [6, 7, 8, 9], [10, 2]], target=[3, 4, 6, 10, 1])
-    batch = batch._replace(views=torch.randn(5, 2, 8))
-    module = wrap(LESSR(10, 16))
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    first = module.losses(batch)["loss"].item()
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = module.losses(batch)["loss"]
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < first / 2
-    assert (module.eval()(batch).argmax(dim=1) + 1).tolist() == batch.target.tolist()
 
 
 @pytest.mark.parametrize(("option", "value"), [("num_layers", 0), ("dropout", 1.0), ("max_norm", 0.0)])

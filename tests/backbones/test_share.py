@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from plain import plain_bare, plain_wrapped
+from hooks import shapes_through
 
 from llm4sbr import InputError
 from llm4sbr.backbones.share import SHARE, build_window_hypergraph
@@ -113,15 +113,6 @@ def test_wider_windows_connect_more():
         assert differs == reached
 
 
-def shapes_through(module, compute):
-    """Shapes of all that passes a module while something is computed."""
-    shapes = []
-    hook = module.register_forward_hook(lambda _, args, output: shapes.append(tuple(output.shape)))
-    compute()
-    hook.remove()
-    return shapes
-
-
 def test_dropout_stands_where_the_authors_have_it():
     model, batch = strong().train(), make_batch([[1, 2, 3], [4]])
     interests = model.encode(batch)
@@ -142,25 +133,6 @@ def test_starts_as_the_authors_code():
         assert parameter.abs().max() <= 0.1, name
         if parameter.numel() > 5000:
             assert parameter.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.05), name
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_learns_five_sessions(wrapped):
-    torch.manual_seed(0)
-    batch = make_batch([[1, 2, 3], [4], [5, 5], [3, 2, 1], [6, 7]], target=[4, 5, 6, 7, 8])
-    if wrapped:
-        batch = batch._replace(views=torch.randn(5, 2, 8))
-    backbone = SHARE(9, 16)
-    module = plain_wrapped(backbone, text_dim=8) if wrapped else plain_bare(backbone)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
-    first = module.losses(batch)["loss"].item()
-    for _ in range(150):
-        loss = module.losses(batch)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < first
-    assert module.eval()(batch).argmax(1).tolist() == [3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from plain import plain_bare, plain_wrapped
 
 from llm4sbr import InputError
 from llm4sbr.backbones.srgnn import SRGNN
@@ -118,23 +117,6 @@ def test_a_fused_vector_changes_its_own_part_only():
     target = model.score(merged, interests) - merged @ items.T
     assert torch.allclose(model.score(fused, interests), fused @ items.T + target, atol=1e-5)
     assert target.abs().max() > 0.1
-
-
-@pytest.mark.parametrize("wrap", [plain_bare, lambda backbone: plain_wrapped(backbone, text_dim=8)])
-def test_it_learns_five_sessions(wrap):
-    torch.manual_seed(0)
-    batch = make_batch([[1, 2], [3], [4, 5, 4], [6, 7, 8, 9], [10, 2]], target=[3, 4, 6, 10, 1])
-    batch = batch._replace(views=torch.randn(5, 2, 8))
-    module = wrap(TAGNN(10, 16))
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    first = module.losses(batch)["loss"].item()
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = module.losses(batch)["loss"]
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < first / 2
-    assert (module.eval()(batch).argmax(dim=1) + 1).tolist() == batch.target.tolist()
 
 
 def test_settings_are_checked():

@@ -1,23 +1,14 @@
 """What the baselines share: decays, tables, choice of the largest."""
 
-import doctest
-import importlib
 import math
-import pkgutil
 
 import numpy as np
 import pytest
 
-import llm4sbr.baselines
 from llm4sbr import InputError
 from llm4sbr.baselines.clicks import clicks_of
 from llm4sbr.nn.counting import DECAYS, blocks, largest, spread, table_of
 from llm4sbr.testing import make_batch, make_examples
-
-
-@pytest.mark.parametrize("name", [one.name for one in pkgutil.iter_modules(llm4sbr.baselines.__path__)])
-def test_examples_in_docstrings_run(name):
-    assert doctest.testmod(importlib.import_module(f"llm4sbr.baselines.{name}")).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +13,7 @@ import wandb_file
 import yaml
 from letters import Letters
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
-from scripts import EXPERIMENTS
+from scripts import EXPERIMENTS, Started, succeeded
 from shops import PARTS, write_shop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -180,9 +178,7 @@ def test_nothing_of_a_run_without_it_needs_wandb(root, tmp_path):
     hidden = "import sys; sys.modules['wandb'] = None; from llm4sbr.cli.main import main; sys.exit(main())"
     words = ["fit", "--config", EXPERIMENTS / "base.yaml", "--data", root / "shop" / "data.yaml", *SHORT]
     words += ["--views.store", root / "views", "--trainer.callbacks+", "llm4sbr.callbacks.Pictures"]
-    command = [sys.executable, "-c", hidden, *map(str, words)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    succeeded(Started(tmp_path, hidden, *map(str, words)))
     folder = tmp_path / "runs" / "llm4sbr" / "version_0"
     for name in ("metrics.csv", "summary.json", "samples.json", "pictures/spaces.png", "record.json"):
         assert (folder / name).exists()

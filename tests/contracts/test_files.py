@@ -10,18 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts import Started
 
+import llm4sbr
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_file, atomic_folder, write_text
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def run(code: str, *words: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def test_a_text_file_is_written_in_a_folder_that_is_made(tmp_path):
@@ -32,9 +29,14 @@ def test_a_text_file_is_written_in_a_folder_that_is_made(tmp_path):
 
 def test_the_text_is_utf_8_in_any_locale(tmp_path):
     """Seen to fail with `Path.write_text`: C gives ASCII."""
-    code = "import sys; from llm4sbr.contracts.files import write_text; write_text(sys.argv[1], '\\u685c')"
+    code = (
+        "import sys, types; sys.modules['llm4sbr'] = types.ModuleType('llm4sbr')\n"  # torch is not needed
+        "sys.modules['llm4sbr'].__path__ = [sys.argv[1]]\n"
+        "from llm4sbr.contracts.files import write_text; write_text(sys.argv[2], '\\u685c')"
+    )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    found = run(code, tmp_path / "a.txt", env=environment)
+    command = [sys.executable, "-c", code, str(Path(llm4sbr.__file__).parent), str(tmp_path / "a.txt")]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "a.txt").read_bytes() == "桜".encode()
 
@@ -62,7 +64,7 @@ def test_a_kill_before_the_rename_leaves_the_file_as_it_was(tmp_path, moment):
         f"{moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_text(sys.argv[1], 'after')"
     )
-    assert run(code, path).returncode == -signal.SIGKILL
+    assert Started(tmp_path.parent, code, str(path)).wait()[0] == -signal.SIGKILL
     assert path.read_text() == "before"
     assert [name.startswith(".tmp-") for name in names(tmp_path)] == [True, False]
     write_text(path, "again")  # what a kill left is in nobody's way
@@ -70,14 +72,14 @@ def test_a_kill_before_the_rename_leaves_the_file_as_it_was(tmp_path, moment):
 
 
 def test_what_is_renamed_is_on_disk(tmp_path, monkeypatch):
-    """Seen to fail without the flush, and with the flush after the rename."""
+    """Seen to fail without the flush (a larger file needs none), and with the sync after the rename."""
     done = []
     sync, replace = os.fsync, Path.replace
     size = lambda handle: os.fstat(handle).st_size  # noqa: E731
     monkeypatch.setattr(os, "fsync", lambda handle: done.append(("sync", size(handle))) or sync(handle))
     monkeypatch.setattr(Path, "replace", lambda *paths: done.append(("rename", 0)) or replace(*paths))
-    write_text(tmp_path / "a.txt", "x" * 10_000)
-    assert done[:2] == [("sync", 10_000), ("rename", 0)]
+    write_text(tmp_path / "a.txt", "x" * 1_000)
+    assert done[:2] == [("sync", 1_000), ("rename", 0)]
     assert done[2][0] == "sync"  # the folder
 
 
@@ -110,8 +112,8 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path, writer):
         "path = Path(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n" + WRITERS[writer]
     )
-    found = run(code, path)
-    assert f"InputError: {path}: this cannot be written: File too large" in found.stderr
+    _, _, complained = Started(tmp_path.parent, code, str(path)).wait()
+    assert f"InputError: {path}: this cannot be written: File too large" in complained
     assert inside.read_text() == "before"
     assert names(tmp_path) == ["a"]
 

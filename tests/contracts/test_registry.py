@@ -39,6 +39,15 @@ def test_a_third_partys_backbone_is_found(distribution):
     assert load_plugins(BACKBONES)["Theirs"].__module__ == "their_models"
 
 
+def test_one_entry_point_may_name_several_classes(distribution):
+    """Seen to fail with a tuple that is registered as if it were a class."""
+    text = "class One: ...\nclass Two: ...\nPLUGINS = One, Two"
+    distribution("two-models", text, {"theirs": "two_models:PLUGINS"})
+    loaded = load_plugins(BACKBONES)
+    assert (loaded["One"].__name__, loaded["Two"].__name__) == ("One", "Two")
+    assert "theirs" not in loaded
+
+
 def test_a_duplicate_name_is_an_error_that_names_both(distribution):
     distribution("other-srgnn", "class SRGNN: ...", {"SRGNN": "other_srgnn:SRGNN"})
     with pytest.raises(InputError, match=r"(?=.*\(other-srgnn\))(?=.*\(llm4sbr\))"):

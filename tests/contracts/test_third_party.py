@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts import Started, succeeded
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,29 +25,24 @@ def installed(tmp_path_factory):
     return site
 
 
-@pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
+@pytest.mark.parametrize("module", ["SBRModule", "LLM4SBRWrapper"])
 def test_it_trains_by_name_bare_and_wrapped(installed, ring_shop, tmp_path, module):
-    run = subprocess.run(
-        [sys.executable, "-m", "llm4sbr", "fit", "--model", module, "--model.backbone", "MeanOfClicks",
-         "--data", "SessionDataModule", "--data.data_dir", str(ring_shop), "--data.split.by", "column",
-         "--model.heads+", "PopularFirst", "--model.heads.weight", "0.5",
-         "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    words = [
+        "fit", "--model", f"llm4sbr.{module}", "--model.backbone", "MeanOfClicks",
+        "--data", "SessionDataModule", "--data.data_dir", str(ring_shop), "--data.split.by", "column",
+        "--model.heads+", "PopularFirst", "--model.heads.weight", "0.5",
+        "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu",
+    ]  # fmt: skip
+    succeeded(Started(tmp_path, "llm4sbr", *words, environment=environment))
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     loading = (
         "import sys; import llm4sbr; from llm4sbr.testing import make_batch; "
         "model = getattr(llm4sbr, sys.argv[1]).load_from_checkpoint(sys.argv[2]).eval(); "
         "head = model.heads[0]; model(make_batch([[1]])); print(type(head).__name__, head.clicks.sum() > 20)"
     )
-    loaded = subprocess.run(
-        [sys.executable, "-c", loading, module.split(".")[1], str(checkpoint)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert loaded.stdout.startswith("PopularFirst tensor(True)"), loaded.stderr
+    loaded = Started(tmp_path, loading, module, str(checkpoint), environment=environment)
+    assert succeeded(loaded).startswith("PopularFirst tensor(True)")
 
 
 def test_it_keeps_the_contract(installed, monkeypatch):

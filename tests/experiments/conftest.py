@@ -5,27 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from letters import title_views
+from letters import Wide, title_views
 from scripts import EXPERIMENTS
 from views_stubs import StubEngine
 
 from llm4sbr.datamodules import AmazonBeauty, KCore, SplitBy
 from llm4sbr.views import Selection, infer_views
-from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.store import ViewStore
 
 BEAUTY = EXPERIMENTS.parent.parent / "shared" / "data" / "beauty"
-
-
-class Wide:
-    """An encoder without weights, as wide as MiniLM."""
-
-    identity = ModelIdentity("wide", "1")
-
-    def encode(self, texts):
-        rows = [torch.randn(384, generator=torch.Generator().manual_seed(len(text))) for text in texts]
-        return torch.nn.functional.normalize(torch.stack(rows), dim=1)
 
 
 @pytest.fixture(scope="session")

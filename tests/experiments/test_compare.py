@@ -1,6 +1,5 @@
 """Fits over seeds and their table, run tiny, so that none rots."""
 
-import doctest
 import json
 
 import numpy as np
@@ -9,7 +8,7 @@ from scripts import fails, run
 from shops import write_shop
 from studies import kept
 
-from experiments.study import intervals, lifts, names
+from experiments.study import names
 from experiments.study.intervals import interval
 from experiments.study.results import Study
 
@@ -75,7 +74,6 @@ def test_compare_resumes_and_the_table_reads_its_results(tmp_path, monkeypatch):
 def test_an_interval_with_seeds_drawn_has_what_trainings_differ_by():
     """Sessions that are all alike say nothing of it, seeds that are all alike add nothing. Seen to fail with
     seeds that are never drawn."""
-    assert doctest.testmod(intervals).failed == doctest.testmod(lifts).failed == 0
     session = np.arange(40) // 2
     by_seed = np.repeat([[0.0], [0.3], [0.6]], 40, axis=1)
     assert interval(by_seed, session) == pytest.approx((0.3, 0.3))
@@ -90,7 +88,6 @@ def test_an_interval_with_seeds_drawn_has_what_trainings_differ_by():
 
 def test_every_registered_backbone_has_a_name_in_tables():
     """A sixteenth is one registration: no list here knows them. Seen to fail with a docstring without one."""
-    assert doctest.testmod(names).failed == 0
     titles = {name: names.title(name) for name in names.backbones()}
     assert len(set(titles.values())) == len(titles) >= 15
     assert (titles["NISERPlus"], titles["AttenMixer"], titles["SRGNN"]) == ("NISER+", "Atten-Mixer", "SR-GNN")

@@ -1,9 +1,9 @@
 """The jobs that wait for a GPU, rehearsed on a CPU: tiny model and data, the same scripts, the same flags.
 
-They run one after the other in one folder, as on the other machine: what one leaves the next goes on from.
+They run in one folder, as on the other machine: what one leaves the next goes on from. A job that a test
+needs is a fixture, which runs once.
 """
 
-import doctest
 import json
 import os
 import shutil
@@ -13,30 +13,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from letters import title_views
+from letters import Wide, title_views
 from scripts import EXPERIMENTS, run_script, start_script
 from shops import SOAPS, write_shop
 from studies import kept
 
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.views import ViewStore
-from llm4sbr.views.identity import ModelIdentity
 
 GPU = EXPERIMENTS / "gpu"
 sys.path.append(str(GPU))
 import answers  # noqa: E402
 import place  # noqa: E402
 import stopwatch  # noqa: E402
-
-
-class Wide:
-    """An encoder without weights, as wide as MiniLM."""
-
-    identity = ModelIdentity("wide", "1")
-
-    def encode(self, texts):
-        rows = [torch.randn(384, generator=torch.Generator().manual_seed(len(text))) for text in texts]
-        return torch.nn.functional.normalize(torch.stack(rows), dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -63,60 +52,95 @@ def machine(tiny_llm, tmp_path_factory):
     return SimpleNamespace(root=root, job=job, words=words, data=data, out=root / "out")
 
 
-def taken(machine):
+def taken(machine, out, into):
     """The words that take in what was handed over, away from the checkout's results."""
-    root = machine.root
-    words = [str(machine.out), *machine.words["data"], "--data_dir", str(root / "beauty")]
-    words += ["--store", str(root / "taken" / "views"), "--state", str(root / "taken" / "state")]
-    return [*words, "--results", str(root / "taken" / "results")]
+    words = [str(out), *machine.words["data"], "--data_dir", str(machine.root / "beauty")]
+    return [*words, "--store", str(into / "views"), "--state", str(into / "state")]
 
 
-def test_a_job_says_what_it_lacks(machine):
+def work(machine, job):
+    """Folder of a job."""
+    return machine.root / "work" / job
+
+
+@pytest.fixture(scope="module")
+def tested(machine):
+    """The first job is done."""
+    machine.job("tests")
+
+
+@pytest.fixture(scope="module")
+def tuned(machine):
+    """The adapter is trained; what the job said."""
+    return machine.job("tune", *machine.words["llm"])
+
+
+@pytest.fixture(scope="module")
+def inferred(machine, tuned):
+    """Views are inferred in two pieces, of two processes each; what both said, and a copy of the store.
+
+    The store itself is gone, as where answers.npz travelled to.
+    """
+    said = [machine.job("views", *machine.words["llm"], *more) for more in (("--limit", "10"), ())]
+    store = work(machine, "views") / "store"
+    return said, shutil.move(store, machine.root / "inferred")
+
+
+@pytest.fixture(scope="module")
+def fitted(machine, inferred):
+    """Fits are run on the views that travelled; what the job said."""
+    given = ["--backbones", "[STAMP]", "--variants", "[titles, llm]"]
+    return machine.job("rows", *machine.words["fits"], *given)
+
+
+@pytest.fixture(scope="module")
+def measured(machine):
+    """A step is measured."""
+    machine.job("step", *machine.words["data"])
+
+
+def test_a_job_says_what_it_lacks(tmp_path):
     """A GPU, and the adapter."""
-    started = start_script(machine.root, "gpu/job.py", "views", "--root", str(machine.root), "--out", "none")
+    started = start_script(tmp_path, "gpu/job.py", "views", "--root", str(tmp_path), "--out", "none")
     status, said, _ = started.wait()
     assert status == 2
     assert "work/tune/adapter/adapter_config.json" in said
     assert ("a GPU" in said) == (not torch.cuda.is_available())
-    assert not (machine.root / "none").exists()
+    assert not (tmp_path / "none").exists()
 
 
-def test_the_tests_job_counts_what_was_skipped(machine):
-    machine.job("tests")
-    told = json.loads((machine.root / "work" / "tests" / "tests.json").read_text())
+def test_the_tests_job_counts_what_was_skipped(machine, tested):
+    told = json.loads((work(machine, "tests") / "tests.json").read_text())
     assert "tests/training/test_cuda.py" in told["files"]
     assert told["tests"] > 30
     assert told["tests"] == told["passed"] + len(told["skipped"])
     assert not told["failed"]
 
 
-def test_tuning_estimates_trains_and_compares(machine):
+def test_tuning_estimates_trains_and_compares(machine, tuned):
     """A second call finds everything done."""
-    said = machine.job("tune", *machine.words["llm"])
-    work = machine.root / "work" / "tune"
-    plan, trained = (json.loads((work / f"{name}.json").read_text()) for name in ("plan", "trained"))
+    folder = work(machine, "tune")
+    plan, trained = (json.loads((folder / f"{name}.json").read_text()) for name in ("plan", "trained"))
     assert plan["steps"] == trained["step"] == 4
-    assert "steps an epoch" in said
-    assert "long_term, tuned minus untuned: hit@20" in said
-    assert (work / "adapter" / "adapter_model.safetensors").exists()
-    before = (work / "trained.json").stat().st_mtime_ns
-    (work / "hits.json").unlink()
+    assert "steps an epoch" in tuned
+    assert "long_term, tuned minus untuned: hit@20" in tuned
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    before = (folder / "trained.json").stat().st_mtime_ns
+    (folder / "hits.json").unlink()
     machine.job("tune", *machine.words["llm"])
-    assert (work / "hits.json").exists()
-    assert (work / "trained.json").stat().st_mtime_ns == before
+    assert (folder / "hits.json").exists()
+    assert (folder / "trained.json").stat().st_mtime_ns == before
 
 
-def test_views_of_every_session_come_back_in_a_tenth_of_their_size(machine):
-    """In two pieces, of two processes each."""
-    work = machine.root / "work" / "views"
-    first = machine.job("views", *machine.words["llm"], "--limit", "10")
+def test_views_of_every_session_come_back_in_a_tenth_of_their_size(machine, inferred, tmp_path):
+    (first, second), kept_store = inferred
     assert "10 of 10 sessions have no views yet" in first
-    said = machine.job("views", *machine.words["llm"])
-    assert "26 of 36 sessions have no views yet" in said
-    assert "0 are left" in said
-    assert json.loads((work / "report.json").read_text())["rows"]
-    with ViewStore(work / "store") as store, ViewStore(machine.root / "again") as other:
-        spec = answers.read_answers(work / "answers.npz", machine.data.catalogue, other)
+    assert "26 of 36 sessions have no views yet" in second
+    assert "0 are left" in second
+    folder = work(machine, "views")
+    assert json.loads((folder / "report.json").read_text())["rows"]
+    with ViewStore(kept_store) as store, ViewStore(tmp_path / "again") as other:
+        spec = answers.read_answers(folder / "answers.npz", machine.data.catalogue, other)
         assert spec == next(one for one in store.view_specs() if one.source == "llm")
         keys = sorted(store.localised_keys(spec))
         assert len(keys) == 36
@@ -129,22 +153,15 @@ def test_views_of_every_session_come_back_in_a_tenth_of_their_size(machine):
                 assert known[key].choices[0].probability == pytest.approx(answer.choices[0].probability)
 
 
-def test_fits_are_run_on_views_that_travelled(machine):
+def test_fits_are_run_on_views_that_travelled(machine, fitted):
     """Job 5 differs by its backbone and its views alone."""
-    shutil.rmtree(machine.root / "work" / "views" / "store")  # as where answers.npz travelled to
-    given = ["--backbones", "[STAMP]", "--variants", "[titles, llm]"]
-    said = machine.job("rows", *machine.words["fits"], *given)
-    assert "stamp-llm-0" in said
-    assert "all 2 fits are done" in said
-    assert set(kept(machine.root / "work" / "rows" / "results" / "none.parquet")) == {
-        "stamp-titles-0", "stamp-llm-0"
-    }  # fmt: skip
+    assert "stamp-llm-0" in fitted
+    assert "all 2 fits are done" in fitted
+    assert set(kept(work(machine, "rows") / "results" / "none.parquet")) == {"stamp-titles-0", "stamp-llm-0"}
 
 
-def test_a_step_is_measured_once(machine):
-    machine.job("step", *machine.words["data"])
-    path = machine.root / "work" / "step" / "step.json"
-    told = json.loads(path.read_text())
+def test_a_step_is_measured_once(machine, measured):
+    told = json.loads((work(machine, "step") / "step.json").read_text())
     assert [one["what"] for one in told["rows"]] == [
         "loader, batch 8", "STAMP bare batch 8", "STAMP wrapped batch 8", "STAMP bare batch 8 compiled",
         "STAMP wrapped batch 8 compiled",
@@ -157,26 +174,27 @@ def test_a_step_is_measured_once(machine):
     assert "STAMP" not in machine.job("step", *machine.words["data"]).partition("\n")[2].partition("{")[0]
 
 
-def test_what_was_handed_over_is_taken_in(machine):
-    """After all the others."""
-    started = start_script(machine.root, "gpu/take.py", *taken(machine))
-    status, said, complained = started.wait()
+@pytest.mark.usefixtures("tested", "tuned", "inferred", "fitted", "measured")
+def test_what_was_handed_over_is_taken_in(machine, tmp_path):
+    out, results = shutil.copytree(machine.out, tmp_path / "out"), tmp_path / "results"
+    words = [*taken(machine, out, tmp_path), "--results", str(results)]
+    status, said, complained = start_script(machine.root, "gpu/take.py", *words).wait()
     assert status == 1, complained  # the skipped tests are a problem
     assert {line for line in said.splitlines() if "PROBLEM" in line and "test_cuda" not in line} == set()
-    results = machine.root / "taken" / "results"
     assert {path.name for path in (results / "gpu").iterdir()} == {
         "tests.json", "tune.json", "views.json", "step.json"
     }  # fmt: skip
     assert set(kept(results / "none.parquet")) == {"stamp-titles-0", "stamp-llm-0"}
     assert "train: 100.0% of the examples have views" in said
-    piece = machine.out / "step.tar.xz.00"
+    piece = out / "step.tar.xz.00"
     piece.write_bytes(piece.read_bytes()[:-1] + b"x")
-    _, _, complained = start_script(machine.root, "gpu/take.py", *taken(machine)).wait()
+    _, _, complained = start_script(machine.root, "gpu/take.py", *words).wait()
     assert "not what was handed over" in complained
 
 
-def test_a_rehearsal_is_no_result(machine):
-    words = taken(machine)[:-2]
+@pytest.mark.usefixtures("measured")
+def test_a_rehearsal_is_no_result(machine, tmp_path):
+    words = taken(machine, machine.out, tmp_path)
     _, _, complained = start_script(machine.root, "gpu/take.py", *words).wait()
     assert "rehearsal" in complained
 
@@ -242,7 +260,3 @@ def test_the_parts_come_together(tmp_path):
     assert whole.read_bytes() == b"first second"
     assert (root / "site" / "module.py").read_text() == "value = 1\n"
     assert not (root / "site" / "__pycache__").exists()
-
-
-def test_doctests(machine):
-    assert doctest.testmod(__import__("job")).failed == 0

@@ -1,7 +1,6 @@
 """Where wrapping helps: kinds of examples against a count by hand, and the table as a person prints it."""
 
 import csv
-import doctest
 import json
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -47,7 +46,6 @@ def by_hand(folder):
 
 def test_kinds_are_those_of_a_count_by_hand(tmp_path):
     """Seen to fail with test sessions counted in, with first clicks left out, and with seeds not paired."""
-    assert doctest.testmod(kinds).failed == 0
     items = np.random.default_rng(1).integers(0, 20, (35, 3))
     write_shop(
         tmp_path,

@@ -1,14 +1,11 @@
 """A study's file: what goes in comes out, processes share it, and nothing is kept twice."""
 
-import doctest
-
 import numpy as np
 import polars as pl
 import pytest
 from scripts import EXPERIMENTS, FORKED
 from studies import add_fits, fit
 
-from experiments.study import rows
 from experiments.study.results import Study
 from experiments.study.rows import Key, key_of
 from llm4sbr.contracts.errors import InputError
@@ -21,7 +18,6 @@ def _here(tmp_path, monkeypatch):
 
 def test_ranks_are_kept_as_they_are_down_to_the_hundredth():
     """Seen to fail with halves dropped, and with sessions that are told apart by number alone."""
-    assert doctest.testmod(rows).failed == 0
     rank = np.concatenate((np.arange(1, 100.5, 0.5), [100.5, 101, 12101.0]))
     session = np.sort(np.random.default_rng(0).integers(5, 40, len(rank)))
     study = Study("study")

@@ -1,6 +1,5 @@
 """The search, run as a person runs it, tiny: in pieces, without reading the test split while it tunes."""
 
-import doctest
 import json
 import os
 import time
@@ -19,7 +18,6 @@ CPU = ["--settings", "{trainer.accelerator: cpu}"]
 
 
 def test_a_draw_is_the_trials_alone():
-    assert doctest.testmod(space).failed == doctest.testmod(settings).failed == 0
     found = {"common": {"a": [1, 2, 3], "score_scale": [None, 5.0]}, "wrapped": {"b": [4, 5]}}
     assert space.draw(found, 0, wrapped=True) == {"a": 1, "score_scale": None, "b": 4}
     drawn = [space.draw(found, n, wrapped=True) for n in range(1, 40)]

@@ -48,9 +48,13 @@ def runs(sweep):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_parameter_of_a_sweep_is_one_of_the_command_line(path, monkeypatch, capsys):
-    """And every value is one that it takes. Seen to fail with `views.ratio` in place of `views.r`."""
+    """And every value is one that it takes. Seen to fail with `views.ratio` in place of `views.r`.
+
+    W&B names a sweep without ``project`` after its folder.
+    """
     monkeypatch.chdir(EXPERIMENTS.parent)
     sweep = yaml.safe_load(path.read_text())
+    assert sweep["project"] == "llm4sbr"
     assert sweep["metric"] == {"name": "val/ndcg@20", "goal": "maximize"}
     for chosen in runs(sweep):
         words = command(sweep, chosen)
@@ -95,25 +99,32 @@ def serve():
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_a_run_of_a_sweep_by_the_agent(path, root, shell, serve):
-    """Offline and complete: what it wrote is what the CSV file has, and the summary is the chosen epoch's.
+def test_runs_of_a_sweep_by_the_agent(root, shell, serve, monkeypatch):
+    """Two runs. The first is stopped early, which is no failure: an agent that bears none goes on.
 
-    Seen to fail without ``project`` in the sweep: W&B named it after the folder.
+    The second is kept offline and complete: what it wrote is what the CSV file has, and the summary is the
+    chosen epoch's. Seen to fail with an exit of status 143.
     """
-    sweep = yaml.safe_load(path.read_text())
-    sweep["command"] += [*SHORT, "--trainer.max_epochs=2"]
+    monkeypatch.setenv("WANDB_AGENT_MAX_INITIAL_FAILURES", "1")
+    sweep = yaml.safe_load((EXPERIMENTS / "sweeps" / "fusion.yaml").read_text())
+    sweep["command"] += SHORT[1:]  # all batches, or as many as a run is dealt
     (root / "short.yaml").write_text(yaml.safe_dump(sweep))
-    *_, chosen = runs(sweep)
-    server = serve([chosen])
-    before = set((root / "runs").rglob("*.wandb"))
+    before = set((root / "runs").rglob("resume.ckpt")) | set((root / "runs").rglob("*.wandb"))
+
+    def made(name):
+        return set((root / "runs").rglob(name)) - before
+
+    first = {**next(runs(sweep)), "trainer.max_epochs": 1}
+    *_, second = runs(sweep)
+    second |= {"trainer.max_epochs": 2, "trainer.limit_train_batches": 3}
+    server = serve([first, second], lambda run: run == "run0" and bool(made("resume.ckpt")))
     told = shell(server, "wandb", "sweep", "short.yaml")
     assert f"wandb agent {ENTITY}/llm4sbr/sweep1" in told.stderr
     done = shell(server, "wandb", "agent", f"{ENTITY}/llm4sbr/sweep1")
     assert done.returncode == 0, done.stderr
-    assert server.dealt == {"run0": chosen}
-    (file,) = set((root / "runs").rglob("*.wandb")) - before
-    assert file.stem == "run-run0", done.stderr
+    assert server.dealt == {"run0": first, "run1": second}
+    assert len(made("resume.ckpt")) == 1  # the stopped run can be resumed, the other has ended
+    (file,) = made("run-run1.wandb")
     folder = max((root / "runs" / "llm4sbr").glob("version_*"), key=lambda run: run.stat().st_mtime)
     table = pl.read_csv(folder / "metrics.csv")
     logged = wandb_file.history(file)
@@ -126,30 +137,4 @@ def test_a_run_of_a_sweep_by_the_agent(path, root, shell, serve):
     assert summary["val/ndcg@20"] == pytest.approx(max(best))
     told = wandb_file.summary(file)
     assert all(told[name] == pytest.approx(value) for name, value in summary.items())
-    assert wandb_file.config(file)["optimizer"]["lr"] == chosen.get("model.optimizer.lr", 0.006)
-
-
-@pytest.mark.data
-def test_the_agent_goes_on_after_a_run_that_it_stopped(root, shell, serve, monkeypatch):
-    """Early termination is no failure of ours: an agent that is told to bear none deals with the next run.
-
-    Seen to fail with an exit of status 143.
-    """
-    monkeypatch.setenv("WANDB_AGENT_MAX_INITIAL_FAILURES", "1")
-    sweep = yaml.safe_load((EXPERIMENTS / "sweeps" / "fusion.yaml").read_text())
-    sweep["command"] += SHORT[1:]  # all batches, or as many as a run is dealt
-    (root / "short.yaml").write_text(yaml.safe_dump(sweep))
-    before = set((root / "runs").rglob("resume.ckpt"))
-
-    def saved():
-        return set((root / "runs").rglob("resume.ckpt")) - before
-
-    first = {**next(runs(sweep)), "trainer.max_epochs": 1}
-    second = {**first, "trainer.limit_train_batches": 3}
-    server = serve([first, second], lambda run: run == "run0" and bool(saved()))
-    shell(server, "wandb", "sweep", "short.yaml")
-    done = shell(server, "wandb", "agent", f"{ENTITY}/llm4sbr/sweep1")
-    assert done.returncode == 0, done.stderr
-    assert list(server.dealt) == ["run0", "run1"]
-    assert len(saved()) == 1  # the stopped run can be resumed, the other has ended
-    assert len(list((root / "runs").rglob("run-run1.wandb"))) == 1
+    assert wandb_file.config(file)["optimizer"]["lr"] == second.get("model.optimizer.lr", 0.006)

@@ -1,14 +1,16 @@
-"""Runs `python -m experiments` as a person does: in a process of its own, from a folder of its own.
+"""Commands, scripts and code in processes of their own, as a person runs them, from a folder of their own.
 
 The processes are forked from one that has imported what they all need, which would be most of their time.
 The project's root comes last on the path: the installed llm4sbr is tested, and not the checkout.
 """
 
+import atexit
 import multiprocessing
 import os
 import runpy
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -17,8 +19,9 @@ FORKED.set_forkserver_preload(["llm4sbr.datamodules", "experiments.study.ledger"
 
 
 def _in_the_process(
-    cwd: Path, script: Path | None, words: tuple[str, ...], said: str, environment: dict[str, str]
+    cwd: Path, what: str | Path, words: tuple[str, ...], said: str, environment: dict[str, str]
 ) -> None:
+    os.setsid()  # its children can be killed with it
     os.environ.clear()
     os.environ.update(environment)  # the caller's, and not that of the first who started a command
     for stream in (1, 2):
@@ -26,24 +29,37 @@ def _in_the_process(
             os.dup2(told.fileno(), stream)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.chdir(cwd)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.path.append(str(EXPERIMENTS.parent))
-    sys.argv = [str(script or EXPERIMENTS / "__main__.py"), *words]
+    sys.argv = [str(what), *words]
     try:
-        if script is None:
-            runpy.run_module("experiments", run_name="__main__", alter_sys=True)
+        if isinstance(what, Path):
+            sys.path.insert(0, str(what.parent))  # as Python does
+            runpy.run_path(str(what), run_name="__main__")
+        elif what.isidentifier():
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
         else:
-            sys.path.insert(0, str(script.parent))  # as Python does
-            runpy.run_path(str(script), run_name="__main__")
+            exec(compile(what, "<code>", "exec"), {"__name__": "__main__"})
     finally:
+        atexit._run_exitfuncs()  # `multiprocessing` leaves them out
         sys.stdout.flush()
 
 
 class Started:
-    """A command that runs."""
+    """A process that runs.
 
-    def __init__(self, cwd: Path, script: Path | None, *words: str) -> None:
+    Args:
+        cwd: Its folder.
+        what: Name of a module, path of a script, or code.
+        words: Its arguments.
+        environment: Its environment; by default the caller's.
+    """
+
+    def __init__(
+        self, cwd: Path, what: str | Path, *words: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._said = tempfile.TemporaryDirectory()
-        given = (cwd, script, words, self._said.name, dict(os.environ))
+        given = (cwd, what, words, self._said.name, dict(os.environ if environment is None else environment))
         self.process = FORKED.Process(target=_in_the_process, args=given)
         self.process.start()
 
@@ -59,7 +75,7 @@ class Started:
 
 def start(cwd: Path, *words: str) -> Started:
     """`python -m experiments` with these words, begun."""
-    return Started(cwd, None, *words)
+    return Started(cwd, "experiments", *words)
 
 
 def start_script(cwd: Path, script: str, *words: str) -> Started:
@@ -69,17 +85,18 @@ def start_script(cwd: Path, script: str, *words: str) -> Started:
 
 def run(cwd: Path, *words: str) -> str:
     """What the command prints; it must succeed."""
-    return _succeeded(start(cwd, *words))
+    return succeeded(start(cwd, *words))
 
 
 def run_script(cwd: Path, script: str, *words: str) -> str:
     """What a script of `experiments/` prints; it must succeed."""
-    return _succeeded(start_script(cwd, script, *words))
+    return succeeded(start_script(cwd, script, *words))
 
 
-def _succeeded(started: Started) -> str:
+def succeeded(started: Started) -> str:
+    """What a process prints; it must succeed."""
     status, said, complained = started.wait()
-    assert status == 0, complained
+    assert status == 0, said + complained
     return said
 
 

@@ -1,6 +1,5 @@
 """Which sessions a budget is spent on: the order of asking, the run that it comes from, and the command."""
 
-import doctest
 import math
 import os
 import pickle
@@ -17,7 +16,6 @@ from llm4sbr import InputError, LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import GRU4Rec
 from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
-from llm4sbr.runs import budget
 from llm4sbr.runs.budget import (
     bare_model,
     how_many,
@@ -61,10 +59,6 @@ def sessions_of(source, *splits):
 
 
 # The mathematics.
-
-
-def test_doctests():
-    assert doctest.testmod(budget).failed == 0
 
 
 def test_equals_stand_in_the_order_of_their_content():

@@ -3,18 +3,17 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
 from letters import title_views
+from scripts import Started, succeeded
 from shops import PARTS, write_shop
 
+from llm4sbr.cli.main import main
 from llm4sbr.datamodules import SessionDataModule, SplitBy
-
-COMMAND = [sys.executable, "-m", "llm4sbr"]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +46,6 @@ trainer: {{accelerator: cpu, devices: {devices}, strategy: {"ddp" if devices > 1
     return ["fit", "--config", str(root / "run.yaml")]
 
 
-def finish(words, root, environment):
-    done = subprocess.run(
-        [*COMMAND, *words], cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def numbers(root):
     return (root / "run" / "version_0" / "metrics.csv").read_text()
 
@@ -68,52 +60,46 @@ def written(path):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_kills_and_signals_lose_nothing(folder, views, tmp_path, devices):
+def test_kills_and_signals_lose_nothing(folder, views, tmp_path, capsys, devices):
     """`kill -9` and SIGTERM in turn, whenever; metrics and the best weights are those of a quiet run.
 
     Seen to fail with Lightning's logger, which deletes what was logged before; with the means of the first
     process alone; and, in two processes, with Lightning's own handler of SIGTERM.
     """
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
     quiet, rough = tmp_path / "quiet", tmp_path / "rough"
     for root in (quiet, rough):
         root.mkdir()
-    finish(config(folder, views, quiet, devices), quiet, environment)
+    succeeded(Started(quiet, "llm4sbr", *config(folder, views, quiet, devices)))
     words, run = config(folder, views, rough, devices), rough / "run" / "version_0"
     chance = random.Random(devices)
     resume_file = run / "checkpoints" / "resume.ckpt"
     stops = 0
     signals = (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)
-    for number in signals[: 5 if devices == 1 else 3]:
-        process = subprocess.Popen(
-            [*COMMAND, *words], cwd=rough, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True, start_new_session=True,
-        )  # fmt: skip
+    for number in signals[: 5 if devices == 1 else 2]:
+        started = Started(rough, "llm4sbr", *words)
+        process = started.process
         before, deadline = written(resume_file), time.monotonic() + 90
-        while process.poll() is None and written(resume_file) == before:
+        while process.is_alive() and written(resume_file) == before:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.4))
-        if process.poll() is None:
+        with suppress(ProcessLookupError):  # it may have ended
             # A scheduler signals the first process, and the kernel kills all of them.
             (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
-        told = process.communicate(timeout=60)[1]
-        if process.returncode == 0:
+        status, _, told = started.wait(60)
+        if status == 0:
             break
         stops += 1
         if number == signal.SIGTERM:
-            assert process.returncode == -signal.SIGTERM, told  # what stopped it, not a failure of its own
+            assert status == -signal.SIGTERM, told  # what stopped it, not a failure of its own
             assert "Traceback" not in told
             assert f"llm4sbr resume {run}" in told
         words = ["resume", str(run)]
     assert stops >= 2
     if resume_file.exists():
-        finish(words, rough, environment)
+        succeeded(Started(rough, "llm4sbr", *words))
     assert not resume_file.exists()
     assert numbers(rough) == numbers(quiet)
     assert weights(rough) == weights(quiet)
-    done = subprocess.run(
-        [*COMMAND, "resume", str(run)], cwd=rough, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "has ended" in done.stderr
+    assert main(["resume", str(run)]) == 1
+    assert "has ended" in capsys.readouterr().err

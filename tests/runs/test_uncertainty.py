@@ -1,6 +1,5 @@
 """How certain a bare model is: the entropy of its scores, and scoring sessions without their targets."""
 
-import doctest
 import math
 import random
 
@@ -8,17 +7,12 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-import llm4sbr.runs.uncertainty
 from llm4sbr import InputError, SBRModule
 from llm4sbr.backbones import GRU4Rec
 from llm4sbr.runs.uncertainty import entropy, session_entropies
 from llm4sbr.views.inference.sessions import session_keys
 
 ALL = ("train", "validate", "test")
-
-
-def test_doctests():
-    assert doctest.testmod(llm4sbr.runs.uncertainty).failed == 0
 
 
 def untrained(num_items=30):

@@ -3,14 +3,13 @@
 import pickle
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from scripts import Started
 from torch import nn
 
 from llm4sbr.contracts.errors import InputError
@@ -139,6 +138,5 @@ def test_a_trainer_saves_atomically(tmp_path):
         "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "AtomicCheckpointIO().save_checkpoint({'state_dict': {}}, sys.argv[1])"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.ckpt")], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert Started(tmp_path, code, str(tmp_path / "a.ckpt")).wait()[0] == -signal.SIGKILL
     assert (tmp_path / "a.ckpt").read_bytes() == before

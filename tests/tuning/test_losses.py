@@ -1,9 +1,6 @@
-import doctest
-
 import numpy as np
 import torch
 
-import llm4sbr.tuning.losses
 from llm4sbr.tuning.losses import cross_entropy_among
 from llm4sbr.views.engines.title_trie import TitleTrie
 
@@ -43,7 +40,3 @@ def test_equals_a_softmax_written_out_and_lets_gradients_through():
     assert not logits.grad[2].any()  # one choice: nothing to learn
     assert not logits.grad[0, [0, 3, 4, 5, 6, 7, 8]].any()
     assert logits.grad[0, [1, 2]].all()
-
-
-def test_doctests():
-    assert doctest.testmod(llm4sbr.tuning.losses).failed == 0

@@ -7,3 +7,6 @@ from llm4sbr.nn.heads.sequential_rules import SequentialRules
 from llm4sbr.nn.heads.text_scores import TextScores
 
 __all__ = ["ItemTitles", "RepeatExplore", "ScoreHead", "SequentialRules", "TextScores"]
+
+# Registered by one entry point in pyproject.toml.
+PLUGINS = tuple(globals()[name] for name in __all__ if name != "ScoreHead")
