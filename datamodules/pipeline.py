@@ -27,6 +27,9 @@ from .splits import sample_sessions, split_sessions
 from .tables import warn_missing
 
 
+Unclicked = Literal["drop", "keep"]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Prepared data: the catalogue, and the examples of every split with prefixes of full length."""
@@ -46,6 +49,7 @@ class Recipe:
     train_examples: ExampleMode
     eval_examples: ExampleMode
     seed: int
+    unclicked_items: Unclicked = "drop"
 
 
 def build(
@@ -81,7 +85,11 @@ def build(
         clicks = k_core_on_train(clicks, recipe.kcore)
     if recipe.split.unseen_items == "drop":
         clicks = drop_unseen(clicks)
-    catalogue = make_catalogue(clicks["item_id"].unique(), items, recipe.missing_titles, path)
+    wanted = clicks["item_id"].unique()
+    if items is not None and recipe.unclicked_items == "keep":
+        never = items.filter(~pl.col("item_id").is_in(events["item_id"].unique().implode()))
+        wanted = pl.concat([wanted, never["item_id"]])
+    catalogue = make_catalogue(wanted, items, recipe.missing_titles, path)
     clicks = sample_sessions(number_items(clicks, catalogue), recipe.split.sample, recipe.seed)
     part = {name: clicks.filter(pl.col("part") == name) for name in ("train", "validate", "test")}
     splits: dict[Split, Examples] = {
@@ -104,20 +112,20 @@ def build(
 
 
 def make_catalogue(
-    clicked: pl.Series,
+    wanted: pl.Series,
     items: pl.DataFrame | None,
     missing_titles: Literal["error", "empty"] = "empty",
     path: str | Path | None = None,
 ) -> Catalogue:
-    """Catalogue of the clicked items, in the order of the items table; items without a row come last, sorted.
+    """Catalogue of the wanted items, in the order of the items table; items without a row come last, sorted.
 
     The order of clicks does not affect the numbers of items.
     """
     if items is None:
-        ids = sorted(clicked.to_list())
+        ids = sorted(wanted.to_list())
         return Catalogue(tuple(ids), ("",) * len(ids))
-    titled = items.filter(pl.col("item_id").is_in(clicked.implode()))
-    missing = sorted(set(clicked.to_list()) - set(titled["item_id"].to_list()))
+    titled = items.filter(pl.col("item_id").is_in(wanted.implode()))
+    missing = sorted(set(wanted.to_list()) - set(titled["item_id"].to_list()))
     warn_missing(missing, error=missing_titles == "error", path=path)
     return Catalogue(
         (*titled["item_id"].to_list(), *missing), (*titled["title"].to_list(), *[""] * len(missing))

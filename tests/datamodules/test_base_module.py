@@ -114,6 +114,18 @@ def test_items_training_never_saw(write: Write) -> None:
         assert dropped.catalogue.item_ids == ("a", "b", "c")
 
 
+def test_items_that_nobody_clicked_join_the_catalogue_by_choice(write: Write) -> None:
+    """Items that a filter dropped do not come back with them. Seen to fail with every row of the table kept."""
+    clicks = "".join(f"s{n},{item},{n}{k}\n" for n in range(20) for k, item in enumerate("abc"))
+    file = write("d/events.csv", "session_id,item_id,timestamp\n" + clicks + "s0,rare,9\n")
+    write("d/items.csv", "item_id,title\nnew,New soap\na,A\nb,B\nc,C\nrare,Rare\n")
+    kcore = KCore("all", min_item_clicks=2)
+    for choice, ids in (("drop", ("a", "b", "c")), ("keep", ("new", "a", "b", "c"))):
+        data = SessionDataModule(str(file.parent), kcore=kcore, unclicked_items=choice)
+        assert data.catalogue.item_ids == ids
+    assert data.catalogue.title(1) == "New soap"
+
+
 def test_missing_titles_warn_once_or_are_an_error(shop: Path) -> None:
     items = shop / "items.csv"
     items.write_text("\n".join(items.read_text().splitlines()[:-2]))
