@@ -27,9 +27,6 @@ from .splits import sample_sessions, split_sessions
 from .tables import warn_missing
 
 
-Unclicked = Literal["drop", "keep"]
-
-
 @dataclass(frozen=True)
 class Prepared:
     """Prepared data: the catalogue, and the examples of every split with prefixes of full length."""
@@ -49,7 +46,6 @@ class Recipe:
     train_examples: ExampleMode
     eval_examples: ExampleMode
     seed: int
-    unclicked_items: Unclicked = "drop"
 
 
 def build(
@@ -86,7 +82,7 @@ def build(
     if recipe.split.unseen_items == "drop":
         clicks = drop_unseen(clicks)
     wanted = clicks["item_id"].unique()
-    if items is not None and recipe.unclicked_items == "keep":
+    if items is not None and recipe.kcore.unclicked_items == "keep":
         never = items.filter(~pl.col("item_id").is_in(events["item_id"].unique().implode()))
         wanted = pl.concat([wanted, never["item_id"]])
     catalogue = make_catalogue(wanted, items, recipe.missing_titles, path)

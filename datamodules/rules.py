@@ -79,11 +79,14 @@ class KCore:
             leakage; items outside the core of training are then dropped from the other splits.
         min_item_clicks: Minimum number of clicks of an item.
         min_session_length: Minimum number of clicks of a session.
+        unclicked_items: Rows of the items table without any click: left out of the catalogue, or kept, so
+            that a model that reads titles can recommend new items.
     """
 
     over: Literal["all", "train"]
     min_item_clicks: int = 1
     min_session_length: int = 1
+    unclicked_items: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
         for name in ("min_item_clicks", "min_session_length"):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import polars as pl
 
 from .base import ExampleDataModule
-from .pipeline import Prepared, Recipe, Unclicked, build
+from .pipeline import Prepared, Recipe, build
 from .rules import Columns, ExampleMode, KCore, Sessions, SplitBy
 from .tables import read_events, read_items
 
@@ -29,8 +29,6 @@ class SessionDataModule(ExampleDataModule):
         split: Options of the split.
         missing_titles: Treatment of clicked items without a row in `items`: an error, or empty titles with
             one warning.
-        unclicked_items: Treatment of rows of `items` without any click: left out of the catalogue, or kept,
-            so that a model that reads titles can recommend new items. Filters do not apply to them.
         examples_per_session: Targets of a session: every click after the first, or only the last click.
         eval_examples: The same option for validation and test; by default as for training.
         seed: Seed of random cuts. The shuffle uses Lightning's global seed.
@@ -53,7 +51,6 @@ class SessionDataModule(ExampleDataModule):
         kcore: KCore = KCore(over="all"),  # noqa: B008
         split: SplitBy = SplitBy(by="temporal"),  # noqa: B008
         missing_titles: Literal["error", "empty"] = "empty",
-        unclicked_items: Unclicked = "drop",
         examples_per_session: ExampleMode = "prefixes",
         eval_examples: ExampleMode | None = None,
         seed: int = 0,
@@ -65,7 +62,6 @@ class SessionDataModule(ExampleDataModule):
         self.predict_events, self.seed = predict_events, seed
         self.columns, self.sessions, self.kcore, self.split = columns, sessions, kcore, split
         self.missing_titles: Literal["error", "empty"] = missing_titles
-        self.unclicked_items: Unclicked = unclicked_items
         self.examples_per_session: ExampleMode = examples_per_session
         self.eval_examples: ExampleMode = eval_examples or examples_per_session
 
@@ -92,7 +88,6 @@ class SessionDataModule(ExampleDataModule):
             self.examples_per_session,
             self.eval_examples,
             self.seed,
-            self.unclicked_items,
         )
 
     def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:

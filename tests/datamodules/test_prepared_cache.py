@@ -75,7 +75,7 @@ def test_nothing_but_the_entry_is_left(shop: Path) -> None:
         {"split": SplitBy("temporal", unseen_items="drop")},
         {"columns": Columns(text=("brand",))},
         {"missing_titles": "error"},
-        {"unclicked_items": "keep"},
+        {"kcore": KCore("all", unclicked_items="keep")},
         {"examples_per_session": "last"},
         {"eval_examples": "last"},
         {"seed": 1},
