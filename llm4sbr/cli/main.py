@@ -28,6 +28,7 @@ def usage() -> str:
         "",
         "`llm4sbr COMMAND --help` lists a command's options and shows examples; `llm4sbr --version`.",
         "Exit status: 1 for bad input, 2 for a wrong word. With --debug an error shows its stack.",
+        "Configurations build known classes only; with --trust any (docs/security.md).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from llm4sbr.contracts.files import write_text
+from llm4sbr.runs.trust import remember
 
 NAME = "record.json"
 _PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "torchmetrics", "numpy", "polars")
@@ -66,8 +67,9 @@ class RecordConfig(SaveConfigCallback):
             self.write(record(trainer), self._folder / NAME, trainer)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the configuration, on rank 0."""
-        write_text(self._folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
+        """Write the configuration, on rank 0, and trust it: its classes are the user's choice."""
+        path = self._folder / self.config_filename
+        remember(write_text(path, self.parser.dump(self.config, skip_none=False)))
 
     def write(self, made_with: dict[str, Any], path: Path, trainer: Trainer) -> None:
         """Write the record, on rank 0."""
