@@ -1,5 +1,6 @@
 """Lightning callbacks."""
 
+from llm4sbr.callbacks.epoch_choice import EpochChoice
 from llm4sbr.callbacks.pictures import Pictures
 from llm4sbr.callbacks.recommendation_writer import RecommendationWriter
 from llm4sbr.callbacks.resume_point import ResumePoint
@@ -7,4 +8,12 @@ from llm4sbr.callbacks.run_summary import RunSummary
 from llm4sbr.callbacks.sample_sessions import SampleSessions
 from llm4sbr.callbacks.view_cache import ViewCache
 
-__all__ = ["Pictures", "RecommendationWriter", "ResumePoint", "RunSummary", "SampleSessions", "ViewCache"]
+__all__ = [
+    "EpochChoice",
+    "Pictures",
+    "RecommendationWriter",
+    "ResumePoint",
+    "RunSummary",
+    "SampleSessions",
+    "ViewCache",
+]

@@ -15,7 +15,7 @@ from llm4sbr.runs.class_paths import renamed
 
 
 def bootstrap() -> None:
-    """Load the plug-ins, map class paths of earlier versions, set the precision of matrix products and silence warnings that need no action.
+    """Load the plug-ins, map earlier class paths, set the precision of matrix products, silence warnings.
 
     Call it before parsing, since options name plug-ins by their class name. A second call changes nothing.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
@@ -62,10 +63,6 @@ def known_paths() -> frozenset[str]:
     These are registered plug-ins, the parts and callbacks of this package, the optimisers and schedules of
     torch, and callbacks, loggers and strategies of Lightning that only train, log and keep checkpoints.
     """
-    import lightning.pytorch.cli
-    import lightning.pytorch.loggers
-    import lightning.pytorch.plugins.environments
-    import lightning.pytorch.strategies
     import torch
 
     from llm4sbr import adapters, baselines, callbacks
@@ -86,7 +83,7 @@ def known_paths() -> frozenset[str]:
         found = [one for one in vars(room).values() if isinstance(one, type) and issubclass(one, base)]
         classes += [one for one in found if one.__module__.startswith("torch.optim.")]
     for place, names in _LIGHTNING.items():
-        classes += [getattr(sys.modules[place], name) for name in names.split()]
+        classes += [getattr(import_module(place), name) for name in names.split()]
     return frozenset(name for one in classes if isinstance(one, type) for name in _names(one))
 
 

@@ -155,6 +155,19 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def checkpoint_options(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Arguments of every `ModelCheckpoint` in a configuration, to be changed in place."""
+    trainer = config.get("trainer") or {}
+    callbacks = trainer.get("callbacks")
+    found = [
+        one for one in (callbacks if isinstance(callbacks, list) else [callbacks]) if isinstance(one, dict)
+    ]
+    kept = [one for one in found if str(one.get("class_path")).endswith("ModelCheckpoint")]
+    for one in kept:
+        one["init_args"] = one.get("init_args") or {}
+    return [one["init_args"] for one in kept if isinstance(one["init_args"], dict)]
+
+
 def _load_weights(model: SBRModule, checkpoint: Path) -> None:
     state = read_checkpoint(checkpoint)["state_dict"]
     with named_mismatch(checkpoint):

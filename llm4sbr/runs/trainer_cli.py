@@ -14,7 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
-from llm4sbr.callbacks import RecommendationWriter, ResumePoint, ViewCache
+from llm4sbr.callbacks import EpochChoice, RecommendationWriter, ResumePoint, ViewCache
+from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.registry import HEADS, load_plugins
 from llm4sbr.runs.bootstrap import bootstrap
@@ -78,8 +79,9 @@ class SBRCLI(LightningCLI):
             say(f"Checkpoint: {config.ckpt_path}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Create the Trainer, which writes checkpoints atomically."""
+        """Create the Trainer, which writes checkpoints atomically and validates its last step."""
         trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, EpochChoice())  # type: ignore[attr-defined]  # ahead of those that it informs
         save_atomically(trainer)
         return trainer
 
@@ -95,8 +97,8 @@ class SBRCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Print the checkpoint of the run and the command that evaluates it."""
-        # Collective: log_dir must be read on every rank.
-        checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir
+        # Collective: the folder must be read on every rank.
+        checkpoint, folder = self.trainer.checkpoint_callback, run_folder(self.trainer)
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             score = checkpoint.best_model_score  # None without a monitored metric: the last epoch is kept
             found = (

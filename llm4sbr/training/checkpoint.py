@@ -105,7 +105,9 @@ def _check_archive(path: Path) -> None:
     except FileNotFoundError as error:
         raise InputError("there is no such checkpoint", path=path) from error
     except OSError as error:
-        raise InputError(f"this checkpoint cannot be read: {error.strerror}", path=str(path)[:_LONG]) from error
+        raise InputError(
+            f"this checkpoint cannot be read: {error.strerror}", path=str(path)[:_LONG]
+        ) from error
     except Exception as error:  # zipfile raises many error types on a damaged archive
         raise InputError("this checkpoint is truncated or damaged", path=path, hint=hint) from error
     if damaged is not None:
