@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import recover_folder
 from llm4sbr.views.foreign_code import check_adapter
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
@@ -49,6 +50,8 @@ class LanguageModel:
         self.dtype = fast_dtype(self.device) if dtype == "auto" else dtype
         self.weights = resolve(name)
         self.adapter = None if adapter is None else Path(adapter)
+        if self.adapter is not None:
+            recover_folder(self.adapter)  # after a kill of `llm4sbr tune-llm`
         if self.adapter is not None and not (self.adapter / "adapter_config.json").is_file():
             raise InputError(
                 "a PEFT adapter needs an adapter_config.json",
