@@ -22,6 +22,16 @@ from .tables import read_bytes, read_events, read_items
 
 URL = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
 REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"
+_MALFORMED = (
+    AttributeError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)  # errors of `ast.literal_eval` and of what follows it
 _ASIN = re.compile(rb"""['"]asin['"]\s*:\s*['"]([^'"]+)['"]""")
 
 
@@ -158,15 +168,7 @@ def read_meta(path: Path, wanted: set[str]) -> pl.DataFrame:
             if not (isinstance(item, str) and isinstance(title, str | None)):
                 raise TypeError("an id or title that is not text")
             rows.append((item, title))
-        except (
-            MemoryError,
-            ValueError,
-            SyntaxError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+        except _MALFORMED as error:
             raise InputError(f"the product can't be read ({error!r})", path=path, row=number) from error
     table = pl.DataFrame(rows, schema={"item_id": pl.String, "title": pl.String}, orient="row")
     return read_items(path, Columns(), table)

@@ -363,7 +363,10 @@ def test_the_command_asks_about_the_chosen_sessions_alone(
         (("--sessions.bare_run", "runs/x"), "go together"),
         (("--sessions.budget", "1.5", "--sessions.bare_run", "runs/x"), "from 0.0 to 1.0"),
         (("--sessions.budget", "5", "--sessions.bare_run", "runs/x"), "no such run"),
-        (("--sessions.budget", "5", "--sessions.bare_run", "runs/x", "--source", "titles"), "title views need none"),
+        (
+            ("--sessions.budget", "5", "--sessions.bare_run", "runs/x", "--source", "titles"),
+            "title views need none",
+        ),
     ],
 )
 def test_the_command_refuses_a_budget_it_cannot_spend(shop, tmp_path, stub_engine, capsys, more, told):
