@@ -1,4 +1,4 @@
-"""An epoch can be chosen: what a step limit ends is validated and kept, and a metric that is missing is told."""
+"""An epoch can be chosen: the last steps are validated and kept, a metric that is missing is told."""
 
 import pytest
 import torch

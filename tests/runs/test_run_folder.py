@@ -1,4 +1,4 @@
-"""A run keeps everything in its own folder: resumed from anywhere, moved, or logged by Weights & Biases alone."""
+"""A run keeps everything in its own folder: resumed from anywhere, moved, logged by W&B alone."""
 
 import shutil
 import signal
@@ -41,6 +41,12 @@ def words(place, *more):
     ]  # fmt: skip
 
 
+def stop(given):
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
 def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -60,7 +66,7 @@ def test_a_run_goes_on_in_the_folder_that_is_named(place, monkeypatch):
     """
     assert main(words(place, "--trainer.logger.init_args.name", "whole")) == 0
     monkeypatch.setenv("STOP_AT", "8")
-    assert main(words(place)) == 128 + signal.SIGTERM
+    stop(words(place))
     monkeypatch.setenv("STOP_AT", "0")
     whole, run = place / "work/runs/whole/version_0", place / "work/runs/llm4sbr/version_0"
     copied = place / "elsewhere" / "renamed"
@@ -101,7 +107,7 @@ def test_sigterm_between_two_steps_waits_for_the_step(place, monkeypatch):
     accumulate = ("--trainer.accumulate_grad_batches", "3")
     assert main(words(place, *accumulate, "--trainer.logger.init_args.name", "whole")) == 0
     monkeypatch.setenv("STOP_AT", "7")
-    assert main(words(place, *accumulate)) == 128 + signal.SIGTERM
+    stop(words(place, *accumulate))
     monkeypatch.setenv("STOP_AT", "0")
     run = place / "work/runs/llm4sbr/version_0"
     assert main(["resume", str(run)]) == 0

@@ -14,7 +14,10 @@ from llm4sbr.runs.class_paths import MOVED, known_paths, renamed
 from llm4sbr.runs.trust import check_configuration, check_words, trusting
 
 CONFIG = {
-    "trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}], "strategy": "auto"},
+    "trainer": {
+        "callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}],
+        "strategy": "auto",
+    },
     "model": {
         "class_path": "llm4sbr.SBRModule",
         "init_args": {

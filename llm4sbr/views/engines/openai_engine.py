@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
+from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -212,6 +213,8 @@ def _is_address(url: str) -> bool:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port  # both raise ValueError on a malformed address
         host.encode("idna")
+        if "[" in parts.netloc:
+            IPv6Address(host)
     except ValueError:
         return False
     plain = url.isprintable() and not any(letter.isspace() for letter in url)
