@@ -58,7 +58,7 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
     except Exception as error:  # torch.load raises many error types on a foreign archive
         raise InputError("this is not a checkpoint: PyTorch cannot read it", path=path) from error
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state or not all(map(_is_weight, state.items())):
+    if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
         raise InputError("this is not a checkpoint of a Trainer: it has no state_dict of tensors", path=path)
     known: dict[str, Any] = content
     wrong = [
@@ -66,10 +66,11 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
         for name in (_LIGHTNING, *(_OF_TRAINING if to_train else ()), _OURS)
         if not (name in known and _FORMS[name](known[name])) and not (name == _OURS and name not in known)
     ]
+    missing = [name for name in wrong if name not in known]
     if wrong:
         raise InputError(
             f"this is not a checkpoint that {'training can go on from' if to_train else 'a Trainer wrote'}: "
-            f"it has no valid {_list(wrong)}",
+            f"it has no {_list(missing) if missing else 'valid ' + _list(wrong)}",
             path=path,
         )
     return known

@@ -30,6 +30,7 @@ _CLASSES = {
     "torch.serialization": {"_get_layout"},
     "collections": {"OrderedDict"},
     "builtins": {"set", "frozenset"},
+    "pathlib": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
 }
 
 

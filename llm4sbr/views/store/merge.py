@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from llm4sbr.views.store.database import DAMAGED, StoreError, checksum, named_errors, open_reader
@@ -82,19 +83,20 @@ def merge_store(store: ViewStore, other: Path) -> None:
 def _compare(connection: sqlite3.Connection, database: Path) -> None:
     """Compare the checksum of every row of the other store, inside the transaction that copies them."""
     for table in _TABLES:
-        rows = connection.execute(
+        query = (
             f"SELECT s.fingerprint, {', '.join(f'o.{name}' for name in _columns(connection, table))} "
             f"FROM other.{table} o JOIN other.specs s ON s.id = o.spec"
         )
-        for *fields, stored in rows:
-            if checksum(*fields) != stored:
-                shown = fields[1].hex() if isinstance(fields[1], bytes) else fields[1]
-                raise StoreError(
-                    "a row fails its checksum, so nothing of this store is merged",
-                    path=database,
-                    row=f"{table} {shown}",
-                    hint=DAMAGED,
-                )
+        with closing(connection.execute(query)) as rows:  # an open cursor would keep the file attached
+            for *fields, stored in rows:
+                if checksum(*fields) != stored:
+                    shown = fields[1].hex() if isinstance(fields[1], bytes) else fields[1]
+                    raise StoreError(
+                        "a row fails its checksum, so nothing of this store is merged",
+                        path=database,
+                        row=f"{table} {shown}",
+                        hint=DAMAGED,
+                    )
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
