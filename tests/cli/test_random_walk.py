@@ -1,6 +1,6 @@
 """A random walk of command lines and of readers: each ends well or in one line, never in a traceback.
 
-LLM4SBR_WALK=3600 walks for an hour; without it a walk takes some seconds.
+LLM4SBR_WALK=3600 walks for about an hour; without it each walk takes some seconds.
 """
 
 import contextlib
@@ -24,19 +24,28 @@ from llm4sbr.datamodules import AmazonBeauty, AuthorPickles, RecBoleAtomic, Sess
 
 SECONDS = float(os.environ.get("LLM4SBR_WALK", "0"))
 ROOT = Path(__file__).parents[2]
-walk = settings(
-    max_examples=40 if not SECONDS else int(20 * SECONDS),
-    deadline=None,
-    derandomize=not SECONDS,
-    phases=[Phase.generate],  # shrinking would take longer than the walk
-    suppress_health_check=list(HealthCheck),
-)
+
+
+def walk(steps):
+    """Settings of a walk of some steps, or of many if a time is given."""
+    return settings(
+        max_examples=max(steps, int(steps * SECONDS / 60)),
+        deadline=None,
+        derandomize=not SECONDS,
+        phases=[Phase.generate],  # shrinking would take longer than the walk
+        suppress_health_check=list(HealthCheck),
+    )
+
 
 PLAIN = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.dates(),
     st.sampled_from(["os.system", "SRGNN", "", "null", "[", "a\0b", "\u202e", "-1", "1e999", "runs/x", "."]),
 )  # fmt: skip
-TREES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6)  # fmt: skip
+TREES = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
 OPTIONS = [
     "--data", "--data.data_dir", "--data.batch_size", "--data.split.by", "--data.split.val_ratio", "--model",
     "--model.backbone", "--model.backbone.embedding_dim", "--model.heads+", "--model.ks", "--model.top_k",
@@ -48,11 +57,14 @@ OPTIONS = [
     "--seed_everything", "--resume.every_n_steps", "--nonsense",
 ]  # fmt: skip
 VALUES = [
-    "SessionDataModule", "shop", "shop/data.yaml", "shop/events.csv", "bad.yaml", "SRGNN", "GRU4Rec", "0", "-1", "3", "nan", "inf",
+    "SessionDataModule", "shop", "shop/data.yaml", "shop/events.csv", "bad.yaml", "SRGNN", "GRU4Rec",
+    "0", "-1", "3", "nan", "inf",
     "1e99", "", "null", "[]", "{}", "[1,[2]]", "{a: 1}", "os.system", "llm4sbr.SBRModule", "none.ckpt",
-    "/dev/null", "shop", ".", "runs", "a\0b", "\udc80", "\x1b[31m", "http://[", "http://x:y", "true", "x" * 500,
+    "/dev/null", "shop", ".", "runs", "a\0b", "\udc80", "\x1b[31m", "http://[", "http://x:y",
+    "true", "x" * 500,
     "CSVLogger", "EarlyStopping", "Adam", "CosineToEnd", "ratio", "column", "svg", "--help",
 ]  # fmt: skip
+PARTS_OF_A_RUN = ["model", "data", "trainer", "views", "seed_everything", "ckpt_path", "x"]
 START = [
     "--trainer.fast_dev_run",
     "1",
@@ -88,7 +100,7 @@ def ends_well(words):
     assert "--debug shows the stack" not in told.getvalue(), (words, lines)  # an error that nobody foresaw
 
 
-@walk
+@walk(60)
 @given(
     name=st.sampled_from(sorted(set(COMMANDS) - {"demo", "tune-llm", "views infer", "views estimate"})),
     whole=st.booleans(),
@@ -99,7 +111,7 @@ def test_command_lines(place_of_the_walk, name, whole, pairs):
     ends_well([*name.split(), *start, *(word for pair in pairs for word in pair)])
 
 
-@walk
+@walk(10)
 @given(
     part=st.sampled_from(["model", "data", "trainer", "views", "seed_everything", "ckpt_path", "x"]),
     tree=TREES,
@@ -117,7 +129,7 @@ def test_configurations(place_of_the_walk, part, tree):
         ends_well([command, "run"])
 
 
-@walk
+@walk(60)
 @given(
     content=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
 )
