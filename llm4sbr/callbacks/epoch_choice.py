@@ -31,8 +31,8 @@ class EpochChoice(Callback):
         if trainer.fast_dev_run or not isinstance(pl_module, RankingModule):  # type: ignore[attr-defined]
             return
         source = getattr(trainer, "datamodule", None)
-        counted = source is not None and hasattr(source, "examples")
-        empty = trainer.limit_val_batches == 0 or (counted and len(source.examples("validate")) == 0)
+        examples = getattr(source, "examples", None)
+        empty = trainer.limit_val_batches == 0 or (examples is not None and len(examples("validate")) == 0)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if not isinstance(callback, EarlyStopping | ModelCheckpoint) or not callback.monitor:
                 continue
