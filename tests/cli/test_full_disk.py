@@ -35,7 +35,8 @@ def words(command, *more):
     return [
         command, "--config", str(EXPERIMENTS / "base.yaml"), "--data", "shop/data.yaml",
         "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false",
-        "--model.backbone", "SRGNN", "--model", "llm4sbr.SBRModule", "--model.backbone.embedding_dim", "8", *more,
+        "--model.backbone", "SRGNN", "--model", "llm4sbr.SBRModule",
+        "--model.backbone.embedding_dim", "8", *more,
     ]  # fmt: skip
 
 
