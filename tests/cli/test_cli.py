@@ -248,7 +248,8 @@ def test_a_bad_checkpoint_is_one_line_for_every_command(ring_shop, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("given", "status"), [(["resume", "none"], 1), (["fit", "--data", "none.yaml"], 1), (["draw", "--x"], 2)]
+    ("given", "status"),
+    [(["resume", "none"], 1), (["fit", "--data", "none.yaml"], 1), (["draw", "--sample", "many"], 2)],
 )
 def test_the_stack_is_shown_on_demand(given, status, capsys):
     """Wherever the word stands, and for that command alone."""
@@ -264,7 +265,7 @@ def test_the_stack_is_shown_on_demand(given, status, capsys):
 def test_an_error_that_nobody_foresaw_is_one_line_too(monkeypatch, capsys):
     """Its type and place stand in it. Seen to fail with a traceback."""
 
-    def broken(*_):
+    def broken(run_dir: str):
         raise ZeroDivisionError("a\nb")
 
     monkeypatch.setattr("llm4sbr.runs.resume.resume", broken)
