@@ -22,6 +22,16 @@ from .tables import read_bytes, read_events, read_items
 
 URL = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
 REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"
+_MALFORMED = (
+    AttributeError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)  # errors of `ast.literal_eval` and of what follows it
 _ASIN = re.compile(rb"""['"]asin['"]\s*:\s*['"]([^'"]+)['"]""")
 
 
@@ -134,11 +144,14 @@ def read_reviews(path: Path) -> pl.DataFrame:
     for number, line in enumerate(read_bytes(path).splitlines(), start=1):
         try:
             review = json.loads(line)
-            rows.append((review["reviewerID"], review["asin"], review["unixReviewTime"]))
-        except (ValueError, KeyError, TypeError) as error:
+            user, item, time = review["reviewerID"], review["asin"], review["unixReviewTime"]
+            if not (isinstance(user, str) and isinstance(item, str)):
+                raise TypeError("an id that is not text")
+            rows.append((user, item, float(time)))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(f"the review can't be read ({error!r})", path=path, row=number) from error
-    schema = ["user_id", "item_id", "timestamp"]
-    table = pl.DataFrame(rows, schema=schema, orient="row", strict=False)
+    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Float64}
+    table = pl.DataFrame(rows, schema=schema, orient="row")
     return read_events(path, Columns(), key="user_id", table=table)
 
 
@@ -151,10 +164,11 @@ def read_meta(path: Path, wanted: set[str]) -> pl.DataFrame:
             continue  # parsing is slow, and most products have no review here
         try:
             product = ast.literal_eval(line.decode("utf-8"))
-            rows.append((product["asin"], product.get("title", "")))
-        except (ValueError, SyntaxError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            item, title = product["asin"], product.get("title", "")
+            if not (isinstance(item, str) and isinstance(title, str | None)):
+                raise TypeError("an id or title that is not text")
+            rows.append((item, title))
+        except _MALFORMED as error:
             raise InputError(f"the product can't be read ({error!r})", path=path, row=number) from error
-    table = pl.DataFrame(
-        rows, schema=["item_id", "title"], orient="row", schema_overrides={"title": pl.String}
-    )
+    table = pl.DataFrame(rows, schema={"item_id": pl.String, "title": pl.String}, orient="row")
     return read_items(path, Columns(), table)

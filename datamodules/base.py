@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,18 @@ from .loader import ExampleLoader
 from .pipeline import Prepared
 from .prepared import cache_key, load_or_build, one_at_a_time
 from .sampler import ExampleSampler
+
+
+@contextmanager
+def _named_failures(files: Sequence[Path]) -> Iterator[None]:
+    """Name the files in the error of a library that they made fail, such as a column of an odd type."""
+    try:
+        yield
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"the data cannot be prepared: {said}", path=", ".join(map(str, files))) from error
 
 
 class ExampleDataModule(LightningDataModule):
@@ -219,4 +232,5 @@ class ExampleDataModule(LightningDataModule):
                 raise InputError("there is no such file", path=file, hint="Check data_dir and the file names")
         made_by = {"class": type(self).__name__, **self.choices(), "files": len(sources)}
         self._key_of_prepared = cache_key(made_by, files)
-        return load_or_build(cache_root(self.cache_dir) / "prepared", self._key_of_prepared, self.build)
+        with _named_failures(files):
+            return load_or_build(cache_root(self.cache_dir) / "prepared", self._key_of_prepared, self.build)

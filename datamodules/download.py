@@ -44,7 +44,7 @@ def fetch(url: str, destination: str | Path, checksum: str, *, timeout: float = 
     with atomic_file(destination) as file:
         try:
             found = _stream(url, file, algorithm, destination.name, timeout)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             hint = f"Download it elsewhere and put it at {destination}"
             raise InputError(f"{url} could not be fetched ({error})", path=destination, hint=hint) from error
         if found != expected.lower():
@@ -99,8 +99,12 @@ def unpack(archive: str | Path, destination: str | Path, members: Sequence[str])
                         "the archive holds a name that leads out of it", path=archive, value=name
                     )
             taken = {member: content.read(member) for member in members}
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise InputError(f"the archive is damaged or incomplete ({error})", path=archive) from error
+    except InputError:
+        raise
+    except Exception as error:  # zipfile raises many error types on damaged, encrypted and odd archives
+        raise InputError(
+            f"the archive is damaged, incomplete or encrypted ({error})", path=archive
+        ) from error
     files = []
     for member, data in taken.items():
         file = destination / PurePosixPath(member).name

@@ -24,7 +24,11 @@ def read_atomic(path: str | Path) -> pl.DataFrame:
         InputError: If the file is missing, empty, ragged or not UTF-8.
     """
     table = parse_delimited(read_bytes(path), path, separator="\t", quoted=False)
-    return table.rename({name: name.partition(":")[0] for name in table.columns})
+    plain = {name: name.partition(":")[0] for name in table.columns}
+    twice = [name for name in plain.values() if list(plain.values()).count(name) > 1]
+    if twice:
+        raise InputError("two columns have the same name", path=path, value=twice[0], hint="Remove one")
+    return table.rename(plain)
 
 
 class RecBoleAtomic(SessionDataModule):

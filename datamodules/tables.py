@@ -169,7 +169,10 @@ def read_events(
             "timestamp": time,
         }
     )
-    return events.with_columns(split=table[columns.split].cast(pl.String)) if split else events
+    if not split:
+        return events
+    _refuse_nested(table[columns.split], path, "names of splits")
+    return events.with_columns(split=table[columns.split].cast(pl.String))
 
 
 def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -190,7 +193,8 @@ def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = 
     texts = [columns.title, *columns.text]
     require_columns(table, [columns.item, *texts], path)
     ids = _ids(table[columns.item], path)
-    everything = table.select(pl.struct(pl.all().cast(pl.String)).alias("all"))["all"]
+    known = [column for column in table.columns if _is_scalar(table[column])]
+    everything = table.select(pl.struct(pl.col(known).cast(pl.String)).alias("all"))["all"]
     differing = ids.is_duplicated() & ~everything.is_duplicated()
     if differing.any():
         first = int(differing.arg_true()[0])
@@ -201,6 +205,8 @@ def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = 
             value=ids[first],
             hint="Keep one row per item",
         )
+    for text in texts:
+        _refuse_nested(table[text], path, "text")
     filled = [pl.col(text).cast(pl.String).replace("", None) for text in texts]
     title = table.select(pl.concat_str(filled, separator=", ", ignore_nulls=True).fill_null(""))
     return pl.DataFrame({"item_id": ids, "title": title.to_series()}).unique(
@@ -231,8 +237,7 @@ def _ids(column: pl.Series, path: str | Path) -> pl.Series:
     if column.dtype.is_float():
         hint = "Store ids as strings or integers (a missing value makes pandas write floats)"
         raise InputError(f"the ids in column {column.name!r} are floats", path=path, hint=hint)
-    if column.dtype.is_nested() or column.dtype == pl.Binary:
-        raise InputError(f"column {column.name!r} holds {column.dtype}, not ids", path=path)
+    _refuse_nested(column, path, "ids")
     ids = column.cast(pl.String)
     bad = ids.is_null() | (ids == "")
     if bad.any():
@@ -241,6 +246,16 @@ def _ids(column: pl.Series, path: str | Path) -> pl.Series:
             f"the {column.name} is missing", path=path, row=row, hint="Remove the row or fill it in"
         )
     return ids
+
+
+def _is_scalar(column: pl.Series) -> bool:
+    """Whether the values of a column have a text form."""
+    return not (column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Duration, pl.Object))
+
+
+def _refuse_nested(column: pl.Series, path: str | Path, wanted: str) -> None:
+    if not _is_scalar(column):
+        raise InputError(f"column {column.name!r} holds {column.dtype}, not {wanted}", path=path)
 
 
 def _refuse_bad_bytes(data: bytes, path: str | Path) -> None:

@@ -32,6 +32,9 @@ def parse_timestamps(
     >>> parse_timestamps(pl.Series(["1970-01-01", "1970-01-01T00:01:00+00:00"])).to_list()
     [0.0, 60.0]
     """
+    kind = column.dtype
+    if kind.is_nested() or kind in (pl.Binary, pl.Duration, pl.Time, pl.Object, pl.Boolean):
+        raise InputError(f"column {column.name!r} holds {kind}, not timestamps", path=path, hint=_HINT)
     if isinstance(column.dtype, (pl.Datetime, pl.Date)):
         _refuse(column, column.is_null(), "the timestamp is missing", path)
         return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
@@ -47,9 +50,14 @@ def parse_timestamps(
 def _iso(text: str, row: int, path: str | Path | None) -> float:
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InputError("the timestamp can't be read", path=path, row=row, value=text, hint=_HINT) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except OverflowError:  # year 1 or 9999 with an offset
+        raise InputError(
+            "the timestamp is out of range", path=path, row=row, value=text, hint=_HINT
+        ) from None
 
 
 def _refuse(column: pl.Series, bad: pl.Series, problem: str, path: str | Path | None) -> None:

@@ -1,6 +1,7 @@
 """Lightning callbacks."""
 
 from llm4sbr.callbacks.candidate_filter import CandidateFilter
+from llm4sbr.callbacks.epoch_choice import EpochChoice
 from llm4sbr.callbacks.pictures import Pictures
 from llm4sbr.callbacks.recommendation_writer import RecommendationWriter
 from llm4sbr.callbacks.resume_point import ResumePoint
@@ -10,6 +11,7 @@ from llm4sbr.callbacks.view_cache import ViewCache
 
 __all__ = [
     "CandidateFilter",
+    "EpochChoice",
     "Pictures",
     "RecommendationWriter",
     "ResumePoint",

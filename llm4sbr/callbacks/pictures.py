@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
+from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.callbacks.view_cache import ViewCache
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.report.evaluation_hooks import Seen
@@ -81,8 +81,7 @@ class Pictures(ChosenEpoch):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw and log the figures."""
-        # log_dir is a collective: read it on every rank.
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
+        folder = run_folder(trainer) / FOLDER  # collective: call it on every rank
         if not trainer.is_global_zero or self.found is None:
             return
         views = view_names(trainer, pl_module)

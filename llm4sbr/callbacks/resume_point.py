@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 import time
@@ -10,10 +11,11 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.contracts.errors import InputError
 
 NAME = "resume.ckpt"
@@ -46,7 +48,7 @@ class ResumePoint(Callback):
     @staticmethod
     def path(trainer: Trainer) -> Path:
         """Path of a run's checkpoint, beside the other checkpoints. Collective: call it on every rank."""
-        return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / NAME
+        return run_folder(trainer) / "checkpoints" / NAME
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Register the SIGTERM handler and save the initial state."""
@@ -63,6 +65,8 @@ class ResumePoint(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save at intervals; stop if any rank has received SIGTERM."""
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            return  # no checkpoint holds the gradients between two steps
         due = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
         late = bool(self.every_n_minutes) and time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
         any_rank = trainer.strategy.reduce_boolean_decision
@@ -74,6 +78,19 @@ class ResumePoint(Callback):
         # No save before a validation or at the end of an epoch: a resumed run would skip them.
         elif not (_validation_follows(trainer) or trainer.fit_loop.epoch_loop._num_ready_batches_reached()):
             self._save(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Find the best checkpoints of a run again whose folder was moved or copied.
+
+        Lightning forgets them if the path of their folder has changed.
+        """
+        states = checkpoint.get("callbacks")
+        for callback in trainer.checkpoint_callbacks:
+            state = states.get(callback.state_key) if isinstance(states, dict) else None
+            if isinstance(state, dict) and isinstance(callback, ModelCheckpoint) and callback.dirpath:
+                _relocate(state, Path(callback.dirpath))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop after a validation that was due at SIGTERM, because a partial validation can't be resumed."""
@@ -89,7 +106,8 @@ class ResumePoint(Callback):
                     # A resumed run repeats the end of this step and counts it for the loggers again.
                     loop._batches_that_stepped -= 1
                 self._save(trainer)
-                rank_zero_info(f"Stopped by SIGTERM. Resume with `llm4sbr resume {trainer.log_dir}`.")
+                folder = shlex.quote(str(run_folder(trainer)))  # collective: every rank reads it
+                rank_zero_info(f"Stopped by SIGTERM. Resume with `llm4sbr resume {folder}`.")
         self._restore_handler()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -117,6 +135,21 @@ class ResumePoint(Callback):
         if self._before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
+
+
+def _relocate(state: dict[str, Any], folder: Path) -> None:
+    """Change the paths in the state of a `ModelCheckpoint` to `folder`, if its best checkpoint is there."""
+    best = state.get("best_model_path")
+    if not isinstance(best, str) or (best and not (folder / Path(best).name).exists()):
+        return
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        if state.get(name):
+            state[name] = str(folder / Path(str(state[name])).name)
+    if isinstance(state.get("best_k_models"), dict):
+        state["best_k_models"] = {
+            str(folder / Path(str(path)).name): score for path, score in state["best_k_models"].items()
+        }
+    state["dirpath"] = str(folder)
 
 
 def _validation_follows(trainer: Trainer) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
 from llm4sbr.callbacks.chosen_epoch import is_chosen, is_training_validation, validation_metrics
+from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.contracts.files import write_text
 
 
@@ -61,11 +61,10 @@ class RunSummary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the summary."""
-        folder = trainer.log_dir  # a collective: read it on every rank
+        folder = run_folder(trainer)  # collective: call it on every rank
         if not trainer.is_global_zero or not self.chosen:
             return
-        if folder:
-            write_text(Path(folder) / "summary.json", json.dumps(self.chosen, indent=1) + "\n")
+        write_text(folder / "summary.json", json.dumps(self.chosen, indent=1) + "\n")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(self.chosen)

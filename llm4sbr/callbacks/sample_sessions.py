@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
+from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.callbacks.view_cache import ViewCache
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
@@ -107,12 +107,11 @@ class SampleSessions(ChosenEpoch):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and log the samples."""
-        folder = trainer.log_dir  # a collective: read it on every rank
+        folder = run_folder(trainer)  # collective: call it on every rank
         if not trainer.is_global_zero or not self.stories:
             return
         stories = list(self.stories.values())
-        if folder:
-            write_text(Path(folder) / NAME, json.dumps(stories, indent=1, ensure_ascii=False) + "\n")
+        write_text(folder / NAME, json.dumps(stories, indent=1, ensure_ascii=False) + "\n")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 rows = [_row(story) for story in stories]

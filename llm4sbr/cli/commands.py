@@ -118,11 +118,21 @@ def run(name: str, words: Sequence[str]) -> int:
         name: Key of `COMMANDS`.
         words: Options and arguments of the command.
     """
-    from llm4sbr.runs.bootstrap import bootstrap  # imported here: `llm4sbr --help` needs none of it
-    from llm4sbr.runs.parser import EXAMPLES, SuggestingParser
+    # Imported here: `llm4sbr --help` needs none of it.
+    from llm4sbr.runs.bootstrap import bootstrap
+    from llm4sbr.runs.class_paths import renamed_word
+    from llm4sbr.runs.trust import TRUST, check_words, trusting
 
     command = COMMANDS[name]
     bootstrap()
+    with trusting(TRUST in words):
+        check_words(words)
+        return _called(name, command, [renamed_word(word) for word in words if word != TRUST])
+
+
+def _called(name: str, command: Command, words: list[str]) -> int:
+    from llm4sbr.runs.parser import EXAMPLES, SuggestingParser
+
     module, _, function = command.function.partition(":")
     called: Callable[..., Any] = getattr(import_module(module), function)
     examples = "".join(f"  llm4sbr {name} {example}\n" for example in command.examples)
@@ -135,7 +145,6 @@ def run(name: str, words: Sequence[str]) -> int:
         return 0
     from jsonargparse import auto_cli
 
-    words = list(words)
     if command.arguments == "list":  # jsonargparse expects a list in one word
         first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
         words = [f"--runs+={word}" for word in words[:first]] + words[first:]

@@ -6,7 +6,6 @@ import atexit
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
@@ -28,7 +27,8 @@ def usage() -> str:
     lines += [
         "",
         "`llm4sbr COMMAND --help` lists a command's options and shows examples; `llm4sbr --version`.",
-        "Exit status: 1 for bad input, 2 for a wrong word. LLM4SBR_TRACEBACK=1 shows tracebacks.",
+        "Exit status: 1 for bad input, 2 for a wrong word. With --debug an error shows its stack.",
+        "Configurations build known classes only; with --trust any (docs/security.md).",
     ]
     return "\n".join(lines) + "\n"
 
@@ -65,7 +65,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The parser of a command exits, with 0 after ``--help`` and 2 for a wrong word.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    from llm4sbr.runs.complaint import complaint, debugging, report, unexpected
+
+    with debugging(sys.argv[1:] if arguments is None else arguments) as words:
+        try:
+            return _dispatch(words)
+        except KeyboardInterrupt:
+            print("llm4sbr: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # the reader of the output has ended, as in `llm4sbr … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            report(error, complaint(error, words) or unexpected(error))
+            return 1
+
+
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage(), end="", file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
@@ -74,27 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"llm4sbr {version('llm4sbr')}")
         return 0
-    try:
-        return _dispatch(words)
-    except KeyboardInterrupt:
-        print("llm4sbr: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of the output has ended, as in `llm4sbr … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        from llm4sbr.runs.complaint import TRACEBACK, complaint
-
-        problem = complaint(error, words)
-        if problem is None:
-            raise
-        if os.environ.get(TRACEBACK):
-            traceback.print_exc()
-        print(f"llm4sbr: error: {problem}", file=sys.stderr)
-        return 1
-
-
-def _dispatch(words: list[str]) -> int:
     room = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]  # `views` and its commands
     if room and words[1:2] and words[1] in ("-h", "--help"):
         print("\n".join(f"llm4sbr {name:<13} {COMMANDS[name].summary}" for name in room))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import secrets
@@ -15,6 +16,8 @@ from typing import BinaryIO
 from llm4sbr.contracts.errors import InputError
 
 _SCRATCH = ".tmp-"
+_ASIDE = "-before"  # ending of the name of a folder that is being replaced
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
 _RUST_OS_ERROR = re.compile(r"([^:]+) \(os error \d+\)")  # in error types of polars and safetensors
 _NOWHERE = "this is a link that leads nowhere, so it is not replaced"
 
@@ -82,8 +85,9 @@ def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path
     Args:
         target: Folder to create.
         replace: Whether the new folder replaces an existing one; otherwise the existing one is kept. A
-            rename can't replace a folder that holds files, so the existing folder is first moved aside; a
-            kill between the two renames leaves it under the temporary name.
+            rename can't replace a folder that holds files, so the two are exchanged: in one step on Linux.
+            Elsewhere a kill between two renames leaves the existing folder under a temporary name, from which
+            the next call, or `recover_folder`, brings it back. If a rename fails, nothing is deleted.
 
     Yields:
         The temporary folder to fill.
@@ -99,25 +103,67 @@ def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path
         if real.exists() and not real.is_dir():
             raise InputError("this is not a folder, so it is not replaced", path=target)
         real.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(real)
         scratch = _sibling(real)
-        before = scratch.with_name(f"{scratch.name}-before")
         scratch.mkdir()
         try:
             yield scratch
             _sync_tree(scratch)
-            if replace and real.exists():
-                real.rename(before)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        if replace and real.exists():
+            _exchange(scratch, real)
+        else:
             try:
                 scratch.rename(real)
             except OSError:
                 if not real.exists():  # otherwise another process created it first
                     raise
-            _sync_folder(real.parent)
-        finally:
-            if before.exists() and not real.exists():
-                before.rename(real)
-            for rest in (scratch, before):
-                shutil.rmtree(rest, ignore_errors=True)
+        _sync_folder(real.parent)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def recover_folder(target: str | Path) -> None:
+    """Rename a folder back that a killed `atomic_folder` had moved aside, if nothing took its place."""
+    target = Path(target)
+    if not target.name or target.exists() or not target.parent.is_dir():
+        return
+    ending = f"-{target.name[-32:]}{_ASIDE}"
+    found = [path for path in target.parent.iterdir() if path.name.startswith(_SCRATCH)]
+    aside = [path for path in found if path.name.endswith(ending) and path.is_dir()]
+    if aside:
+        max(aside, key=lambda path: path.stat().st_mtime).rename(target)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Exchange two folders: in one step on Linux, otherwise by renames that a later call can undo.
+
+    Afterwards `new` is the earlier folder. If a rename fails, nothing is deleted.
+    """
+    if _exchanged_at_once(new, old):
+        return
+    aside = new.with_name(f"{new.name}{_ASIDE}")
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except BaseException as error:
+        aside.rename(old)
+        if isinstance(error, OSError):
+            said = f"this folder cannot be replaced: {error.strerror}; the new one is kept as {new.name}"
+            raise InputError(said, path=old) from error
+        raise
+    aside.rename(new)
+
+
+def _exchanged_at_once(new: Path, old: Path) -> bool:
+    """Exchange two names by Linux's ``renameat2``; False where the system or file system lacks it."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    done: int = call(_HERE, os.fsencode(new), _HERE, os.fsencode(old), _RENAME_EXCHANGE)
+    return done == 0
 
 
 @contextmanager
@@ -142,6 +188,8 @@ def _named(target: Path) -> Iterator[None]:
 
 def _regular(target: Path) -> Path:
     """The regular file that `target` points to, or `target` itself if it does not exist yet."""
+    if target.is_symlink() and hasattr(os, "geteuid") and target.lstat().st_uid not in (0, os.geteuid()):
+        raise InputError("this is a link of another user, so it is not followed", path=target)
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:

@@ -1,9 +1,12 @@
-"""One-line error messages for the terminal, from exceptions that a bad input caused."""
+"""One-line error messages for the terminal: the only place that turns exceptions into them."""
 
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -11,7 +14,46 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from llm4sbr.contracts.errors import InputError
 
-TRACEBACK = "LLM4SBR_TRACEBACK"  # environment variable: if it is set, errors are shown with a traceback
+DEBUG = "--debug"  # word of every command: errors are shown with their stack
+_DEBUG = "LLM4SBR_DEBUG"  # the same for the processes that a command starts
+_SHOWN = 2000  # maximum number of characters of a message
+
+
+@contextmanager
+def debugging(words: Sequence[str]) -> Iterator[list[str]]:
+    """Take `--debug` out of a command line; inside the block `report` then shows the stack.
+
+    Yields:
+        The other words.
+    """
+    others, before = [word for word in words if word != DEBUG], os.environ.get(_DEBUG)
+    if len(others) < len(words):
+        os.environ[_DEBUG] = "1"
+    try:
+        yield others
+    finally:
+        if before is None:
+            os.environ.pop(_DEBUG, None)
+        else:
+            os.environ[_DEBUG] = before
+
+
+def report(error: BaseException | None, line: str) -> None:
+    """Print an error in one line, after its stack if that is wanted."""
+    if error is not None and os.environ.get(_DEBUG):
+        traceback.print_exception(error)
+    shown = line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
+    print(f"llm4sbr: error: {shown}", file=sys.stderr)
+
+
+def unexpected(error: BaseException) -> str:
+    """Describe an exception that no known kind of bad input explains: type, message and place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if f"{os.sep}llm4sbr{os.sep}" in frame.filename]
+    places = [f"{os.path.basename(one.filename)}:{one.lineno}" for one in (*ours[-1:], *frames[-1:])]
+    where = ", ".join(dict.fromkeys(places))
+    said = one_line(str(error))
+    return f"{type(error).__name__}{': ' if said else ''}{said} (at {where}; {DEBUG} shows the stack)"
 
 
 def complaint(error: BaseException | None, words: Sequence[str] = ()) -> str | None:

@@ -6,7 +6,6 @@ import inspect
 import os
 import re
 import sys
-import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -17,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from llm4sbr.callbacks import ResumePoint, ViewCache
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
-from llm4sbr.runs.complaint import TRACEBACK, complaint, one_line
+from llm4sbr.runs.complaint import complaint, one_line, report
 from llm4sbr.training.from_checkpoint import PARTS
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 
@@ -103,12 +102,10 @@ class SuggestingParser(LightningArgumentParser):
         """Print the error and exit, or raise it if ``exit_on_error`` is off."""
         if not self.exit_on_error:
             super().error(message, ex)
-        if os.environ.get(TRACEBACK) and ex is not None:
-            traceback.print_exception(ex)
         problem = self._bad_file(message, ex)
         close = suggest(message, [name.lstrip("-") for name in self._option_string_actions])
         line = problem or ". ".join(part for part in (in_short(message), close) if part)
-        print(f"llm4sbr: error: {line}", file=sys.stderr)
+        report(ex, line)
         sys.exit(1 if problem else 2)
 
     def _bad_file(self, message: str, ex: Exception | None) -> str | None:

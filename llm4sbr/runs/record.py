@@ -15,7 +15,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from llm4sbr.callbacks.run_folder import run_folder
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import write_text
+from llm4sbr.runs.trust import remember
 
 NAME = "record.json"
 _PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "torchmetrics", "numpy", "polars")
@@ -45,6 +48,23 @@ def record(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the record of a run.
+
+    Raises:
+        InputError: The file is missing, or is not a JSON object.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            "the record of the run cannot be read", path=path, hint="`llm4sbr fit` writes it"
+        ) from error
+    if not isinstance(found, dict):
+        raise InputError("this is not the record of a run", path=path, value=found)
+    return found
+
+
 def _wandb_id(trainer: Trainer) -> str | None:
     """Return the run's id in Weights & Biases, which a resumed run needs to continue it."""
     for logger in trainer.loggers:
@@ -59,15 +79,16 @@ class RecordConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml`` and ``record.json``."""
-        self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: every rank reads it
+        self._folder = run_folder(trainer)  # collective: call it on every rank
         saved = self.already_saved
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not saved:
             self.write(record(trainer), self._folder / NAME, trainer)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the configuration, on rank 0."""
-        write_text(self._folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
+        """Write the configuration, on rank 0, and trust it: its classes are the user's choice."""
+        path = self._folder / self.config_filename
+        remember(write_text(path, self.parser.dump(self.config, skip_none=False)))
 
     def write(self, made_with: dict[str, Any], path: Path, trainer: Trainer) -> None:
         """Write the record, on rank 0."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from lightning.pytorch import Trainer
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import write_text
-from llm4sbr.runs.record import NAME, RecordConfig
-from llm4sbr.runs.saved_run import read_config
+from llm4sbr.runs.record import NAME, RecordConfig, read_record
+from llm4sbr.runs.saved_run import checkpoint_options, read_config
 from llm4sbr.runs.trainer_cli import run, say
 
 _METRICS = "metrics.csv"
@@ -40,9 +39,9 @@ def rerun(run_dir: str, max_epochs: int | None = None) -> bool:
     Raises:
         InputError: The folder is not that of a run with a CSV log, or the data have changed.
     """
-    folder = Path(run_dir)
+    folder = Path(run_dir).absolute()
     config = read_config(folder / "config.yaml")
-    before = _read_record(folder / NAME)
+    before = _complete(read_record(folder / NAME), folder / NAME)
     if not (folder / _METRICS).is_file():
         raise InputError("the run has no metrics to compare with", path=folder / _METRICS)
     target = _free(folder)
@@ -55,6 +54,8 @@ def rerun(run_dir: str, max_epochs: int | None = None) -> bool:
         },
     }
     config.pop("ckpt_path", None)
+    for options in checkpoint_options(config):
+        options["dirpath"] = None  # beside the metrics, and not where the first run keeps its own
     if max_epochs is not None:
         config["trainer"]["max_epochs"] = max_epochs
     threads = torch.get_num_threads()
@@ -93,14 +94,13 @@ def _numbers(path: Path) -> Iterator[tuple[tuple[str, str], str]]:
                     yield (row["step"], name), value
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "the record of the run cannot be read", path=path, hint="`llm4sbr fit` writes it"
-        ) from error
-    return found
+def _complete(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Check the parts of a record that a repeated run is compared with."""
+    threads = record["machine"].get("threads") if isinstance(record.get("machine"), dict) else None
+    whole = isinstance(threads, int) and not isinstance(threads, bool) and 0 < threads < 1 << 16
+    if not whole or not isinstance(record.get("versions"), dict) or "data" not in record:
+        raise InputError("the record of the run lacks versions, machine or data", path=path)
+    return record
 
 
 def _against(before: dict[str, Any]) -> type[RecordConfig]:

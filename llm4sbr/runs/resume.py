@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -16,10 +15,12 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from llm4sbr.callbacks.resume_point import NAME
+from llm4sbr.callbacks.run_folder import in_folder
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import write_text
 from llm4sbr.runs.record import NAME as RECORD
-from llm4sbr.runs.saved_run import read_config
+from llm4sbr.runs.record import read_record
+from llm4sbr.runs.saved_run import checkpoint_options, read_config
 from llm4sbr.runs.trainer_cli import SBRCLI, run, say
 from llm4sbr.training.checkpoint import read_checkpoint
 
@@ -42,7 +43,7 @@ def resume(run_dir: str, ckpt_path: str | None = None) -> None:
 
 def resumed(run_dir: str | Path, ckpt_path: str | None = None) -> SBRCLI:
     """The trained run, for a program that continues it; see `resume`."""
-    folder = Path(run_dir)
+    folder = Path(run_dir).absolute()
     config = read_config(folder / "config.yaml")
     checkpoint = Path(ckpt_path) if ckpt_path else folder / "checkpoints" / NAME
     step = 0
@@ -65,27 +66,54 @@ def resumed(run_dir: str | Path, ckpt_path: str | None = None) -> SBRCLI:
         file = Path(scratch) / "config.yaml"
         write_text(file, yaml.safe_dump(config))
         words = ["fit", "--config", str(file)]
-        return run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=None)
+        with in_folder(folder):
+            return run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=None)
 
 
 def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:
-    """Configure the loggers to continue in the run's folder, and in Weights & Biases as the same run."""
-    record = folder / RECORD
-    tracked = json.loads(record.read_text("utf-8")).get("wandb") if record.is_file() else None
-    trainer = config.get("trainer") or {}
-    loggers = trainer.get("logger")
+    """Configure loggers and checkpoints to continue in the run's folder, wherever it was or is now.
+
+    In Weights & Biases the run continues as the same run.
+    """
+    tracked = _tracked(folder / RECORD)
+    trainer = config["trainer"]
+    for options in checkpoint_options(config):
+        if not options.get("dirpath"):
+            options["dirpath"] = str(folder / "checkpoints")
+    if trainer.get("logger") is False:
+        trainer["default_root_dir"] = str(folder)
+    elif trainer.get("logger") in (None, True):  # Lightning's default logger
+        board = not (folder / "metrics.csv").is_file() and any(folder.glob("events.out.*"))
+        kind = "TensorBoardLogger" if board else "CSVLogger"
+        trainer["logger"] = {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": {}}
+    loggers = trainer["logger"]
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         if not isinstance(logger, dict):
             continue
-        kind, options = str(logger.get("class_path")), logger.setdefault("init_args", {})
-        if tracked and kind.endswith("WandbLogger"):
-            options["id"] = tracked
+        options = logger["init_args"] = logger.get("init_args") or {}
+        kind = str(logger.get("class_path"))
+        if kind.endswith("WandbLogger"):
+            options["save_dir"] = str(folder.parent.parent)
+            if tracked:
+                options["id"] = tracked
         if not kind.endswith(_FOLDERS):
             continue
-        options["version"] = folder.name
+        options.update(save_dir=str(folder.parent), name="", version=folder.name)
         if kind.endswith("CSVLogger"):
             logger["class_path"] = "llm4sbr.runs.resume.ContinuedCSVLogger"
             options["after_step"] = step
+
+
+def _tracked(record: Path) -> str | None:
+    """Id of the run in Weights & Biases, from its record."""
+    if not record.exists():
+        return None
+    found = read_record(record).get("wandb")
+    if not isinstance(found, str | None):
+        raise InputError(
+            "the record of the run has no valid id of Weights & Biases", path=record, value=found
+        )
+    return found
 
 
 class ContinuedCSVLogger(CSVLogger):

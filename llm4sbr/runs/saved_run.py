@@ -10,7 +10,9 @@ from lightning.pytorch import LightningDataModule, Trainer
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.runs.bootstrap import bootstrap
+from llm4sbr.runs.class_paths import renamed
 from llm4sbr.runs.trainer_cli import SBRCLI
+from llm4sbr.runs.trust import check_configuration
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.views.quiet import quiet_lightning
@@ -126,12 +128,15 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read the configuration of a run.
 
     Raises:
-        InputError: The file is missing, or is not the configuration of a run.
+        InputError: The file is missing, is not the configuration of a run, or names classes that are not
+            known (`check_configuration`).
     """
     import yaml
 
     try:
-        config = yaml.safe_load(path.read_text("utf-8"))
+        config = renamed(yaml.safe_load(path.read_text("utf-8")))
+    except RecursionError as error:
+        raise InputError("the run's configuration is nested too deeply", path=path) from error
     except UnicodeDecodeError as error:
         raise InputError("the run's configuration is not text in UTF-8", path=path) from error
     except OSError as error:
@@ -142,7 +147,25 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError("the run's configuration is not YAML", path=path) from error
     if not isinstance(config, dict) or not config.get("model") or not config.get("data"):
         raise InputError("this is not the configuration of a run: it names no model and data", path=path)
+    for part in ("model", "data", "trainer", "views"):
+        found = config[part] = {} if config.get(part) is None else config[part]
+        if not isinstance(found, dict) or not isinstance(found.get("init_args", {}), dict):
+            raise InputError(f"the run's configuration has no valid {part}", path=path, value=found)
+    check_configuration(config, path)
     return config
+
+
+def checkpoint_options(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Arguments of every `ModelCheckpoint` in a configuration, to be changed in place."""
+    trainer = config.get("trainer") or {}
+    callbacks = trainer.get("callbacks")
+    found = [
+        one for one in (callbacks if isinstance(callbacks, list) else [callbacks]) if isinstance(one, dict)
+    ]
+    kept = [one for one in found if str(one.get("class_path")).endswith("ModelCheckpoint")]
+    for one in kept:
+        one["init_args"] = one.get("init_args") or {}
+    return [one["init_args"] for one in kept if isinstance(one["init_args"], dict)]
 
 
 def _load_weights(model: SBRModule, checkpoint: Path) -> None:

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -13,10 +14,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
-from llm4sbr.callbacks import CandidateFilter, RecommendationWriter, ResumePoint, ViewCache
+from llm4sbr.callbacks import CandidateFilter, EpochChoice, RecommendationWriter, ResumePoint, ViewCache
+from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.registry import HEADS, load_plugins
 from llm4sbr.runs.bootstrap import bootstrap
+from llm4sbr.runs.complaint import complaint, one_line
 from llm4sbr.runs.parser import SuggestingParser
 from llm4sbr.runs.record import RecordConfig
 from llm4sbr.training.checkpoint import checked, save_atomically
@@ -29,6 +32,17 @@ say = rank_zero_only(print)  # print on rank 0 only
 
 class SBRCLI(LightningCLI):
     """LightningCLI that links the catalogue size to the backbone and finds the checkpoint of a run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._runs = False
+        try:
+            super().__init__(*args, **kwargs)
+        except Exception as error:
+            # Before the command runs, only its options can be at fault.
+            if self._runs or complaint(error) is not None or isinstance(error, ArgumentError):
+                raise
+            said = one_line(str(error))
+            raise InputError(f"the options cannot be used: {type(error).__name__}: {said}") from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the catalogue size to the backbone and add options for views, resuming and predictions."""
@@ -71,13 +85,15 @@ class SBRCLI(LightningCLI):
             say(f"Checkpoint: {config.ckpt_path}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Create the Trainer, which writes checkpoints atomically."""
+        """Create the Trainer, which writes checkpoints atomically and validates its last step."""
         trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, EpochChoice())  # type: ignore[attr-defined]  # ahead of those that it informs
         save_atomically(trainer)
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the command; a bad checkpoint is reported as bad input."""
+        self._runs = True
         with checked(self.config[subcommand].get("ckpt_path"), to_train=subcommand == "fit"):
             super()._run_subcommand(subcommand)
 
@@ -87,8 +103,8 @@ class SBRCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Print the checkpoint of the run and the command that evaluates it."""
-        # Collective: log_dir must be read on every rank.
-        checkpoint, folder = self.trainer.checkpoint_callback, self.trainer.log_dir
+        # Collective: the folder must be read on every rank.
+        checkpoint, folder = self.trainer.checkpoint_callback, run_folder(self.trainer)
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             score = checkpoint.best_model_score  # None without a monitored metric: the last epoch is kept
             found = (

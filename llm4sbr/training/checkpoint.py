@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_file
+from llm4sbr.training.sharded import check_sharded, is_sharded
 
 _LIGHTNING = "pytorch-lightning_version"  # the Trainer writes this key and needs it on reading
+_OURS = "llm4sbr"  # key of what `SBRModule` adds
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "epoch", "global_step")
+_VERSION = re.compile(r"\d+(\.\w+)*(\+\w+)?")
 _ELSEWHERE = ("best", "last", "hpc")  # keywords that the Trainer resolves to a checkpoint itself
+_LONG = 300  # maximum number of characters of a path in an error message
 _SHOWN = 3  # maximum number of names in an error message
 
 
@@ -53,26 +58,44 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
     except Exception as error:  # torch.load raises many error types on a foreign archive
         raise InputError("this is not a checkpoint: PyTorch cannot read it", path=path) from error
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
         raise InputError("this is not a checkpoint of a Trainer: it has no state_dict of tensors", path=path)
     known: dict[str, Any] = content
-    needed = (_LIGHTNING, *(_OF_TRAINING if to_train else ()))
-    missing = [name for name in needed if name not in known]
-    if missing:
+    wrong = [
+        name
+        for name in (_LIGHTNING, *(_OF_TRAINING if to_train else ()), _OURS)
+        if not (name in known and _FORMS[name](known[name])) and not (name == _OURS and name not in known)
+    ]
+    missing = [name for name in wrong if name not in known]
+    if wrong:
         raise InputError(
             f"this is not a checkpoint that {'training can resume from' if to_train else 'a Trainer wrote'}: "
-            f"it has no {_list(missing)}",
+            f"it has no {_list(missing) if missing else 'valid ' + _list(wrong)}",
             path=path,
         )
     return known
 
 
+def _is_weight(item: tuple[object, object]) -> bool:
+    name, value = item
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    return isinstance(name, str) and dense and not value.is_complex()  # type: ignore[attr-defined]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 62
+
+
+def _are_states(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and one for one in value)
+
+
 def _check_archive(path: Path) -> None:
     """Check the archive's structure and the CRC of every record."""
     hint = "Use another copy of the file, or train again"
-    if path.is_dir():
-        raise InputError("this is a folder; a checkpoint is a file", path=path)
     try:
+        if path.exists() and not path.is_file():
+            raise InputError("a checkpoint is a file, and not a folder, pipe or device", path=path)
         with path.open("rb") as file:
             if file.read(4) != b"PK\x03\x04":
                 raise InputError("this is not a checkpoint: it is not a zip archive of PyTorch", path=path)
@@ -83,13 +106,26 @@ def _check_archive(path: Path) -> None:
     except FileNotFoundError as error:
         raise InputError("there is no such checkpoint", path=path) from error
     except OSError as error:
-        raise InputError(f"this checkpoint cannot be read: {error.strerror}", path=path) from error
+        raise InputError(
+            f"this checkpoint cannot be read: {error.strerror}", path=str(path)[:_LONG]
+        ) from error
     except Exception as error:  # zipfile raises many error types on a damaged archive
         raise InputError("this checkpoint is truncated or damaged", path=path, hint=hint) from error
     if damaged is not None:
         raise InputError(
             f"this checkpoint is damaged: the CRC sum of {damaged} is wrong", path=path, hint=hint
         )
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {  # of the parts of a checkpoint
+    _LIGHTNING: lambda value: isinstance(value, str) and _VERSION.fullmatch(value) is not None,
+    _OURS: lambda value: isinstance(value, dict),
+    "optimizer_states": _are_states,
+    "lr_schedulers": lambda value: value == [] or _are_states(value),
+    "loops": lambda value: isinstance(value, dict) and isinstance(value.get("fit_loop"), dict),
+    "epoch": _is_count,
+    "global_step": _is_count,
+}
 
 
 @contextmanager
@@ -154,20 +190,38 @@ def checked(path: str | Path | None, *, to_train: bool = False) -> Iterator[None
     """Check a checkpoint, then name its file in loading errors raised inside the block.
 
     Args:
-        path: Checkpoint file. None, URLs, sharded checkpoint folders and the keywords ``best``, ``last`` and
-            ``hpc`` are not checked; the Trainer resolves them.
+        path: Checkpoint file, or folder of a sharded checkpoint. None, URLs and the keywords ``best``,
+            ``last`` and ``hpc`` are not checked first; the Trainer resolves them.
         to_train: See `read_checkpoint`.
 
     Raises:
-        InputError: See `read_checkpoint` and `named_mismatch`.
+        InputError: See `read_checkpoint`, `check_sharded` and `named_mismatch`; or the Trainer fails to
+            restore the checkpoint.
     """
-    if path is None or path in _ELSEWHERE or "://" in str(path) or str(path).startswith("registry"):
-        yield
-        return
-    if not (Path(path) / ".metadata").is_file():
-        read_checkpoint(path, to_train=to_train)
-    with named_mismatch(path):
-        yield
+    if path is not None and path not in _ELSEWHERE and "://" not in str(path):
+        if is_sharded(path):
+            check_sharded(path)
+        else:
+            read_checkpoint(path, to_train=to_train)
+    try:
+        with named_mismatch(path or ""):
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        if path is None or not _while_restoring(error):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"this checkpoint cannot be restored: {said}", path=path) from error
+
+
+def _while_restoring(error: BaseException) -> bool:
+    """Whether the Trainer raised an error while it read a checkpoint, and not in training or evaluation."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        connector = frame.f_code.co_filename.endswith("checkpoint_connector.py")
+        if connector and not frame.f_code.co_name.startswith(("dump", "hpc_save", "_get")):
+            return True
+    return False
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

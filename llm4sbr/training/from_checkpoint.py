@@ -68,11 +68,11 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
         path = Path(checkpoint_path)
         checkpoint = read_checkpoint(path)
         description = checkpoint.get("llm4sbr", {}).get("model")
-        if description is None:
+        if not isinstance(description, dict) or not isinstance(description.get("init_args"), dict):
             raise InputError("this checkpoint does not name its model", path=path)
-        if description["class_path"] not in {class_path(one) for one in _family(cls)}:
+        if description.get("class_path") not in {class_path(one) for one in _family(cls)}:
             raise InputError(
-                f"this checkpoint is of {description['class_path']}, not of {cls.__name__}", path=path
+                f"this checkpoint is of {description.get('class_path')}, not of {cls.__name__}", path=path
             )
         given = {name: value for name, value in description["init_args"].items() if name not in arguments_}
         allowed = [*load_plugins(BACKBONES).values(), *load_plugins(HEADS).values(), *PARTS, *classes]

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.files import atomic_folder
+from llm4sbr.contracts.files import atomic_folder, recover_folder
 from llm4sbr.tuning.tuner import TitleTuner
 
 MONITOR = "val/loss"
@@ -26,6 +26,7 @@ class AdapterWriter(Callback):
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out)
+        recover_folder(self.out)
         known = (self.out / "adapter_config.json").is_file()
         if not known and self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
             raise InputError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.views.foreign_code import check_encoder
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import resolve
@@ -59,11 +60,14 @@ class SentenceEncoder:
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        check_encoder(self._weights.path)
         try:
             with quiet_transformers():
                 from sentence_transformers import SentenceTransformer
 
-                model = SentenceTransformer(str(self._weights.path), device=device, local_files_only=True)
+                model = SentenceTransformer(
+                    str(self._weights.path), device=device, local_files_only=True, trust_remote_code=False
+                )
         except Exception as error:
             raise InputError(
                 f"the text encoder cannot be loaded: {type(error).__name__}: {error}", path=self._weights.path

@@ -181,8 +181,9 @@ def _convert(gguf: Path, target: Path) -> None:
         ):
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            source = {"gguf_file": gguf.name, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, **source)
             # The loaded weights are dequantised; without this, save_pretrained marks them as quantised.
             model.hf_quantizer = None
             model.is_quantized = False

@@ -247,12 +247,32 @@ def test_a_bad_checkpoint_is_one_line_for_every_command(ring_shop, tmp_path, cap
     assert "the checkpoint is of another model: " in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_traceback_is_shown_on_demand(monkeypatch, capsys):
-    assert main(["resume", "none"]) == 1
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [(["resume", "none"], 1), (["fit", "--data", "none.yaml"], 1), (["draw", "--sample", "many"], 2)],
+)
+def test_the_stack_is_shown_on_demand(given, status, capsys):
+    """Wherever the word stands, and for that command alone."""
+    for words_given in (["--debug", *given], [*given, "--debug"]):
+        assert status_of(words_given) == status
+        shown = capsys.readouterr().err
+        assert "Traceback" in shown
+        assert shown.splitlines()[-1].startswith("llm4sbr: error: ")
+    assert status_of(given) == status
     assert "Traceback" not in capsys.readouterr().err
-    monkeypatch.setenv("LLM4SBR_TRACEBACK", "1")
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_too(monkeypatch, capsys):
+    """Its type and place stand in it. Seen to fail with a traceback."""
+
+    def broken(run_dir: str):
+        raise ZeroDivisionError("a\nb")
+
+    monkeypatch.setattr("llm4sbr.runs.resume.resume", broken)
     assert main(["resume", "none"]) == 1
-    assert "Traceback" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("llm4sbr: error: ZeroDivisionError: a b (at ")
+    assert "--debug" in line
 
 
 def test_other_programs_configurations_are_passed_over(ring_shop, tmp_path):

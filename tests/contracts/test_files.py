@@ -14,7 +14,7 @@ from scripts import Started
 
 import llm4sbr
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.files import atomic_file, atomic_folder, write_text
+from llm4sbr.contracts.files import atomic_file, atomic_folder, recover_folder, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -108,7 +108,7 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path, writer):
     code = (
         "import resource, signal, sys; import numpy as np; import polars as pl\n"
         "from pathlib import Path; from safetensors.numpy import save_file\n"
-        "from llm4sbr.contracts.files import atomic_file, atomic_folder, write_text\n"
+        "from llm4sbr.contracts.files import atomic_file, atomic_folder, recover_folder, write_text\n"
         "path = Path(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n" + WRITERS[writer]
     )
@@ -237,27 +237,73 @@ def test_of_two_folders_one_stays(tmp_path, replace, kept):
     assert names(tmp_path) == ["a"]
 
 
-def test_a_failed_exchange_brings_the_folder_back(tmp_path, monkeypatch):
-    """Seen to fail without the way back: the earlier folder was deleted."""
+@pytest.fixture
+def without_exchange(monkeypatch):
+    """As on a system without Linux's exchange of two names."""
+    monkeypatch.setattr("llm4sbr.contracts.files._exchanged_at_once", lambda *_: False)
+
+
+def exchange(target: Path) -> None:
+    with atomic_folder(target, replace=True) as folder:
+        (folder / "one").write_text("after")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(5, "Input/output error")])
+def test_a_failing_exchange_deletes_nothing(tmp_path, monkeypatch, without_exchange, error):
+    """The earlier folder is back and the new one is beside it. Seen to fail: both were deleted."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_text("before")
     rename = Path.rename
 
     def stopped(path: Path, target: Path) -> Path:
         if not path.name.endswith("-a-before") and Path(target).name == "a":
-            raise KeyboardInterrupt
+            raise error
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", stopped)
-
-    def exchange() -> None:
-        with atomic_folder(tmp_path / "a", replace=True) as folder:
-            (folder / "one").write_text("after")
-
-    with pytest.raises(KeyboardInterrupt):
-        exchange()
+    with pytest.raises((KeyboardInterrupt, InputError)) as told:
+        exchange(tmp_path / "a")
     assert (tmp_path / "a" / "one").read_text() == "before"
-    assert names(tmp_path) == ["a"]
+    kept, _ = names(tmp_path)
+    assert (tmp_path / kept / "one").read_text() == "after"
+    assert told.type is KeyboardInterrupt or kept in str(told.value)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_kill_at_any_rename_leaves_a_whole_folder_to_be_found(tmp_path, at_once):
+    """Seen to fail: between two renames the earlier folder was hidden for good."""
+    code = (
+        "import os, pathlib, signal, sys; from llm4sbr.contracts import files; rename = pathlib.Path.rename\n"
+        "if sys.argv[3] == 'False': files._exchanged_at_once = lambda *_: False\n"
+        "left = [int(sys.argv[2])]\n"
+        "def dying(*paths):\n"
+        "    left[0] -= 1\n"
+        "    if left[0] < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return rename(*paths)\n"
+        "pathlib.Path.rename = dying\n"
+        "with files.atomic_folder(sys.argv[1], replace=True) as folder: (folder / 'one').write_text('after')"
+    )
+    target, ends = tmp_path / "a", []
+    for moment in range(1 if at_once else 4):
+        exchange(target)
+        (target / "one").write_text("before")
+        ends.append(run(code, target, moment, at_once).returncode)
+        recover_folder(target)
+        assert (target / "one").read_text() in ("before", "after")
+    assert ends == ([0] if at_once else [-signal.SIGKILL] * 3 + [0])
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to make another's link"
+)
+def test_a_link_of_another_user_is_not_followed(tmp_path):
+    """Seen to fail: root wrote through it."""
+    (tmp_path / "theirs").write_text("before")
+    (tmp_path / "link").symlink_to("theirs")
+    os.lchown(tmp_path / "link", 12345, 12345)
+    with pytest.raises(InputError, match="link of another user"):
+        write_text(tmp_path / "link", "after")
+    assert (tmp_path / "theirs").read_text() == "before"
 
 
 def test_a_file_is_not_replaced_by_a_folder(tmp_path):

@@ -286,7 +286,7 @@ def damaged(run_folder, target, harm):
         ("no state", "no state_dict"),
         ("cut", "best-0.ckpt: this checkpoint is truncated or damaged"),
         ("swapped", "of another model: .* in the checkpoint and .* in the model"),
-        ("renamed", "is not valid"),
+        ("renamed", "that is not known"),
         ("list", "names no model and data"),
         ("yaml", "not YAML"),
         ("moved", "config.yaml: .* cannot be built again: .*no such file"),

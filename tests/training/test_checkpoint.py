@@ -16,9 +16,25 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.training.checkpoint import checked, named_mismatch, read_checkpoint, save_atomically
 
 CONTENT = {
-    "pytorch-lightning_version": "2.5.0", "state_dict": {"w": torch.arange(50.0)}, "optimizer_states": [],
-    "lr_schedulers": [], "loops": {}, "epoch": 1, "global_step": 7,
+    "pytorch-lightning_version": "2.5.0", "state_dict": {"w": torch.arange(50.0)},
+    "optimizer_states": [{"state": {}, "param_groups": [{}]}],
+    "lr_schedulers": [], "loops": {"fit_loop": {}}, "epoch": 1, "global_step": 7,
 }  # fmt: skip
+
+
+class Plain(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(50))
+
+    def training_step(self, batch, batch_idx):
+        return self.w.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self):
+        return [0]
 
 
 class RunsCode:
@@ -116,6 +132,86 @@ def test_a_mismatch_says_what_differs_in_one_line(state, told):
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="something else"), checked(None):
         raise RuntimeError("something else")
+
+
+_WEIGHT = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "to_train"),
+    [
+        ("state_dict", {3: _WEIGHT}, False),  # seen to raise AttributeError in load_state_dict
+        ("state_dict", {"w": _WEIGHT.to_sparse()}, False),
+        ("state_dict", {"w": _WEIGHT.to(torch.complex64)}, False),  # seen to load without a word
+        ("pytorch-lightning_version", 3, False),  # seen to raise in the migration
+        ("pytorch-lightning_version", "x.y", False),
+        ("llm4sbr", 3, False),
+        ("loops", {}, True),  # seen to train on from the first epoch
+        ("loops", [1], True),
+        ("optimizer_states", [], True),  # seen to train on with new moments
+        ("optimizer_states", [3], True),
+        ("lr_schedulers", 3, True),
+        ("epoch", "x", True),
+        ("global_step", -3, True),
+        ("global_step", 10**30, True),
+    ],
+)
+def test_a_part_of_another_form_is_refused(whole, part, value, to_train):
+    torch.save({**CONTENT, part: value}, whole)
+    with pytest.raises(InputError, match=r"whole\.ckpt: this is not a checkpoint"):
+        read_checkpoint(whole, to_train=to_train)
+
+
+def test_an_error_while_the_trainer_restores_names_the_checkpoint(whole):
+    """Seen to fail with a traceback, in many forms."""
+    torch.save({**CONTENT, "callbacks": 7}, whole)
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    with pytest.raises(InputError, match=r"whole\.ckpt: this checkpoint cannot be restored"), checked(whole):
+        trainer.fit(Plain(), ckpt_path=whole, weights_only=True)
+    with pytest.raises(ZeroDivisionError), checked(whole):
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+def shards(tmp_path, monkeypatch):
+    """A sharded checkpoint of tensors and plain values."""
+    from torch.distributed import checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "shards.ckpt"
+    state = {"state_dict": {"w": torch.arange(9.0)}, "plain": {"lr": 0.1, "names": ["a", "b"]}}
+    checkpoint.save(state, checkpoint_id=folder, no_dist=True)
+    torch.save(CONTENT, folder / "meta.pt")
+    return folder
+
+
+def test_a_sharded_checkpoint_of_plain_values_passes(shards):
+    with checked(shards, to_train=True):
+        pass
+
+
+@pytest.mark.parametrize("harm", ["metadata", "value", "trainer", "truncated", "outside"])
+def test_a_sharded_checkpoint_runs_no_code(shards, harm):
+    """Seen to fail: torch unpickles the metadata and the values that are no tensors."""
+    from torch.distributed import checkpoint
+
+    metadata = shards / ".metadata"
+    if harm == "metadata":
+        metadata.write_bytes(pickle.dumps(RunsCode()))
+    elif harm == "value":
+        checkpoint.save({"w": torch.zeros(2), "evil": RunsCode()}, checkpoint_id=shards, no_dist=True)
+    elif harm == "trainer":
+        torch.save({**CONTENT, "x": RunsCode()}, shards / "meta.pt")
+    elif harm == "truncated":
+        metadata.write_bytes(metadata.read_bytes()[:40])
+    else:
+        found = pickle.loads(metadata.read_bytes())
+        for stored in found.storage_data.values():
+            stored.relative_path = f"../{stored.relative_path}"
+        metadata.write_bytes(pickle.dumps(found))
+    with pytest.raises(InputError, match=r"shards\.ckpt"), checked(shards):
+        pass
+    assert not Path("was-run").exists()
 
 
 @pytest.mark.parametrize("word", ["best", "last", "s3://bucket/a.ckpt"])

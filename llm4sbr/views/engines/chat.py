@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from llm4sbr.views.engines.fleet import Member, Unavailable
 
 _BUSY = {429, 502, 503, 504}  # a server, or a proxy in front of it, accepts no requests now
 _ABOUT_THE_REQUEST = {400, 413, 422}  # bad parameters, or a prompt that is too long or not allowed
+_MOST_TOKENS = 1 << 40  # larger counts are wrong, and beyond 64 bits the store cannot keep them
+_LONGEST_WAIT = 3600.0  # seconds; a server may ask for any time
 _SECRET = 6  # characters; shorter keys are placeholders, and redacting them would garble messages
 
 
@@ -95,7 +98,8 @@ class Chat:
             raise kind(said) from None
         except TimeoutError:
             raise BadAnswer(f"no answer within {self.timeout:g} s") from None
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: the response is not JSON or no text
+        # ValueError: the response is not JSON or no text; RecursionError: it is nested too deeply
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
             raise BadAnswer(self._clean(f"unreadable answer: {error}")) from None
 
     async def _send(self, member: Member, prompt: str) -> Answer:
@@ -114,7 +118,7 @@ class Chat:
                 await self._send(member, "Hi")
             except openai.APIStatusError:
                 return False
-            except (openai.OpenAIError, TimeoutError, ValueError, BadAnswer):
+            except (openai.OpenAIError, TimeoutError, ValueError, RecursionError, BadAnswer):
                 pass  # not a refusal
         return True
 
@@ -156,7 +160,7 @@ def _read(completion: Any) -> Answer:
 
 def _count(usage: object, name: str) -> int:
     value = getattr(usage, name, None)
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value < _MOST_TOKENS else 0
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -165,13 +169,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if said is None:
         return None
     try:
-        return max(0.0, float(said))
+        wait = float(said)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
-        return None
+        try:
+            wait = parsedate_to_datetime(said).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError, OSError):
+            return None
+    return None if math.isnan(wait) else min(max(0.0, wait), _LONGEST_WAIT)
 
 
 def _hint(status: int, url: str) -> str:

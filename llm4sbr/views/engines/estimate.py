@@ -156,7 +156,9 @@ def token_counter(model: str) -> TokenCounter | None:
             from transformers import AutoTokenizer
 
             folder = model_folder(resolve(model)) if here else model
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception:  # not here or not readable: `estimate` falls back to characters and says so
         return None
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.files import recover_folder
+from llm4sbr.views.foreign_code import check_adapter
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import fingerprint, model_folder, resolve
@@ -48,6 +50,8 @@ class LanguageModel:
         self.dtype = fast_dtype(self.device) if dtype == "auto" else dtype
         self.weights = resolve(name)
         self.adapter = None if adapter is None else Path(adapter)
+        if self.adapter is not None:
+            recover_folder(self.adapter)  # after a kill of `llm4sbr tune-llm`
         if self.adapter is not None and not (self.adapter / "adapter_config.json").is_file():
             raise InputError(
                 "a PEFT adapter needs an adapter_config.json",
@@ -173,6 +177,8 @@ class LanguageModel:
     def _adapted(self) -> Any:
         from peft import PeftModel
 
+        assert self.adapter is not None
+        check_adapter(self.adapter)
         try:
             return PeftModel.from_pretrained(self.base_model, str(self.adapter)).merge_and_unload().eval()
         except Exception as error:
@@ -185,7 +191,7 @@ class LanguageModel:
     def _load(self, auto: Any, **options: Any) -> Any:
         folder = model_folder(self.weights)
         try:
-            return auto.from_pretrained(folder, local_files_only=True, **options)
+            return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
         except Exception as error:
             raise InputError(
                 f"the language model cannot be loaded: {type(error).__name__}: {error}",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
+from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -198,13 +199,26 @@ def _split_urls(base_url: str | Sequence[str]) -> tuple[str, ...]:
     parts = base_url.split(",") if isinstance(base_url, str) else base_url
     urls = tuple(dict.fromkeys(part.strip().rstrip("/") for part in parts if part.strip()))
     for url in urls or ("",):
-        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        if not _is_address(url):
             raise InputError(
                 "base_url must be an http address",
                 value=hide_login(url),
                 hint="Such as http://localhost:8000/v1",
             )
     return urls
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port  # both raise ValueError on a malformed address
+        host.encode("idna")
+        if "[" in parts.netloc:
+            IPv6Address(host)
+    except ValueError:
+        return False
+    plain = url.isprintable() and not any(letter.isspace() for letter in url)
+    return parts.scheme in {"http", "https"} and bool(host) and plain and port != 0
 
 
 def _plain(body: Mapping[str, Any]) -> dict[str, str | int | float | bool]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from llm4sbr.contracts.errors import InputError
@@ -175,7 +176,7 @@ class WriterLock:
         import fcntl  # POSIX only; readers need no lock and work everywhere
 
         with named_errors(path):
-            self._file = path.open("a+")
+            self._file = _open_lock(path)
         try:
             deadline = time.monotonic() + wait
             while True:
@@ -203,3 +204,11 @@ class WriterLock:
     def release(self) -> None:
         """Release the lock."""
         self._file.close()
+
+
+def _open_lock(path: Path) -> IO[str]:
+    """Open a lock file, which is created or regular: its content is replaced, so no link is followed."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise StoreError("this lock is not a regular file, so it is not written", path=path, hint="Remove it")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8", errors="replace")

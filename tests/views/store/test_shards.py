@@ -120,14 +120,60 @@ def test_a_harmed_shard_is_named_and_kept(tmp_path, harm):
     holder.close()
 
 
-def test_a_row_forged_in_a_shard_is_found_when_it_is_read(tmp_path):
-    fill(shard_of(tmp_path, 1), KEYS)
-    with sqlite3.connect(shard_of(tmp_path, 1) / "views.sqlite") as raw:
-        raw.execute("UPDATE answers SET text = 'forged' WHERE session_key = ?", (KEYS[3],))
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE answers SET text = 'forged' WHERE session_key = (SELECT max(session_key) FROM answers)",
+        "UPDATE failures SET reason = 'forged'",
+        "UPDATE localised SET ids = x'00'",
+        "UPDATE runs SET prompts = 99",
+    ],
+)
+def test_a_row_that_fails_its_checksum_is_found_before_anything_is_copied(tmp_path, harm):
+    """Seen to fail: the row was copied, made the good store unusable, and its shard was deleted."""
+    shard = shard_of(tmp_path, 1)
+    fill(tmp_path, KEYS[:3], text="mine")
+    fill(shard, KEYS)
+    with sqlite3.connect(shard / "views.sqlite") as raw:
+        raw.execute(harm)
+    before = everything(tmp_path)
     with ViewStore(tmp_path) as store:
+        for act in (merge_shards, lambda store: merge_store(store, shard)):
+            with pytest.raises(StoreError, match="checksum") as caught:
+                act(store)
+            assert str(shard) in str(caught.value)
+    assert everything(tmp_path) == before
+    assert (shard / "views.sqlite").exists()
+
+
+@pytest.mark.parametrize("kind", ["other files", "link"])
+def test_what_is_no_shard_is_left_alone(tmp_path, kind):
+    """Seen to fail with a folder that had lost its database, which was deleted."""
+    fill(tmp_path, KEYS[:1])
+    place = shard_of(tmp_path, 1)
+    place.parent.mkdir()
+    if kind == "link":
+        fill(tmp_path / "elsewhere", KEYS)
+        place.symlink_to(tmp_path / "elsewhere")
+    else:
+        place.mkdir()
+        (place / "views.sqlite-wal").write_text("rows")
+    with ViewStore(tmp_path) as store, pytest.raises(StoreError, match="left alone"):
         merge_shards(store)
-        with pytest.raises(StoreError, match="checksum"):
-            list(store.answers(LONG))
+    assert place.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_lock_that_is_no_regular_file_is_not_written(tmp_path, kind):
+    """Seen to fail: the file behind the link lost its content."""
+    precious = tmp_path / "precious"
+    precious.write_text("content")
+    (tmp_path / "store").mkdir()
+    lock = tmp_path / "store" / "writer.lock"
+    lock.symlink_to(precious) if kind == "link" else lock.mkdir()
+    with pytest.raises(StoreError, match=r"writer\.lock: this lock is not a regular file"):
+        ViewStore(tmp_path / "store").lock()
+    assert precious.read_text() == "content"
 
 
 def test_merging_on_the_command_line(tmp_path, capsys):
