@@ -287,7 +287,7 @@ def test_a_kill_at_any_rename_leaves_a_whole_folder_to_be_found(tmp_path, at_onc
     for moment in range(1 if at_once else 4):
         exchange(target)
         (target / "one").write_text("before")
-        ends.append(run(code, target, moment, at_once).returncode)
+        ends.append(Started(tmp_path.parent, code, str(target), str(moment), str(at_once)).wait()[0])
         recover_folder(target)
         assert (target / "one").read_text() in ("before", "after")
     assert ends == ([0] if at_once else [-signal.SIGKILL] * 3 + [0])
