@@ -18,6 +18,7 @@ from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_file
+from llm4sbr.contracts.finite import require_finite_state
 
 _LIGHTNING = "pytorch-lightning_version"  # the Trainer writes this key and needs it on reading
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "epoch", "global_step")
@@ -37,7 +38,7 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
 
     Raises:
         InputError: If the file does not exist, is truncated or damaged, holds anything but tensors and plain
-            values, or was not written by a Trainer.
+            values, holds a tensor with NaN, or was not written by a Trainer.
     """
     path = Path(path)
     _check_archive(path)
@@ -55,6 +56,7 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError("this is not a checkpoint of a Trainer: it has no state_dict of tensors", path=path)
+    require_finite_state(state, path=path)
     known: dict[str, Any] = content
     needed = (_LIGHTNING, *(_OF_TRAINING if to_train else ()))
     missing = [name for name in needed if name not in known]

@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import is_rankable
 from llm4sbr.nn.metrics import SessionRanking
 
 
@@ -42,13 +44,33 @@ class RankingModule(LightningModule):
         self.top_k = top_k
         self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
 
+    def finite_scores(self, batch: SessionBatch) -> Tensor:
+        """The scores of `forward`, ``(B, V)``.
+
+        Raises:
+            InputError: If a score is NaN or infinite (-inf masks an item), or a session has no other score.
+        """
+        scores: Tensor = self(batch)
+        if not is_rankable(scores):
+            part = self.origin(batch)
+            raise InputError(
+                "the scores are not finite"
+                + ("" if part is None else f"; the first numbers that are not are those of {part}"),
+                hint="The training diverged, or a part of the model is broken: no metric would mean anything",
+            )
+        return scores
+
+    def origin(self, batch: SessionBatch) -> str | None:
+        """Name of the part whose numbers are not finite first; None if it is not known."""
+        return None
+
     def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
-        self.val_ranking.update(self(batch), batch.target)
+        self.val_ranking.update(self.finite_scores(batch), batch.target)
 
     def test_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Add a batch to the test metrics."""
-        self.test_ranking.update(self(batch), batch.target)
+        self.test_ranking.update(self.finite_scores(batch), batch.target)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
@@ -60,7 +82,7 @@ class RankingModule(LightningModule):
 
     def predict_step(self, batch: SessionBatch, batch_idx: int) -> Recommendations:
         """The ``top_k`` items of each session, best first."""
-        scores = self(batch)
+        scores = self.finite_scores(batch)
         best, columns = scores.topk(min(self.top_k, scores.size(1)), dim=1)
         return Recommendations(batch.example_index, columns + 1, best)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import require_finite
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.fusion import FUSIONS
 from llm4sbr.nn.heads import ItemTitles, ScoreHead
@@ -150,7 +151,11 @@ class LLM4SBRWrapper(SBRModule):
 
         Shapes:
             - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
+
+        Raises:
+            InputError: If an embedding is not finite.
         """
+        require_finite(titles, "the title embeddings")
         for head in self.score_heads():
             head.read_titles(titles, mask)
 
@@ -167,6 +172,15 @@ class LLM4SBRWrapper(SBRModule):
     def _scores(self, enhanced: Enhanced, *, training: bool = False) -> Tensor:
         scores = self.score(enhanced.session, enhanced.interests)
         return self.join_heads(scores, enhanced.session, enhanced.seen, training=training)
+
+    def stages(self, batch: SessionBatch) -> Iterator[tuple[str, Tensor]]:
+        """Names and results of a forward pass, in the order of computation."""
+        with item_tables_once(self.backbone):
+            enhanced = self.enhance(batch)
+            if enhanced.seen.views is not None:
+                yield "the views", enhanced.seen.views
+            yield "the projected views", enhanced.z
+            yield from self.score_stages(enhanced.session, enhanced.interests, enhanced.seen)
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity losses, and their sum ``loss`` (Eq. 15)."""

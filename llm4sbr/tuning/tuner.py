@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import require_finite
 from llm4sbr.tuning.lora import LoRA
 from llm4sbr.tuning.losses import cross_entropy_among
 from llm4sbr.tuning.packing import PackedAnswers, pack_answers
@@ -169,6 +170,12 @@ class TitleTuner(LightningModule):
             owner, allowed, _ = self._trie.children(nodes)
             among = (torch.from_numpy(part).to(logits.device) for part in (owner, allowed))
             loss = cross_entropy_among(logits, packed.target, *among).sum() / len(texts)
+        if stage == "train":
+            require_finite(
+                loss.detach(),
+                f"the loss of step {self.global_step + 1}",
+                hint="Tune with a lower --model.learning_rate, or keep the weights in float32",
+            )
         # Average over all processes: the best adapter is chosen on the whole validation split.
         everywhere = stage == "val"
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(texts), sync_dist=everywhere)

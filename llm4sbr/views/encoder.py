@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import is_finite
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import resolve
@@ -75,6 +76,9 @@ class SentenceEncoder:
 
         Shapes:
             - output: ``(n, d_t)`` float32, unit rows; zeros if the text is empty or white space
+
+        Raises:
+            InputError: An embedding is not finite; the message shows the text.
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(text for text in texts if text.strip()))}
         dim = int(self._model.get_embedding_dimension())
@@ -88,5 +92,13 @@ class SentenceEncoder:
                 normalize_embeddings=True,
             )
             distinct[:-1] = torch.from_numpy(np.asarray(encoded, dtype=np.float32))
+            if not is_finite(distinct):
+                broken = int((~torch.isfinite(distinct)).any(1).nonzero()[0])
+                raise InputError(
+                    f"the text encoder {self.identity.name} gives an embedding that is not finite",
+                    path=self._weights.path,
+                    value=list(place)[broken],
+                    hint="Its weights are broken: get them again, or choose another encoder",
+                )
         rows = torch.tensor([place.get(text, len(place)) for text in texts], dtype=torch.long)
         return distinct[rows]
