@@ -10,8 +10,8 @@ from torch_geometric.nn import SimpleConv
 
 from llm4sbr.backbones.readout import last_click
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.checks import check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
+from llm4sbr.contracts.ranges import PositiveInt
 
 
 class GatedSessionConv(nn.Module):
@@ -69,9 +69,10 @@ class SRGNN(EmbeddingBackbone):
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
     """
 
-    def __init__(self, num_items: int, embedding_dim: int = 100, steps: int = 1) -> None:
+    def __init__(
+        self, num_items: PositiveInt, embedding_dim: PositiveInt = 100, steps: PositiveInt = 1
+    ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(steps=steps)
         self.conv = GatedSessionConv(embedding_dim)
         self.steps = steps
         self.attend_last = nn.Linear(embedding_dim, embedding_dim)

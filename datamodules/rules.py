@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, PositiveShare, Rate, check_fields
 
 ExampleMode = Literal["prefixes", "last"]
 Protocol = Literal["paper", "temporal"]
@@ -53,13 +53,11 @@ class Sessions:
     """
 
     by: Literal["column", "gap", "window", "user"]
-    gap: float = 600.0
-    window: float = 300.0
+    gap: PositiveFloat = 600.0
+    window: PositiveFloat = 300.0
 
     def __post_init__(self) -> None:
-        for name, value in (("gap", self.gap), ("window", self.window)):
-            if not value > 0:
-                raise InputError(f"sessions.{name} is a number of seconds above 0", value=value)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,11 @@ class KCore:
     """
 
     over: Literal["all", "train"]
-    min_item_clicks: int = 1
-    min_session_length: int = 1
+    min_item_clicks: PositiveInt = 1
+    min_session_length: PositiveInt = 1
 
     def __post_init__(self) -> None:
-        for name in ("min_item_clicks", "min_session_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"kcore.{name} is at least 1", value=getattr(self, name))
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,10 @@ class SplitBy:
     """
 
     by: Literal["temporal", "ratio", "column"]
-    test_ratio: float = 0.1
-    val_ratio: float = 0.1
+    test_ratio: Rate = 0.1
+    val_ratio: Rate = 0.1
     unseen_items: Literal["keep", "drop"] = "keep"
-    sample: float = 1.0
+    sample: PositiveShare = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sample <= 1:
-            raise InputError("split.sample is a share in (0, 1]", value=self.sample)
-        for name in ("test_ratio", "val_ratio"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"split.{name} is a share in [0, 1)", value=getattr(self, name))
+        check_fields(self)

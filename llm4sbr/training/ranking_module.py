@@ -12,6 +12,7 @@ from torch import Tensor
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import is_rankable
+from llm4sbr.contracts.ranges import PositiveInt, Ranged, check_arguments
 from llm4sbr.nn.metrics import SessionRanking
 
 
@@ -23,7 +24,7 @@ class Recommendations(NamedTuple):
     scores: Tensor  # (B, k) float
 
 
-class RankingModule(LightningModule):
+class RankingModule(Ranged, LightningModule):
     """Validates, tests and predicts with the scores that `forward` returns.
 
     Logs Recall, MRR and NDCG at every K under names such as ``val/recall@20`` and ``test/recall@20``.
@@ -36,8 +37,9 @@ class RankingModule(LightningModule):
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
     """
 
-    def __init__(self, ks: Sequence[int] = (5, 10, 20), top_k: int = 20) -> None:
+    def __init__(self, ks: Sequence[PositiveInt] = (5, 10, 20), top_k: PositiveInt = 20) -> None:
         super().__init__()
+        check_arguments(RankingModule, {"ks": ks, "top_k": top_k})  # a subclass hands them on
         # `SessionRanking` and `EpochMeans` give equal values on every rank, and a mean over ranks with
         # different numbers of sessions would be wrong: Lightning's advice to synchronise does not apply.
         warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('(train|val|test)/")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 from llm4sbr.contracts.rebuildable import settings
 from llm4sbr.nn.heads import RepeatExplore, ScoreHead
 from llm4sbr.nn.losses import FullSoftmax, RecommendationLoss
@@ -61,16 +61,14 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         heads: Sequence[ScoreHead] | None = None,
         scorer: Scorer | None = None,
         loss: RecommendationLoss | None = None,
-        session_dropout: float = 0.3,
+        session_dropout: Rate = 0.3,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=6e-3, weight_decay=1e-5),
         lr_scheduler: LRSchedulerCallable | None = CosineToEnd,
-        ks: Sequence[int] = (5, 10, 20),
-        top_k: int = 20,
+        ks: Sequence[PositiveInt] = (5, 10, 20),
+        top_k: PositiveInt = 20,
     ) -> None:
         super().__init__(ks, top_k)
         check_backbone(backbone)
-        if not 0 <= session_dropout < 1:
-            raise InputError("session_dropout is a probability in [0, 1)", value=session_dropout)
         self.heads = nn.ModuleList(self.default_heads() if heads is None else heads)
         for head in self.score_heads():
             head.attach(backbone)

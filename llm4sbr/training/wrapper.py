@@ -12,6 +12,7 @@ from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import require_finite
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.fusion import FUSIONS
 from llm4sbr.nn.heads import ItemTitles, ScoreHead
@@ -78,12 +79,12 @@ class LLM4SBRWrapper(SBRModule):
         self,
         backbone: SessionBackbone,
         *,
-        text_dim: int = 384,
+        text_dim: PositiveInt = 384,
         fusion: Literal["gate", "average", "concat", "residual"] = "gate",
         alignment: Alignment | None = None,
         interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
         separate_projections: bool = False,
-        view_dropout: float = 0.0,
+        view_dropout: Rate = 0.0,
         **training: Any,
     ) -> None:
         super().__init__(backbone, **training)
@@ -91,8 +92,6 @@ class LLM4SBRWrapper(SBRModule):
             raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
         if not interest_of_view or any(name not in INTERESTS for name in interest_of_view):
             raise InputError(f"each view reads one of {INTERESTS}", value=list(interest_of_view))
-        if not 0 <= view_dropout < 1:
-            raise InputError("view_dropout is a probability in [0, 1)", value=view_dropout)
         self.alignment = Alignment() if alignment is None else alignment
         self.text_dim, self.view_dropout = text_dim, view_dropout
         self.interest_of_view = tuple(interest_of_view)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import is_finite
+from llm4sbr.contracts.ranges import PositiveInt, Ranged
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import resolve
@@ -30,7 +31,7 @@ class TextEncoder(Protocol):
         ...
 
 
-class SentenceEncoder:
+class SentenceEncoder(Ranged):
     """A sentence-transformers model, float32, loaded on first use.
 
     A plain transformer is mean-pooled over its non-padding tokens; a model with its own pooling keeps it.
@@ -46,7 +47,9 @@ class SentenceEncoder:
         InputError: The model is not found or cannot be loaded.
     """
 
-    def __init__(self, model: str = "all-MiniLM-L6-v2", batch_size: int = 64, device: str = "auto") -> None:
+    def __init__(
+        self, model: str = "all-MiniLM-L6-v2", batch_size: PositiveInt = 64, device: str = "auto"
+    ) -> None:
         self.batch_size, self.device = batch_size, device
         self._weights = resolve(model)
 

