@@ -16,6 +16,21 @@ from jsonargparse.typing import register_type
 
 from llm4sbr.contracts.errors import InputError
 
+
+class OutOfRange(ValueError):
+    """A number is out of the range of its type.
+
+    Args:
+        problem: Message.
+        must: What the number must be.
+        given: Refused value.
+    """
+
+    def __init__(self, problem: str, *, must: str, given: object) -> None:
+        super().__init__(problem)
+        self.must, self.given = must, given
+
+
 if TYPE_CHECKING:
     PositiveInt: TypeAlias = int
     NonNegativeInt: TypeAlias = int
@@ -39,7 +54,7 @@ else:
                 number = math.nan
             rounded = base is int and not isinstance(value, int | str)
             if rounded or isinstance(value, bool) or not holds(number):
-                raise ValueError(f"{value} is not {text}")
+                raise OutOfRange(f"{value} is not {text}", must=text, given=value)
             return number
 
         made = type(
