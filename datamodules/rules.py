@@ -13,6 +13,7 @@ from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, PositiveShare, 
 
 ExampleMode = Literal["prefixes", "last"]
 Protocol = Literal["paper", "temporal"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Columns:
         split: Split of the session, read if the split is given by a column.
         title: Title in the items table.
         text: Further text columns of the items table, joined to the title with ", ".
-        time_unit: Unit of a numeric `time`.
+        time_unit: Unit of a numeric `time`: seconds, milli-, micro- or nanoseconds. Numbers that lie beyond
+            the year 2200 in this unit are an error.
     """
 
     session: str = "session_id"
@@ -37,7 +39,7 @@ class Columns:
     split: str = "split"
     title: str = "title"
     text: tuple[str, ...] = ()
-    time_unit: Literal["s", "ms"] = "s"
+    time_unit: TimeUnit = "s"
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,14 @@ class Sessions:
             history is one session.
         gap: Inactivity in seconds that starts a new session, for `gap`.
         window: Length of a window in seconds, for `window`.
+        duplicates: Whether to keep or drop exact copies of a row: clicks of the same session or user on the
+            same item at the same time. A warning has their number either way.
     """
 
     by: Literal["column", "gap", "window", "user"]
     gap: PositiveFloat = 600.0
     window: PositiveFloat = 300.0
+    duplicates: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
         check_fields(self)

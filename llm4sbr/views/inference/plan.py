@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
-from llm4sbr.contracts.ranges import NonNegativeInt, PositiveInt, check_fields
+from llm4sbr.contracts.ranges import NonNegativeInt, check_fields
 from llm4sbr.views.encoder import TextEncoder
 from llm4sbr.views.engines import Engine
 from llm4sbr.views.inference.sessions import Prefix, in_chains, session_keys
@@ -89,7 +89,7 @@ def plan_views(
     encoder: TextEncoder,
     engine: Engine,
     prompts: PromptOptions = DEFAULT_PROMPTS,
-    r: PositiveInt = 5,
+    r: int = 5,
     sessions: Selection = ALL_SESSIONS,
 ) -> ViewPlan:
     """Select the sessions and specify their views; the arguments are those of `infer_views`.
