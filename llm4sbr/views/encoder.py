@@ -13,6 +13,7 @@ from torch import Tensor
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import is_finite
 from llm4sbr.contracts.ranges import PositiveInt, Ranged
+from llm4sbr.views.complete_weights import require_all_weights
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import resolve
@@ -68,11 +69,27 @@ class SentenceEncoder(Ranged):
                 from sentence_transformers import SentenceTransformer
 
                 model = SentenceTransformer(str(self._weights.path), device=device, local_files_only=True)
+            self._require_weights(model)
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(
                 f"the text encoder cannot be loaded: {type(error).__name__}: {error}", path=self._weights.path
             ) from error
         return model.float().eval()
+
+    def _require_weights(self, model: Any) -> None:
+        """Check the transformers inside: sentence-transformers says nothing of weights that are missing."""
+        for module in model:
+            inner = getattr(module, "auto_model", None)
+            if inner is None:
+                continue
+            # The second reading takes a fraction of a second for the usual encoders.
+            with quiet_transformers():
+                again, info = type(inner).from_pretrained(
+                    self._weights.path, config=inner.config, local_files_only=True, output_loading_info=True
+                )
+            require_all_weights(again, info, self._weights.path, encoder=True)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embed texts; equal texts are embedded once.

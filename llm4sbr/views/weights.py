@@ -15,6 +15,7 @@ from typing import Any
 from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_folder, write_text
+from llm4sbr.views.complete_weights import require_all_weights
 from llm4sbr.views.identity import ModelIdentity
 
 # Files of a model folder that can change the model's output.
@@ -182,7 +183,11 @@ def _convert(gguf: Path, target: Path) -> None:
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, output_loading_info=True
+            )
+            model, info = loaded
+            require_all_weights(model, info, gguf)
             # The loaded weights are dequantised; without this, save_pretrained marks them as quantised.
             model.hf_quantizer = None
             model.is_quantized = False
@@ -190,5 +195,7 @@ def _convert(gguf: Path, target: Path) -> None:
                 del model.config.quantization_config
             model.save_pretrained(target)
             tokenizer.save_pretrained(target)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"the GGUF file cannot be loaded: {error}", path=gguf) from error
