@@ -16,6 +16,7 @@ from llm4sbr.callbacks import ViewCache
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import ExampleSource, Split
 from llm4sbr.contracts.files import write_text
+from llm4sbr.contracts.outputs import replacing
 from llm4sbr.contracts.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, check_arguments
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
 from llm4sbr.demo.intents import ask, pick_sample, pick_stories
@@ -95,7 +96,8 @@ def demo(
         for split in facts.splits:
             steps.tell(f"{split.name}: {split.sessions:,} sessions, {split.examples:,} examples")
 
-    with cpu_threads(threads), ViewStore(root / "views") as store:
+    outputs = replacing(root / "results.json", root / "report.html")
+    with outputs, cpu_threads(threads), ViewStore(root / "views") as store:
         with steps(f"Stage 1: {model} infers intents of {sessions} sessions"):
             shown = pick_stories(data, stories, seed, _STORY_CLICKS)
             prompts = PromptOptions(max_items=max_items)

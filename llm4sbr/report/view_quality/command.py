@@ -19,6 +19,7 @@ from lightning.pytorch import LightningDataModule
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, Examples, ExampleSource, Split
 from llm4sbr.contracts.files import write_text
+from llm4sbr.contracts.outputs import replacing
 from llm4sbr.contracts.ranges import NonNegativeInt, PositiveInt, check_arguments
 from llm4sbr.report.view_quality.answers import AnswerFacts, count_answers
 from llm4sbr.report.view_quality.json import to_json
@@ -72,33 +73,35 @@ def views_report(
     check_arguments(views_report, locals())
     if not hasattr(data, "examples"):
         raise InputError("this data module gives no examples", value=type(data).__name__)
-    data.prepare_data()
-    with ViewStore(store) as opened:
-        report = measure_store(
-            cast(ExampleSource, data),
-            opened,
-            spec,
-            split,
-            samples=samples,
-            seed=seed,
-            draws=draws,
-            device=device,
+    with replacing(json, html):
+        data.prepare_data()
+        with ViewStore(store) as opened:
+            report = measure_store(
+                cast(ExampleSource, data),
+                opened,
+                spec,
+                split,
+                samples=samples,
+                seed=seed,
+                draws=draws,
+                device=device,
+            )
+        words = ["--data", type(data).__name__, "--store", store, "--split", split, "--seed", str(seed)]
+        # From a shell: keep the command as typed.
+        called = Path(sys.argv[0]).name in ("llm4sbr", "__main__.py")
+        made = replace(
+            report.made,
+            command=shlex.join(["llm4sbr", *(sys.argv[1:] if called else ["views", "report", *words])]),
+            date=date.today().isoformat(),
+            machine=f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+            versions={name: version(name) for name in _VERSIONS},
         )
-    words = ["--data", type(data).__name__, "--store", store, "--split", split, "--seed", str(seed)]
-    called = Path(sys.argv[0]).name in ("llm4sbr", "__main__.py")  # from a shell: keep the command as typed
-    made = replace(
-        report.made,
-        command=shlex.join(["llm4sbr", *(sys.argv[1:] if called else ["views", "report", *words])]),
-        date=date.today().isoformat(),
-        machine=f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
-        versions={name: version(name) for name in _VERSIONS},
-    )
-    report = replace(report, made=made)
-    print(to_text(report))
-    if json is not None:
-        write_text(json, to_json(report))
-    if html is not None:
-        write_text(html, render(report))
+        report = replace(report, made=made)
+        print(to_text(report))
+        if json is not None:
+            write_text(json, to_json(report))
+        if html is not None:
+            write_text(html, render(report))
     return report
 
 
