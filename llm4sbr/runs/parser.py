@@ -89,7 +89,8 @@ def _out_of_range(message: str, ex: BaseException | None) -> str | None:
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if ex is None or not keys:
         return None
-    return one_line(f"{keys[-1]} must be {ex.must} (got {ex.given!r})")
+    ranges = dict.fromkeys(re.findall(r"Not of type \w+:.*?is not (a .+)", message))  # of a union's members
+    return one_line(f"{keys[-1]} must be {' or '.join(ranges) or ex.must} (got {ex.given!r})")
 
 
 class ExampleFormatter(DefaultHelpFormatter):
