@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from llm4sbr.backbones.readout import last_click
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.checks import check_dropout, check_heads, check_positive, check_whole
+from llm4sbr.contracts.checks import check_heads
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate
 
 
 class AttenMixer(EmbeddingBackbone):
@@ -56,21 +57,18 @@ class AttenMixer(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        levels: int = 7,
-        heads: int = 4,
-        power: float = 4.0,
-        dropout: float = 0.1,
-        scale: float = 16.0,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        levels: PositiveInt = 7,
+        heads: PositiveInt = 4,
+        power: PositiveFloat = 4.0,
+        dropout: Rate = 0.1,
+        scale: PositiveFloat = 16.0,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(levels=levels)
         check_heads(embedding_dim, heads=heads)
         if not power >= 1:
             raise InputError("power must be at least 1", value=power)
-        check_dropout(dropout=dropout)
-        check_positive(scale=scale)
         self.levels, self.heads, self.power, self.scale = levels, heads, power, scale
         self.level_weight = nn.Parameter(torch.empty(levels, embedding_dim, embedding_dim))
         self.level_bias = nn.Parameter(torch.empty(levels, embedding_dim))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from llm4sbr.backbones.readout import last_click, masked_mean
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.checks import check_dropout, check_heads, check_positive, check_whole
+from llm4sbr.contracts.checks import check_heads
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate
 from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import unit_rows
 
@@ -28,13 +29,10 @@ class TransformerSize(Rebuildable):
         max_length: Number of positions; a longer session is an error.
     """
 
-    num_blocks: int = 2
-    num_heads: int = 2
-    inner_dim: int = 256
-    max_length: int = 50
-
-    def __post_init__(self) -> None:
-        check_whole(**asdict(self))
+    num_blocks: PositiveInt = 2
+    num_heads: PositiveInt = 2
+    inner_dim: PositiveInt = 256
+    max_length: PositiveInt = 50
 
 
 class ClickWeights(nn.Module):
@@ -52,7 +50,7 @@ class ClickWeights(nn.Module):
         - output: ``(B, L)``, 0 at padding, rows sum to 1
     """
 
-    def __init__(self, dim: int, size: TransformerSize, dropout: float) -> None:
+    def __init__(self, dim: int, size: TransformerSize, dropout: Rate) -> None:
         super().__init__()
         self.position = nn.Embedding(size.max_length, dim)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
@@ -120,20 +118,18 @@ class CORE(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
         encoder: Literal["trm", "ave"] = "trm",
-        temperature: float = 0.07,
-        item_dropout: float = 0.2,
-        session_dropout: float = 0.2,
-        dropout: float = 0.5,
+        temperature: PositiveFloat = 0.07,
+        item_dropout: Rate = 0.2,
+        session_dropout: Rate = 0.2,
+        dropout: Rate = 0.5,
         transformer: TransformerSize = TransformerSize(),
     ) -> None:
         super().__init__(num_items, embedding_dim)
         if encoder not in ("trm", "ave"):
             raise InputError("encoder must be 'trm' or 'ave'", value=encoder)
-        check_positive(temperature=temperature)
-        check_dropout(item_dropout=item_dropout, session_dropout=session_dropout, dropout=dropout)
         self.temperature = temperature
         self.item_dropout = nn.Dropout(item_dropout)
         self.session_dropout = nn.Dropout(session_dropout)

@@ -12,10 +12,9 @@ from torch_geometric.utils import scatter
 from llm4sbr.backbones.position_attention import Clicks, ReversedPositionAttention, find_clicks
 from llm4sbr.backbones.training_graph import Hyperedges, Hypergraph
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.checks import check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
-from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.ranges import NonNegativeFloat, PositiveInt
 
 
 def jaccard(items: Tensor, session: Tensor, num_sessions: int) -> Tensor:
@@ -80,17 +79,14 @@ class DHCN(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        num_layers: int = 3,
-        beta: float = 0.01,
-        max_length: int = 200,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        num_layers: PositiveInt = 3,
+        beta: NonNegativeFloat = 0.01,
+        max_length: PositiveInt = 200,
         hyperedges: Hyperedges = "sessions",
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(num_layers=num_layers, max_length=max_length)
-        if beta < 0:
-            raise InputError("beta is at least 0", value=beta)
         self.num_layers, self.beta, self.max_length = num_layers, beta, max_length
         self.hypergraph = Hypergraph(num_items, hyperedges)
         self.readout = ReversedPositionAttention(embedding_dim, max_length)

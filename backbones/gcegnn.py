@@ -12,9 +12,9 @@ from torch_geometric.utils import scatter, softmax
 from llm4sbr.backbones.position_attention import ReversedPositionAttention, find_clicks
 from llm4sbr.backbones.training_graph import GlobalGraph
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.checks import check_dropout, check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 
 
 class SessionGraphAttention(nn.Module):
@@ -124,17 +124,15 @@ class GCEGNN(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        hops: int = 1,
-        window: int = 3,
-        num_neighbours: int = 12,
-        dropout: float = 0.5,
-        max_length: int = 200,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        hops: PositiveInt = 1,
+        window: PositiveInt = 3,
+        num_neighbours: PositiveInt = 12,
+        dropout: Rate = 0.5,
+        max_length: PositiveInt = 200,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(hops=hops, window=window, num_neighbours=num_neighbours, max_length=max_length)
-        check_dropout(dropout=dropout)
         self.max_length = max_length
         self.global_graph = GlobalGraph(num_items, window, num_neighbours)
         self.hops = nn.ModuleList(GlobalAggregator(embedding_dim) for _ in range(hops))

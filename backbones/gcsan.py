@@ -10,9 +10,8 @@ from torch.nn import functional
 from llm4sbr.backbones.readout import last_click
 from llm4sbr.backbones.srgnn import GatedSessionConv
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.checks import check_dropout, check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, Rate, Share
 
 
 class SelfAttentionBlock(nn.Module):
@@ -80,22 +79,14 @@ class GCSAN(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        steps: int = 1,
-        num_blocks: int = 1,
-        weight: float = 0.6,
-        dropout: float = 0.2,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        steps: PositiveInt = 1,
+        num_blocks: PositiveInt = 1,
+        weight: Share = 0.6,
+        dropout: Rate = 0.2,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(steps=steps, num_blocks=num_blocks)
-        check_dropout(dropout=dropout)
-        if not 0 <= weight <= 1:
-            raise InputError(
-                "weight must lie between 0 and 1",
-                value=weight,
-                hint="It is the share of the self-attention in the session vector",
-            )
         self.steps = steps
         self.weight = weight
         self.conv = GatedSessionConv(embedding_dim)

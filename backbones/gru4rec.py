@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from llm4sbr.backbones.sequence import SequenceBackbone
 from llm4sbr.contracts.batch import SessionBatch
-from llm4sbr.contracts.checks import check_dropout, check_whole
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 
 
 class GRU4Rec(SequenceBackbone):
@@ -29,11 +29,13 @@ class GRU4Rec(SequenceBackbone):
     """
 
     def __init__(
-        self, num_items: int, embedding_dim: int = 100, num_layers: int = 1, dropout: float = 0.25
+        self,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        num_layers: PositiveInt = 1,
+        dropout: Rate = 0.25,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(num_layers=num_layers)
-        check_dropout(dropout=dropout)
         self.dropout = nn.Dropout(dropout)
         self.gru = nn.GRU(embedding_dim, embedding_dim, num_layers, batch_first=True)
         self.readout = nn.Linear(embedding_dim, embedding_dim)

@@ -16,9 +16,8 @@ from llm4sbr.backbones.lessr_graph import (
     build_lessr_graph,
 )
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.checks import check_dropout, check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate
 
 
 class AttentionReadout(nn.Module):
@@ -38,7 +37,7 @@ class AttentionReadout(nn.Module):
         - output: ``(B, d)``
     """
 
-    def __init__(self, in_dim: int, out_dim: int, dropout: float) -> None:
+    def __init__(self, in_dim: int, out_dim: int, dropout: Rate) -> None:
         super().__init__()
         self.norm = FeatureNorm(in_dim)
         self.dropout = nn.Dropout(dropout)
@@ -85,17 +84,13 @@ class LESSR(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        num_layers: int = 3,
-        dropout: float = 0.2,
-        max_norm: float | None = 1.0,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        num_layers: PositiveInt = 3,
+        dropout: Rate = 0.2,
+        max_norm: PositiveFloat | None = 1.0,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(num_layers=num_layers)
-        check_dropout(dropout=dropout)
-        if max_norm is not None and max_norm <= 0:
-            raise InputError("max_norm must be positive", value=max_norm, hint="None sets no bound")
         self.max_norm = max_norm
         if max_norm is not None:
             # The first look-up would clip the vectors. With titles it clips only the sum: the learned part

@@ -11,8 +11,8 @@ from torch_geometric.utils import scatter, softmax
 
 from llm4sbr.backbones.msgifsr_graph import GranularityConv, IntentGraph, build_intent_graph
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.checks import check_dropout, check_positive, check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate
 
 
 class Intents(NamedTuple):
@@ -70,18 +70,15 @@ class MSGIFSR(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        levels: int = 3,
-        layers: int = 1,
-        heads: int = 8,
-        dropout: float = 0.1,
-        scale: float = 12.0,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        levels: PositiveInt = 3,
+        layers: PositiveInt = 1,
+        heads: PositiveInt = 8,
+        dropout: Rate = 0.1,
+        scale: PositiveFloat = 12.0,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(levels=levels, layers=layers, heads=heads)
-        check_dropout(dropout=dropout)
-        check_positive(scale=scale)
         dim = embedding_dim
         self.levels, self.scale = levels, scale
         self.order = nn.ModuleList(nn.GRU(dim, dim, batch_first=True) for _ in range(levels - 1))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from llm4sbr.backbones.readout import last_click
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.checks import check_dropout
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 
 
 class NARM(EmbeddingBackbone):
@@ -44,13 +44,12 @@ class NARM(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        embedding_dropout: float = 0.25,
-        session_dropout: float = 0.5,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        embedding_dropout: Rate = 0.25,
+        session_dropout: Rate = 0.5,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_dropout(embedding_dropout=embedding_dropout, session_dropout=session_dropout)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.gru = nn.GRU(embedding_dim, embedding_dim, bias=False, batch_first=True)
         self.attend_last = nn.Linear(embedding_dim, embedding_dim, bias=False)

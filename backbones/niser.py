@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from llm4sbr.backbones.srgnn import SRGNN
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.checks import check_dropout, check_positive, check_whole
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate
 from llm4sbr.nn.functional import unit_rows
 
 
@@ -44,18 +44,15 @@ class NISERPlus(SRGNN):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        steps: int = 1,
-        scale: float = 16.0,
-        dropout: float = 0.1,
-        max_length: int = 50,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        steps: PositiveInt = 1,
+        scale: PositiveFloat = 16.0,
+        dropout: Rate = 0.1,
+        max_length: PositiveInt = 50,
         readout_bias: bool = False,
     ) -> None:
         super().__init__(num_items, embedding_dim, steps, readout_bias)
-        check_dropout(dropout=dropout)
-        check_positive(scale=scale)
-        check_whole(max_length=max_length)
         self.scale, self.max_length = scale, max_length
         self.item_dropout = nn.Dropout(dropout)
         self.position = nn.Embedding(max_length, embedding_dim)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from llm4sbr.backbones.sequence import SequenceBackbone
 from llm4sbr.contracts.batch import SessionBatch
-from llm4sbr.contracts.checks import check_dropout, check_heads, check_whole
+from llm4sbr.contracts.checks import check_heads
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 
 
 class SASRec(SequenceBackbone):
@@ -33,17 +34,15 @@ class SASRec(SequenceBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        num_blocks: int = 2,
-        num_heads: int = 2,
-        dropout: float = 0.2,
-        max_length: int = 50,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        num_blocks: PositiveInt = 2,
+        num_heads: PositiveInt = 2,
+        dropout: Rate = 0.2,
+        max_length: PositiveInt = 50,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(num_blocks=num_blocks, max_length=max_length)
         check_heads(embedding_dim, num_heads=num_heads)
-        check_dropout(dropout=dropout)
         self.max_length = max_length
         self.position = nn.Embedding(max_length, embedding_dim)
         self.dropout = nn.Dropout(dropout)

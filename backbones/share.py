@@ -11,9 +11,9 @@ from torch_geometric.utils import scatter, softmax
 
 from llm4sbr.backbones.readout import last_click
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.checks import check_dropout, check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 
 
 class WindowHypergraph(NamedTuple):
@@ -133,15 +133,13 @@ class SHARE(EmbeddingBackbone):
 
     def __init__(
         self,
-        num_items: int,
-        embedding_dim: int = 100,
-        layers: int = 2,
-        max_window: int = 2,
-        dropout: float = 0.3,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        layers: PositiveInt = 2,
+        max_window: PositiveInt = 2,
+        dropout: Rate = 0.3,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(layers=layers)
-        check_dropout(dropout=dropout)
         if max_window < 2:
             raise InputError(
                 "max_window must be at least 2",

@@ -10,8 +10,8 @@ from torch_geometric.nn import SimpleConv
 
 from llm4sbr.backbones.readout import last_click
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.checks import check_whole
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
+from llm4sbr.contracts.ranges import PositiveInt
 
 
 class GatedSessionConv(nn.Module):
@@ -71,10 +71,13 @@ class SRGNN(EmbeddingBackbone):
     """
 
     def __init__(
-        self, num_items: int, embedding_dim: int = 100, steps: int = 1, readout_bias: bool = False
+        self,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        steps: PositiveInt = 1,
+        readout_bias: bool = False,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        check_whole(steps=steps)
         self.conv = GatedSessionConv(embedding_dim)
         self.steps = steps
         self.attend_last = nn.Linear(embedding_dim, embedding_dim)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from llm4sbr.backbones.readout import last_click, masked_mean
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
+from llm4sbr.contracts.ranges import PositiveInt
 
 
 class STAMP(EmbeddingBackbone):
@@ -38,7 +39,9 @@ class STAMP(EmbeddingBackbone):
         - encode: `SessionBatch` -> two ``(B, d)``
     """
 
-    def __init__(self, num_items: int, embedding_dim: int = 100, add_mean: bool = False) -> None:
+    def __init__(
+        self, num_items: PositiveInt, embedding_dim: PositiveInt = 100, add_mean: bool = False
+    ) -> None:
         super().__init__(num_items, embedding_dim)
         self.add_mean = add_mean
         self.attend_click = nn.Linear(embedding_dim, embedding_dim, bias=False)

@@ -10,7 +10,7 @@ from torch_geometric.utils import scatter
 
 from llm4sbr.backbones.srgnn import SRGNN
 from llm4sbr.contracts.batch import Interests, SessionBatch, build_session_graph
-from llm4sbr.contracts.checks import check_whole
+from llm4sbr.contracts.ranges import PositiveInt
 
 
 class SessionClicks(NamedTuple):
@@ -49,10 +49,13 @@ class TAGNN(SRGNN):
     """
 
     def __init__(
-        self, num_items: int, embedding_dim: int = 100, steps: int = 1, chunk_size: int = 1024
+        self,
+        num_items: PositiveInt,
+        embedding_dim: PositiveInt = 100,
+        steps: PositiveInt = 1,
+        chunk_size: PositiveInt = 1024,
     ) -> None:
         super().__init__(num_items, embedding_dim, steps)
-        check_whole(chunk_size=chunk_size)
         self.chunk_size = chunk_size
         self.target_attention = nn.Linear(embedding_dim, embedding_dim, bias=False)  # W
         self.target_readout = nn.Linear(embedding_dim, embedding_dim, bias=False)  # W_3's columns for s_t

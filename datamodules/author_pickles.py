@@ -15,6 +15,7 @@ import polars as pl
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, IntArray
+from llm4sbr.contracts.ranges import NonNegativeInt, Rate
 
 from .base import ExampleDataModule
 from .dataset import expand
@@ -115,9 +116,9 @@ class AuthorPickles(ExampleDataModule):
         items: str | None = None,
         *,
         columns: Columns = Columns(),  # noqa: B008 (frozen)
-        val_ratio: float = 0.1,
+        val_ratio: Rate = 0.1,
         missing_titles: Literal["error", "empty"] = "empty",
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -17,6 +17,7 @@ from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, Examples, Split
+from llm4sbr.contracts.ranges import NonNegativeInt, PositiveInt, Ranged
 
 from .dataset import SessionDataset, keep_latest
 from .loader import ExampleLoader
@@ -37,7 +38,7 @@ def _named_failures(files: Sequence[Path]) -> Iterator[None]:
         raise InputError(f"the data cannot be prepared: {said}", path=", ".join(map(str, files))) from error
 
 
-class ExampleDataModule(LightningDataModule):
+class ExampleDataModule(Ranged, LightningDataModule):
     """Prepares examples once, caches them and serves them as batches.
 
     The key of the cache entry covers the content of the files and every choice that affects the examples.
@@ -61,24 +62,15 @@ class ExampleDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        max_length: int = 50,
-        batch_size: int = 200,
-        eval_batch_size: int = 500,
-        num_workers: int = 0,
+        max_length: PositiveInt = 50,
+        batch_size: PositiveInt = 200,
+        eval_batch_size: PositiveInt = 500,
+        num_workers: NonNegativeInt = 0,
         session_graph: bool = True,
-        bucket: int = 0,
+        bucket: NonNegativeInt = 0,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("max_length", max_length),
-            ("batch_size", batch_size),
-            ("eval_batch_size", eval_batch_size),
-        ):
-            if value < 1:
-                raise InputError(f"{name} is at least 1", value=value)
-        if bucket < 0:
-            raise InputError("bucket is a number of batches, or 0", value=bucket)
         self.max_length, self.session_graph, self.bucket = max_length, session_graph, bucket
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.cache_dir = cache_dir

@@ -22,7 +22,7 @@ from llm4sbr.contracts.examples import Examples, Split
 from .dataset import expand
 from .filtering import drop_unseen, k_core, k_core_on_train
 from .rules import ExampleMode, KCore, Sessions, SplitBy
-from .sessionize import sessionize
+from .sessionize import handle_copies, sessionize
 from .splits import sample_sessions, split_sessions
 from .tables import warn_missing
 
@@ -33,6 +33,7 @@ class Prepared:
 
     catalogue: Catalogue
     splits: dict[Split, Examples]
+    warnings: tuple[str, ...] = ()  # of the preparation, repeated in every run
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def build(
     Raises:
         InputError: If no training example is left; the message names the remaining sessions and clicks.
     """
-    clicks = sessionize(events, recipe.sessions)
+    clicks = sessionize(handle_copies(events, recipe.sessions), recipe.sessions)
     seen = f"{clicks['session_id'].n_unique()} sessions of {clicks.height} clicks"
     if recipe.kcore.over == "all":
         clicks = k_core(
@@ -122,7 +123,13 @@ def make_catalogue(
         return Catalogue(tuple(ids), ("",) * len(ids))
     titled = items.filter(pl.col("item_id").is_in(wanted.implode()))
     missing = sorted(set(wanted.to_list()) - set(titled["item_id"].to_list()))
-    warn_missing(missing, error=missing_titles == "error", path=path)
+    warn_missing(missing, items["item_id"], error=missing_titles == "error", path=path)
+    if path is not None and not any(title.strip() for title in titled["title"]):
+        warnings.warn(
+            f"{path}: no clicked item has a title, so there is nothing for titles and LLM views to use",
+            UserWarning,
+            stacklevel=2,
+        )
     return Catalogue(
         (*titled["item_id"].to_list(), *missing), (*titled["title"].to_list(), *[""] * len(missing))
     )
@@ -138,6 +145,7 @@ def number_items(clicks: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
 
 
 def _new_sessions(events: pl.DataFrame, recipe: Recipe, catalogue: Catalogue) -> pl.DataFrame:
+    events = handle_copies(events, recipe.sessions, "rows of the sessions to recommend for")
     clicks = number_items(sessionize(events, recipe.sessions), catalogue)
     known = clicks.filter(pl.col("item").is_not_null())
     if known.height < clicks.height:

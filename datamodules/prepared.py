@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from llm4sbr.contracts.files import atomic_folder, write_text
 
 from .pipeline import Prepared
 
-FORMAT = 1
+FORMAT = 2
 _ARRAYS, _ITEMS, _SESSIONS, _META = "arrays.safetensors", "items.parquet", "sessions.parquet", "meta.json"
 _FIELDS = ("clicks", "start", "end", "target", "session")
 
@@ -67,12 +68,13 @@ def load_or_build(folder: Path, key: str, build: Callable[[], Prepared]) -> Prep
     """Read entry `key` of `folder`, or build and store it.
 
     Warns:
+        UserWarning: Each warning of the preparation, also if the entry is read.
         CacheWarning: If the entry is damaged (it is then rebuilt), or `folder` can't be written.
     """
     entry = folder / key
     if entry.exists():
         try:
-            return load(entry)
+            return _told(load(entry))
         except Exception as error:  # a damaged file can raise any error; rebuild the entry
             warnings.warn(
                 f"{entry}: the cached data are damaged ({error}) and are rebuilt",
@@ -80,11 +82,22 @@ def load_or_build(folder: Path, key: str, build: Callable[[], Prepared]) -> Prep
                 stacklevel=2,
             )
             shutil.rmtree(entry, ignore_errors=True)
-    prepared = build()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepared = build()
+    told = dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning))
+    prepared = _told(replace(prepared, warnings=tuple(told)))
     try:
         save(prepared, entry)
     except (InputError, OSError) as error:
         warnings.warn(f"{folder}: the data could not be cached ({error})", CacheWarning, stacklevel=2)
+    return prepared
+
+
+def _told(prepared: Prepared) -> Prepared:
+    """Give the warnings of the preparation: they concern every run with these data, cached or not."""
+    for text in prepared.warnings:
+        warnings.warn(text, UserWarning, stacklevel=2)
     return prepared
 
 
@@ -106,7 +119,9 @@ def save(prepared: Prepared, entry: Path) -> None:
             schema={"split": pl.String, "session_id": pl.String},
         ).write_parquet(scratch / _SESSIONS)
         digests = {name: _digest(scratch / name) for name in (_ARRAYS, _ITEMS, _SESSIONS)}
-        write_text(scratch / _META, json.dumps({"format": FORMAT, "digests": digests}))
+        write_text(
+            scratch / _META, json.dumps({"format": FORMAT, "digests": digests, "warnings": prepared.warnings})
+        )
 
 
 def load(entry: Path) -> Prepared:
@@ -127,7 +142,8 @@ def load(entry: Path) -> Prepared:
         clicks, start, end, target, session = (arrays[f"{name}.{field}"] for field in _FIELDS)
         ids = tuple(sessions.filter(pl.col("split") == name)["session_id"].to_list())
         splits[name] = Examples(clicks, start, end, target, session, ids)
-    return Prepared(Catalogue(tuple(items["item_id"].to_list()), tuple(items["title"].to_list())), splits)
+    catalogue = Catalogue(tuple(items["item_id"].to_list()), tuple(items["title"].to_list()))
+    return Prepared(catalogue, splits, tuple(meta["warnings"]))
 
 
 def _digest(file: Path) -> str:

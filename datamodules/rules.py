@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, PositiveShare, Rate, check_fields
 
 ExampleMode = Literal["prefixes", "last"]
 Protocol = Literal["paper", "temporal"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Columns:
         split: Split of the session, read if the split is given by a column.
         title: Title in the items table.
         text: Further text columns of the items table, joined to the title with ", ".
-        time_unit: Unit of a numeric `time`.
+        time_unit: Unit of a numeric `time`: seconds, milli-, micro- or nanoseconds. Numbers that lie beyond
+            the year 2200 in this unit are an error.
         separator: Separator of a text table, one character; by default that of the file's suffix.
         names: Names of the events table's columns in order, if the table has no header.
     """
@@ -39,7 +41,7 @@ class Columns:
     split: str = "split"
     title: str = "title"
     text: tuple[str, ...] = ()
-    time_unit: Literal["s", "ms"] = "s"
+    time_unit: TimeUnit = "s"
     separator: str | None = None
     names: tuple[str, ...] | None = None
 
@@ -58,16 +60,17 @@ class Sessions:
             history is one session.
         gap: Inactivity in seconds that starts a new session, for `gap`.
         window: Length of a window in seconds, for `window`.
+        duplicates: Whether to keep or drop exact copies of a row: clicks of the same session or user on the
+            same item at the same time. A warning has their number either way.
     """
 
     by: Literal["column", "gap", "window", "user"]
-    gap: float = 600.0
-    window: float = 300.0
+    gap: PositiveFloat = 600.0
+    window: PositiveFloat = 300.0
+    duplicates: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
-        for name, value in (("gap", self.gap), ("window", self.window)):
-            if not value > 0:
-                raise InputError(f"sessions.{name} is a number of seconds above 0", value=value)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,12 @@ class KCore:
     """
 
     over: Literal["all", "train"]
-    min_item_clicks: int = 1
-    min_session_length: int = 1
+    min_item_clicks: PositiveInt = 1
+    min_session_length: PositiveInt = 1
     unclicked_items: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
-        for name in ("min_item_clicks", "min_session_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"kcore.{name} is at least 1", value=getattr(self, name))
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,10 @@ class SplitBy:
     """
 
     by: Literal["temporal", "ratio", "column"]
-    test_ratio: float = 0.1
-    val_ratio: float = 0.1
+    test_ratio: Rate = 0.1
+    val_ratio: Rate = 0.1
     unseen_items: Literal["keep", "drop"] = "keep"
-    sample: float = 1.0
+    sample: PositiveShare = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sample <= 1:
-            raise InputError("split.sample is a share in (0, 1]", value=self.sample)
-        for name in ("test_ratio", "val_ratio"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"split.{name} is a share in [0, 1)", value=getattr(self, name))
+        check_fields(self)

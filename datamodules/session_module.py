@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from llm4sbr.contracts.ranges import NonNegativeInt
+
 from .base import ExampleDataModule
 from .pipeline import Prepared, Recipe, build
 from .rules import Columns, ExampleMode, KCore, Sessions, SplitBy
@@ -53,7 +55,7 @@ class SessionDataModule(ExampleDataModule):
         missing_titles: Literal["error", "empty"] = "empty",
         examples_per_session: ExampleMode = "prefixes",
         eval_examples: ExampleMode | None = None,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
         predict_events: str | None = None,
         **kwargs: Any,
     ) -> None:

@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+import warnings
+
 import polars as pl
 
 from .rules import Sessions
 
 _DAY = 86_400.0
+
+
+def handle_copies(events: pl.DataFrame, rules: Sessions, what: str = "rows") -> pl.DataFrame:
+    """Keep or drop exact copies of a row, as `rules` says: the same key, item and time.
+
+    Args:
+        events: Table with ``key, item_id, timestamp``.
+        rules: Session options.
+        what: Name of the rows in the warning.
+
+    Returns:
+        The rows in their order; of copies that are dropped the first row stays.
+
+    Warns:
+        UserWarning: If there are copies; it has their number and share.
+
+    >>> from warnings import catch_warnings, simplefilter
+    >>> table = pl.DataFrame({"key": ["a", "a"], "item_id": ["x", "x"], "timestamp": [5.0, 5.0]})
+    >>> with catch_warnings():
+    ...     simplefilter("ignore")
+    ...     handle_copies(table, Sessions("column", duplicates="drop")).height
+    1
+    """
+    once = events.unique(["key", "item_id", "timestamp"], keep="first", maintain_order=True)
+    copies = events.height - once.height
+    if not copies:
+        return events
+    dropped = rules.duplicates == "drop"
+    warnings.warn(
+        f"{copies:,} of {events.height:,} {what} ({copies / events.height:.1%}) are exact copies of another "
+        "row (same session or user, item and time); "
+        + (
+            "they were dropped"
+            if dropped
+            else "each counts as a click. Set sessions.duplicates to drop if the log wrote clicks twice: "
+            "copies make the next click easy to predict"
+        ),
+        UserWarning,
+        stacklevel=2,
+    )
+    return once if dropped else events
 
 
 def sessionize(events: pl.DataFrame, rules: Sessions) -> pl.DataFrame:

@@ -214,13 +214,41 @@ def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = 
     )
 
 
-def warn_missing(missing: Sequence[str], *, error: bool, path: str | Path | None) -> None:
-    """Report clicked items without a row in the items table, by an error or by one warning."""
+def written_alike(item_id: str) -> str:
+    """An id without the differences that programs make: spaces, letter case, leading zeros, ``.0``.
+
+    >>> [written_alike(one) for one in (" 012", "12.0", "12", "A-7", "a-7 ", "1.5", "0")]
+    ['12', '12', '12', 'a-7', 'a-7', '1.5', '0']
+    """
+    text = item_id.strip().casefold()
+    number = re.fullmatch(r"0*(\d+)(\.0+)?", text)
+    return number[1] if number else text
+
+
+def warn_missing(missing: Sequence[str], listed: pl.Series, *, error: bool, path: str | Path | None) -> None:
+    """Report clicked items without a row in the items table, by an error or by one warning.
+
+    Args:
+        missing: Ids of the clicked items without a row.
+        listed: Ids in the items table; an id that is written in another way there is named.
+        error: Whether to raise an error.
+        path: Table of clicks.
+
+    Raises:
+        InputError: With `error`, if an item is missing.
+    """
     if not missing:
         return
     problem = f"{len(missing)} clicked items have no row in the items table: {', '.join(missing[:5])}" + (
         ", ..." if len(missing) > 5 else ""
     )
+    there = {written_alike(item): item for item in listed}
+    alike = [(item, there[written_alike(item)]) for item in missing if written_alike(item) in there]
+    if alike:
+        problem += (
+            f". {len(alike)} of them would have one if ids were written alike: {alike[0][0]!r} in the events "
+            f"is {alike[0][1]!r} in the items"
+        )
     if error:
         raise InputError(
             problem, path=path, value=missing[0], hint="Add them, or set missing_titles to empty"

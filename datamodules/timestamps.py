@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 
 from llm4sbr.contracts.errors import InputError
 
+from .rules import TimeUnit
+
+_PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_NAMES: dict[TimeUnit, str] = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+}
+_YEAR_2000, _YEAR_2200 = 946_684_800.0, 7_258_118_400.0
 _HINT = "Give every row an epoch number, or every row an ISO 8601 date and time, or set columns.time to null"
 
 
 def parse_timestamps(
-    column: pl.Series, *, path: str | Path | None = None, time_unit: Literal["s", "ms"] = "s"
+    column: pl.Series, *, path: str | Path | None = None, time_unit: TimeUnit = "s"
 ) -> pl.Series:
     """Read epoch numbers or ISO 8601 date-times; one form per column.
 
@@ -27,7 +37,12 @@ def parse_timestamps(
         Float64 seconds since 1970-01-01 UTC.
 
     Raises:
-        InputError: If a value is missing or unreadable; the message names its data row.
+        InputError: If a value is missing or unreadable, or a number is beyond the year 2200 in its unit; the
+            message names its data row.
+
+    Warns:
+        UserWarning: If all numbers of a smaller unit than seconds lie early in 1970, but after 2000 in a
+            larger unit.
 
     >>> parse_timestamps(pl.Series(["1970-01-01", "1970-01-01T00:01:00+00:00"])).to_list()
     [0.0, 60.0]
@@ -43,8 +58,41 @@ def parse_timestamps(
     numeric = numbers.is_finite().fill_null(False)
     if len(column) == 0 or numeric[0] or column.dtype != pl.String:
         _refuse(column, ~numeric, "the timestamp is not a number like those above it", path)
-        return numbers / 1000 if time_unit == "ms" else numbers
+        return _in_seconds(numbers, time_unit, path)
     return pl.Series(column.name, [_iso(text, row, path) for row, text in enumerate(column, start=1)])
+
+
+def _in_seconds(numbers: pl.Series, unit: TimeUnit, path: str | Path | None) -> pl.Series:
+    """Convert epoch numbers to seconds, and check that their size fits their unit."""
+    seconds = numbers / _PER_SECOND[unit]
+    late = seconds > _YEAR_2200
+    if late.any():
+        row = int(late.arg_true()[0])
+        year = 1970 + int(seconds[row] / 31_556_952)
+        fitting = [other for other in _PER_SECOND if _plausible(numbers[row] / _PER_SECOND[other])]
+        hint = f"Set columns.time_unit to {fitting[0]} ({_NAMES[fitting[0]]})" if fitting else _HINT
+        raise InputError(
+            f"in {_NAMES[unit]} this timestamp lies in the year {year:,}",
+            path=path,
+            row=row + 1,
+            value=numbers[row],
+            hint=hint,
+        )
+    larger = [other for other, per in _PER_SECOND.items() if per < _PER_SECOND[unit]]
+    for other in larger:
+        if bool(((numbers / _PER_SECOND[other]).is_between(_YEAR_2000, _YEAR_2200)).all()):
+            warnings.warn(
+                f"{path or 'the table'}: in {_NAMES[unit]} all timestamps lie in 1970 or soon after; in "
+                f"{_NAMES[other]} they would lie between 2000 and 2200. Is columns.time_unit right?",
+                UserWarning,
+                stacklevel=2,
+            )
+            break
+    return seconds
+
+
+def _plausible(seconds: float) -> bool:
+    return _YEAR_2000 <= seconds <= _YEAR_2200
 
 
 def _iso(text: str, row: int, path: str | Path | None) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt
 
 SessionVector = Callable[[nn.Module, SessionBatch], Tensor | tuple[Tensor, Tensor]]
 ReadOut = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -64,7 +65,7 @@ class ModuleBackbone(SessionBackbone):
 
     def __init__(
         self,
-        num_items: int,
+        num_items: PositiveInt,
         module: nn.Module,
         session_vector: SessionVector,
         embedding: str | Callable[[nn.Module], nn.Module | Tensor] = "item_embedding",

@@ -15,6 +15,7 @@ from llm4sbr.adapters import ModuleBackbone
 from llm4sbr.adapters.recbole_models import Settings, build
 from llm4sbr.contracts.batch import Interests, SessionBatch, batch_prefixes
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt
 
 
 class RecBoleBackbone(ModuleBackbone):
@@ -61,7 +62,7 @@ class RecBoleBackbone(ModuleBackbone):
     """
 
     def __init__(
-        self, num_items: int, model: str | nn.Module = "SASRec", config: dict[str, Any] | None = None
+        self, num_items: PositiveInt, model: str | nn.Module = "SASRec", config: dict[str, Any] | None = None
     ) -> None:
         settings = None
         if isinstance(model, str):

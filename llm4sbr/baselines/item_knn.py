@@ -9,6 +9,7 @@ from llm4sbr.baselines.clicks import clicks_of, finish
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Ranged, Share
 from llm4sbr.nn.counting import (
     DECAYS,
     Decay,
@@ -19,7 +20,7 @@ from llm4sbr.nn.counting import (
 from llm4sbr.nn.item_neighbors import ItemNeighbors, Order, count_item_neighbors
 
 
-class ItemKNN:
+class ItemKNN(Ranged):
     r"""Item-based nearest neighbours (Item-KNN of Hidasi et al., ICLR 2016, arXiv:1511.06939).
 
     The neighbours of an item are the most similar other items. The score of j is a sum over the items i of
@@ -57,24 +58,18 @@ class ItemKNN:
 
     def __init__(
         self,
-        neighbors: int = 100,
-        regularization: float = 20.0,
-        alpha: float = 0.5,
+        neighbors: PositiveInt = 100,
+        regularization: NonNegativeFloat = 20.0,
+        alpha: Share = 0.5,
         order: Order = "any",
         pair_decay: Decay = "uniform",
         weighting: Decay = "last",
-        horizon: float = 2.0,
+        horizon: PositiveFloat = 2.0,
         remind: bool = True,
     ) -> None:
         check_decay(pair_decay=pair_decay, weighting=weighting)
-        if neighbors < 1:
-            raise InputError("neighbors is at least 1", value=neighbors)
-        if regularization < 0 or not 0 <= alpha <= 1:
-            raise InputError("regularization is at least 0 and alpha in 0..1", value=(regularization, alpha))
         if order not in ("any", "later"):
             raise InputError("order must be any or later", value=order)
-        if horizon <= 0:
-            raise InputError("horizon is a positive number of clicks", value=horizon)
         self.neighbors, self.regularization, self.alpha = neighbors, regularization, alpha
         self.order, self.pair_decay = order, pair_decay
         self.weighting, self.horizon, self.remind = weighting, horizon, remind

@@ -9,6 +9,7 @@ from torch import Tensor
 from llm4sbr.baselines.clicks import Baseline
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt
 from llm4sbr.training.ranking_module import RankingModule
 
 
@@ -31,7 +32,9 @@ class BaselineModule(RankingModule):
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
     """
 
-    def __init__(self, baseline: Baseline, ks: Sequence[int] = (5, 10, 20), top_k: int = 20) -> None:
+    def __init__(
+        self, baseline: Baseline, ks: Sequence[PositiveInt] = (5, 10, 20), top_k: PositiveInt = 20
+    ) -> None:
         super().__init__(ks, top_k)
         if not (hasattr(baseline, "fit") and hasattr(baseline, "scores")):
             raise InputError(

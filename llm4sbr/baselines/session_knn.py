@@ -12,6 +12,7 @@ from llm4sbr.baselines.clicks import clicks_of, finish
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, IntArray
+from llm4sbr.contracts.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Ranged
 from llm4sbr.nn.counting import (
     DECAYS,
     Decay,
@@ -30,7 +31,7 @@ from llm4sbr.nn.counting import (
 class _Index(NamedTuple):
     """Training sessions with an index from items to sessions."""
 
-    num_items: int
+    num_items: PositiveInt
     table: SessionTable
     start: IntArray  # (V + 2,): item k has the entries start[k]:start[k + 1] of `entry`
     entry: IntArray  # (N,) entries of the table by item, oldest session first
@@ -39,7 +40,7 @@ class _Index(NamedTuple):
     session: IntArray  # (E,) session of each training example
 
 
-class SessionKNN:
+class SessionKNN(Ranged):
     r"""Session-based nearest neighbours: SKNN, with options for V-SKNN, S-SKNN and, in part, VSTAN.
 
     Candidates are the `sample_size` latest training sessions that share an item with the current session s.
@@ -93,25 +94,19 @@ class SessionKNN:
 
     def __init__(
         self,
-        k: int = 500,
-        sample_size: int = 1000,
+        k: PositiveInt = 500,
+        sample_size: NonNegativeInt = 1000,
         similarity: Literal["cosine", "dot"] = "cosine",
         weighting: Decay = "uniform",
         score_weighting: Decay = "uniform",
-        idf: float = 0.0,
-        horizon: float = 2.0,
-        item_horizon: float | None = None,
+        idf: NonNegativeFloat = 0.0,
+        horizon: PositiveFloat = 2.0,
+        item_horizon: PositiveFloat | None = None,
         remind: bool = True,
     ) -> None:
         check_decay(weighting=weighting, score_weighting=score_weighting)
-        if k < 1 or sample_size < 0:
-            raise InputError("k is at least 1 and sample_size at least 0", value=(k, sample_size))
         if similarity not in ("cosine", "dot"):
             raise InputError("similarity must be cosine or dot", value=similarity)
-        if horizon <= 0 or (item_horizon is not None and item_horizon <= 0):
-            raise InputError("a horizon is a positive number of clicks", value=(horizon, item_horizon))
-        if idf < 0:
-            raise InputError("idf is at least 0", value=idf)
         self.k, self.sample_size, self.similarity = k, sample_size, similarity
         self.weighting, self.score_weighting, self.idf = weighting, score_weighting, idf
         self.horizon, self.item_horizon, self.remind = horizon, item_horizon, remind

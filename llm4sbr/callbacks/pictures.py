@@ -13,7 +13,7 @@ from torch import Tensor
 from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
 from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.callbacks.view_cache import ViewCache
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, Ranged
 from llm4sbr.report.evaluation_hooks import Seen
 from llm4sbr.report.figures.figures import Format, run_figures, run_numbers, save
 from llm4sbr.report.figures.snapshot import Snapshot, SnapshotRecorder, Spaces, evenly, snapshot_spaces
@@ -24,7 +24,7 @@ from llm4sbr.training.wrapper import LLM4SBRWrapper
 FOLDER = "pictures"
 
 
-class Pictures(ChosenEpoch):
+class Pictures(Ranged, ChosenEpoch):
     """Draws figures of the chosen epoch's validation into the run's folder, as ``pictures/*.png``.
 
     ``length``: Recall@20 and MRR@20 against the number of clicks. ``gates``: the distributions of the long-
@@ -38,10 +38,8 @@ class Pictures(ChosenEpoch):
         format: Format of the image files.
     """
 
-    def __init__(self, sample: int = 300, format: Format = "png") -> None:
+    def __init__(self, sample: PositiveInt = 300, format: Format = "png") -> None:
         super().__init__()
-        if sample < 1:
-            raise InputError("sample is at least 1", value=sample)
         self.sample, self.format = sample, format
         self.before: Spaces | None = None
         self.found: Snapshot | None = None

@@ -15,6 +15,7 @@ from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
 from llm4sbr.contracts.files import atomic_file
+from llm4sbr.contracts.outputs import Outputs
 from llm4sbr.training.ranking_module import Recommendations
 
 if TYPE_CHECKING:
@@ -43,6 +44,30 @@ class RecommendationWriter(BasePredictionWriter):
             raise InputError("recommendations are written as .parquet, .jsonl or .csv", path=path)
         self._rows: list[dict[str, Any]] = []
         self._known: tuple[Examples, Catalogue] | None = None
+        self._outputs = Outputs()
+        self._ended = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note the file of an earlier run."""
+        self._outputs, self._ended = Outputs(self.path), False
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Report a prediction without sessions.
+
+        Raises:
+            InputError: If the data module had no session to recommend for.
+        """
+        if stage == "predict" and not self._ended:
+            raise InputError(
+                "there is no session to recommend for, so nothing was written"
+                + ("; the file is of an earlier run" if self._outputs.stale() else ""),
+                path=self.path,
+                hint="Give predict_events a table with sessions, or a larger test split",
+            )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Warn that the file is of an earlier run."""
+        self._outputs.warn_stale()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start afresh."""
@@ -86,6 +111,7 @@ class RecommendationWriter(BasePredictionWriter):
         """Write the file; with several processes, rank 0 merges the rows of all."""
         import polars as pl
 
+        self._ended = True
         rows = pl.DataFrame(self._rows, schema={"row": pl.Int64, **_schema()})
         if trainer.world_size > 1:
             # A piece of a .csv file is Parquet: its lists are merged before they become rows.

@@ -16,12 +16,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from llm4sbr.callbacks.run_folder import run_folder
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import NonNegativeFloat, NonNegativeInt, Ranged
 
 NAME = "resume.ckpt"
 
 
-class ResumePoint(Callback):
+class ResumePoint(Ranged, Callback):
     """Keeps one checkpoint for an exact resume of ``fit``, and stops the run on SIGTERM.
 
     The checkpoint is replaced atomically at intervals, between two steps, and removed at the end of training.
@@ -34,12 +34,7 @@ class ResumePoint(Callback):
         every_n_steps: Steps between two checkpoints; 0 for no checkpoints by step.
     """
 
-    def __init__(self, every_n_minutes: float = 5.0, every_n_steps: int = 0) -> None:
-        if every_n_minutes < 0 or every_n_steps < 0:
-            raise InputError(
-                "every_n_minutes and every_n_steps must not be negative",
-                value=(every_n_minutes, every_n_steps),
-            )
+    def __init__(self, every_n_minutes: NonNegativeFloat = 5.0, every_n_steps: NonNegativeInt = 0) -> None:
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self._sigterm_received = self._after_validation = False
         self._saved_at = 0.0

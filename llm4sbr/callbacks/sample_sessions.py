@@ -13,9 +13,9 @@ from llm4sbr.callbacks.chosen_epoch import ChosenEpoch
 from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.callbacks.view_cache import ViewCache
 from llm4sbr.contracts.catalogue import Catalogue
-from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
 from llm4sbr.contracts.files import write_text
+from llm4sbr.contracts.ranges import NonNegativeInt, PositiveInt, Ranged
 from llm4sbr.report.evaluation_hooks import Seen
 from llm4sbr.report.figures.snapshot import evenly
 from llm4sbr.report.records import SessionStory
@@ -29,7 +29,7 @@ NAME = "samples.json"
 _MODEL = "model"
 
 
-class SampleSessions(ChosenEpoch):
+class SampleSessions(Ranged, ChosenEpoch):
     """Shows validation sessions: clicks, intents, where they were localised, recommendations, rank.
 
     Of each view it has the gate and the share in the score of the first recommendation. The sessions are
@@ -42,10 +42,8 @@ class SampleSessions(ChosenEpoch):
         top_k: Number of recommendations per session.
     """
 
-    def __init__(self, count: int = 20, top_k: int = 10) -> None:
+    def __init__(self, count: NonNegativeInt = 20, top_k: PositiveInt = 10) -> None:
         super().__init__()
-        if count < 0 or top_k < 1:
-            raise InputError("count must not be negative, top_k at least 1", value=(count, top_k))
         self.count, self.top_k = count, top_k
         self.stories: dict[int, dict[str, Any]] = {}  # keyed by row of the split
         self._shown: tuple[Examples, Catalogue] | None = None  # source of the sessions

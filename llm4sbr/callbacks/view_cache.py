@@ -13,6 +13,7 @@ from torch import Tensor
 from llm4sbr.callbacks.wandb_logger import WandbLogger
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, Ranged, Share
 from llm4sbr.training.run_state import SeenViews
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 from llm4sbr.views.loading import LoadedViews, load_view_table
@@ -22,7 +23,7 @@ from llm4sbr.views.store.spec import ViewSpec
 from llm4sbr.views.tables import UsedViews, ViewTable
 
 
-class ViewCache(Callback):
+class ViewCache(Ranged, Callback):
     """Fills `SessionBatch.views` from a view store by a weighted gather on the device.
 
     A localised view consists of r item ids and r weights (Eq. 4-5, arXiv:2402.13840). The cache holds these
@@ -51,15 +52,11 @@ class ViewCache(Callback):
         store: str | None = None,
         spec: str | None = None,
         fallback: Literal["mask", "titles"] = "mask",
-        max_device_share: float = 0.5,
+        max_device_share: Share = 0.5,
         only: str | None = None,
         use: list[str] | None = None,
-        r: int | None = None,
+        r: PositiveInt | None = None,
     ) -> None:
-        if not 0 <= max_device_share <= 1:
-            raise InputError("max_device_share is a share in [0, 1]", value=max_device_share)
-        if r is not None and r < 1:
-            raise InputError("r of the view cache is at least 1", value=r)
         self.store = store
         self.spec = spec
         self.fallback = fallback

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from llm4sbr.callbacks import ViewCache
 from llm4sbr.callbacks.pictures import FOLDER, view_names
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, check_arguments
 from llm4sbr.report.evaluation_hooks import evaluation_hooks
 from llm4sbr.report.figures.figures import Format, run_figures, run_numbers, save
 from llm4sbr.report.figures.pictures import length_figure, option_figure
@@ -36,7 +37,7 @@ def draw(
     out: str | None = None,
     split: Literal["validate", "test"] = "validate",
     metric: str = "val/recall@20",
-    sample: int = 300,
+    sample: PositiveInt = 300,
     format: Format = "png",
 ) -> list[Path]:
     """Draw the figures of finished runs of ``fit`` from their folders.
@@ -60,6 +61,7 @@ def draw(
     Raises:
         InputError: A folder is not that of a finished run, or its data or views are missing.
     """
+    check_arguments(draw, {"sample": sample})
     if not runs:
         raise InputError("name the folder of at least one run", hint="llm4sbr draw runs/llm4sbr/version_0")
     folders = [Path(run) for run in runs]

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
+from llm4sbr.contracts.ranges import NonNegativeInt, Ranged, Share, check_fields
 from llm4sbr.runs.budget import how_many, sessions_within
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.engines import Engine
@@ -35,11 +36,12 @@ class SessionOptions:
     """
 
     splits: list[Split] | None = None
-    budget: int | float | None = None
+    budget: NonNegativeInt | Share | None = None
     bare_run: str | None = None
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (self.budget is None) != (self.bare_run is None):
             raise InputError(
                 "sessions.budget and sessions.bare_run go together", value=(self.budget, self.bare_run)
@@ -65,7 +67,7 @@ class SessionOptions:
 _SESSIONS, _LOCALISE, _LOCAL, _SERVER = SessionOptions(), Localisation(), LocalModel(), Server()
 
 
-class Inference:
+class Inference(Ranged):
     """Sessions, prompts, language model and encoder of a run of stage 1.
 
     Args:
@@ -91,7 +93,7 @@ class Inference:
         out: str,
         model: str = "SmolLM2-135M",
         answers: Answers = "free",
-        limit: int | None = None,
+        limit: NonNegativeInt | None = None,
         sessions: SessionOptions = _SESSIONS,
         prompts: PromptOptions = DEFAULT_PROMPTS,
         localise: Localisation = _LOCALISE,
@@ -100,8 +102,6 @@ class Inference:
     ) -> None:
         if not hasattr(data, "examples"):
             raise InputError("this data module gives no examples", value=type(data).__name__)
-        if limit is not None and limit < 0:
-            raise InputError("limit must not be negative", value=limit)
         data.prepare_data()
         self.source, self.store, self.model = cast(ExampleSource, data), ViewStore(out), model
         self.answers, self.limit, self.sessions = answers, limit, sessions

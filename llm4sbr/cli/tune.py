@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from llm4sbr.contracts.outputs import replacing
 from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.parser import SuggestingParser
 from llm4sbr.training.checkpoint import checked, save_atomically
@@ -71,6 +73,6 @@ def tune(words: list[str], about: dict[str, str] | None = None) -> TuningCLI:
     if cli.trainer.loggers:
         callbacks.append(LearningRateMonitor("step"))
     save_atomically(cli.trainer)
-    with checked(config.ckpt_path, to_train=True):
+    with replacing(Path(config.out) / "adapter_config.json"), checked(config.ckpt_path, to_train=True):
         cli.trainer.fit(cli.model, texts, ckpt_path=config.ckpt_path, weights_only=True)
     return cli

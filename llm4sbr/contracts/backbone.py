@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.checks import check_whole
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.ranges import PositiveInt, check_arguments
 from llm4sbr.contracts.rebuildable import Rebuildable
 
 
@@ -30,9 +30,10 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
         - item_embeddings: ``(V, d)``, row ``k - 1`` is item ``k``; no padding row
     """
 
-    def __init__(self, num_items: int, embedding_dim: int = 100) -> None:
+    def __init__(self, num_items: PositiveInt, embedding_dim: PositiveInt = 100) -> None:
         super().__init__()
-        check_whole(num_items=num_items, embedding_dim=embedding_dim)
+        # A subclass with a signature of its own hands them on.
+        check_arguments(SessionBackbone, {"num_items": num_items, "embedding_dim": embedding_dim})
         self.num_items = num_items
         self.embedding_dim = embedding_dim
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt
 
 
 class EmbeddingBackbone(SessionBackbone):
@@ -29,9 +30,9 @@ class EmbeddingBackbone(SessionBackbone):
         - item_embeddings: ``(V, d)``, row ``k - 1`` is item ``k``
     """
 
-    max_length: int | None = None  # clicks of the longest session; None for any length
+    max_length: PositiveInt | None = None  # clicks of the longest session; None for any length
 
-    def __init__(self, num_items: int, embedding_dim: int = 100) -> None:
+    def __init__(self, num_items: PositiveInt, embedding_dim: PositiveInt = 100) -> None:
         super().__init__(num_items, embedding_dim)
         self.embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
 

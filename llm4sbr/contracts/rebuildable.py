@@ -9,12 +9,13 @@ from dataclasses import is_dataclass
 from typing import Any, Self
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import Ranged, given
 
 _PLAIN = (bool, int, float, str, type(None))
 _LOST = "not_kept"  # key of an argument's type in a description that could not keep its value
 
 
-class Rebuildable:
+class Rebuildable(Ranged):
     """Base class that records its constructor arguments, so that a checkpoint can store them.
 
     Defaults are recorded, too, because another version may have other defaults. Plain values, lists and
@@ -26,25 +27,15 @@ class Rebuildable:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Record the arguments before the constructor uses them."""
-        made = super().__new__(cls)
+        made = super().__new__(cls, *args, **kwargs)
         object.__setattr__(made, "_made_with", _bound(cls, args, kwargs))
         return made
 
 
 def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Bind arguments to the names of the constructor's parameters, with defaults."""
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    try:
-        bound = signature.bind(None, *args, **kwargs)
-    except TypeError:  # the constructor raises it again; copying an object passes no arguments
-        return {}
-    found: dict[str, Any] = {}
-    for name, value in list(bound.arguments.items())[1:]:  # without self
-        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            found.update(value)
-        else:
-            found[name] = value
-    return {**_defaults(cls), **found}
+    found = given(cls, args, kwargs)
+    return {} if found is None else {**_defaults(cls), **found}
 
 
 def _defaults(cls: type) -> dict[str, Any]:

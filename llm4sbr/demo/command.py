@@ -16,6 +16,8 @@ from llm4sbr.callbacks import ViewCache
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import ExampleSource, Split
 from llm4sbr.contracts.files import write_text
+from llm4sbr.contracts.outputs import replacing
+from llm4sbr.contracts.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, check_arguments
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, load_plugins
 from llm4sbr.demo.intents import infer_within, pick_sample, pick_stories
 from llm4sbr.demo.training import Steps, cpu_threads, train
@@ -46,14 +48,14 @@ _VERSIONS = ("llm4sbr", "torch", "lightning", "torch-geometric", "transformers",
 def demo(
     out: str = "demo",
     data_dir: str | None = None,
-    sessions: int = 200,
-    llm_seconds: float = 90.0,
-    epochs: int = 6,
-    stories: int = 5,
-    seed: int = 0,
-    max_length: int = 20,
-    max_items: int = 10,
-    threads: int = 1,
+    sessions: PositiveInt = 200,
+    llm_seconds: NonNegativeFloat = 90.0,
+    epochs: PositiveInt = 6,
+    stories: NonNegativeInt = 5,
+    seed: NonNegativeInt = 0,
+    max_length: PositiveInt = 20,
+    max_items: PositiveInt = 10,
+    threads: PositiveInt = 1,
     model: str = "SmolLM2-135M",
     encoder: str = "all-MiniLM-L6-v2",
 ) -> Path:
@@ -82,17 +84,7 @@ def demo(
         Path of the page.
     """
     options = dict(locals())
-    for name, value, least in (
-        ("sessions", sessions, 1),
-        ("epochs", epochs, 1),
-        ("stories", stories, 0),
-        ("threads", threads, 1),
-        ("max_length", max_length, 1),
-        ("max_items", max_items, 1),
-        ("llm_seconds", llm_seconds, 0),
-    ):
-        if value < least:
-            raise InputError(f"{name} must be at least {least}", value=value)
+    check_arguments(demo, options)
     root = Path(out)
     if root.exists() and not root.is_dir():
         raise InputError("out is a file, not a folder", path=root)
@@ -104,7 +96,8 @@ def demo(
         for split in facts.splits:
             steps.print(f"{split.name}: {split.sessions:,} sessions, {split.examples:,} examples")
 
-    with cpu_threads(threads), ViewStore(root / "views") as store:
+    outputs = replacing(root / "results.json", root / "report.html")
+    with outputs, cpu_threads(threads), ViewStore(root / "views") as store:
         with steps(f"Stage 1: {model} infers the intents of {sessions} sessions"):
             shown = pick_stories(data, stories, seed, _STORY_CLICKS)
             prompts = PromptOptions(max_items=max_items)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import NonNegativeFloat
 from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import log_mean_potential, unit_rows
 
@@ -35,11 +33,14 @@ class Alignment(Rebuildable, nn.Module):
     """
 
     def __init__(
-        self, tau: float = 0.1, *, align: bool = True, uniform: bool = True, global_batch: bool = True
+        self,
+        tau: NonNegativeFloat = 0.1,
+        *,
+        align: bool = True,
+        uniform: bool = True,
+        global_batch: bool = True,
     ) -> None:
         super().__init__()
-        if not (math.isfinite(tau) and tau >= 0):
-            raise InputError("tau is a weight of at least 0", value=tau)
         self.tau, self.align, self.uniform, self.global_batch = tau, align, uniform, global_batch
 
     def forward(self, z: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

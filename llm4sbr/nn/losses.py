@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import Rate
 from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import smoothed_cross_entropy
 
@@ -35,10 +35,8 @@ class FullSoftmax(RecommendationLoss):
         - output: scalar
     """
 
-    def __init__(self, smoothing: float = 0.0) -> None:
+    def __init__(self, smoothing: Rate = 0.0) -> None:
         super().__init__()
-        if not 0 <= smoothing < 1:
-            raise InputError("smoothing is a share in [0, 1)", value=smoothing)
         self.smoothing = smoothing
 
     def forward(self, scores: Tensor, target: Tensor) -> Tensor:

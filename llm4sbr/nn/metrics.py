@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, Ranged
 
 
 def target_ranks(scores: Tensor, target: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def target_ranks(scores: Tensor, target: Tensor) -> Tensor:
     return 1 + higher.double() + ties.double() / 2
 
 
-class SessionRanking(Metric):
+class SessionRanking(Ranged, Metric):
     """Recall, MRR and NDCG at every K, averaged over all sessions; a miss counts as 0.
 
     A session has one target, so Recall@K equals HR@K and the paper's P@K, and the ideal DCG is 1. A session
@@ -63,10 +63,8 @@ class SessionRanking(Metric):
     ranks: Tensor
     count: Tensor
 
-    def __init__(self, ks: Sequence[int] = (5, 10, 20)) -> None:
+    def __init__(self, ks: Sequence[PositiveInt] = (5, 10, 20)) -> None:
         super().__init__()
-        if not ks or any(k < 1 for k in ks):
-            raise InputError("ks must be positive cut-offs", value=list(ks))
         self.ks = tuple(ks)
         # Entry n counts the rank n / 2, since ties give halves. The first two entries stay empty.
         self.add_state("ranks", torch.zeros(2 * max(self.ks) + 1, dtype=torch.long), dist_reduce_fx="sum")

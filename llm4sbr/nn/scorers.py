@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
-from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveFloat
 from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import unit_rows
 
@@ -62,10 +60,8 @@ class CosineScores(Scorer):
     [[2.0, 0.0]]
     """
 
-    def __init__(self, scale: float = 16.0) -> None:
+    def __init__(self, scale: PositiveFloat = 16.0) -> None:
         super().__init__()
-        if not (math.isfinite(scale) and scale > 0):
-            raise InputError("the scale of cosine scores is a number above 0", value=scale)
         self.scale = scale
 
     def forward(self, session: Tensor, items: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from llm4sbr.callbacks import ResumePoint, ViewCache
+from llm4sbr.contracts.ranges import OutOfRange
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
 from llm4sbr.runs.complaint import complaint, one_line, report
 from llm4sbr.training.from_checkpoint import PARTS
@@ -80,6 +81,17 @@ def in_short(message: str) -> str:
     return text.strip(" -")
 
 
+def _out_of_range(message: str, ex: BaseException | None) -> str | None:
+    """Describe a number out of the range of its type; None if there is no such number."""
+    while ex is not None and not isinstance(ex, OutOfRange):
+        ex = ex.__cause__ or ex.__context__
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    if ex is None or not keys:
+        return None
+    ranges = dict.fromkeys(re.findall(r"Not of type \w+:.*?is not (a .+)", message))  # of a union's members
+    return one_line(f"{keys[-1]} must be {' or '.join(ranges) or ex.must} (got {ex.given!r})")
+
+
 class ExampleFormatter(DefaultHelpFormatter):
     """Help formatter that keeps the line breaks of the examples."""
 
@@ -117,4 +129,4 @@ class SuggestingParser(LightningArgumentParser):
         for word in words:
             if word.endswith(_CONFIGS) and not os.path.exists(word):
                 return one_line(f"{word}: there is no such file")
-        return complaint(ex, self.args or ())
+        return _out_of_range(message, ex) or complaint(ex, self.args or ())

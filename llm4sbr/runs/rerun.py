@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import write_text
+from llm4sbr.contracts.ranges import PositiveInt, check_arguments
 from llm4sbr.runs.record import NAME, RecordConfig, read_record
 from llm4sbr.runs.saved_run import checkpoint_options, read_config
 from llm4sbr.runs.trainer_cli import run, say
@@ -22,7 +23,7 @@ _METRICS = "metrics.csv"
 _OF_THE_MOMENT = ("throughput/",)  # metrics with run-to-run noise
 
 
-def rerun(run_dir: str, max_epochs: int | None = None) -> bool:
+def rerun(run_dir: str, max_epochs: PositiveInt | None = None) -> bool:
     """Train again with a run's configuration, in a new folder beside the first, and compare the metrics.
 
     The same versions on the same kind of machine with the same number of threads give the same numbers. Any
@@ -40,6 +41,7 @@ def rerun(run_dir: str, max_epochs: int | None = None) -> bool:
         InputError: The folder is not that of a run with a CSV log, or the data have changed.
     """
     folder = Path(run_dir).absolute()
+    check_arguments(rerun, {"max_epochs": max_epochs})
     config = read_config(folder / "config.yaml")
     before = _complete(read_record(folder / NAME), folder / NAME)
     if not (folder / _METRICS).is_file():

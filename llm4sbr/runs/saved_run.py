@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.class_paths import renamed
 from llm4sbr.runs.trainer_cli import SBRCLI
@@ -170,5 +171,6 @@ def checkpoint_options(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _load_weights(model: SBRModule, checkpoint: Path) -> None:
     state = read_checkpoint(checkpoint)["state_dict"]
+    require_finite_state(state, finite=frozenset(dict(model.named_parameters())), path=checkpoint)
     with named_mismatch(checkpoint):
         model.load_state_dict(state)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_file
+from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.training.sharded import check_sharded, is_sharded
 
 _LIGHTNING = "pytorch-lightning_version"  # the Trainer writes this key and needs it on reading
@@ -42,7 +43,7 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
 
     Raises:
         InputError: If the file does not exist, is truncated or damaged, holds anything but tensors and plain
-            values, or was not written by a Trainer.
+            values, holds a tensor with NaN, or was not written by a Trainer.
     """
     path = Path(path)
     _check_archive(path)
@@ -60,6 +61,7 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
         raise InputError("this is not a checkpoint of a Trainer: it has no state_dict of tensors", path=path)
+    require_finite_state(state, path=path)
     known: dict[str, Any] = content
     wrong = [
         name

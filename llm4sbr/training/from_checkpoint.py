@@ -9,12 +9,15 @@ from typing import Any, Self
 from lightning.pytorch import LightningModule
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, describe
 from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import CosineScores, OwnScores
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
+from llm4sbr.training.epoch_means import EpochMeans
+from llm4sbr.training.run_state import RunState
 
 # Classes that a checkpoint may name besides registered backbones and heads.
 PARTS: tuple[type, ...] = (Alignment, CosineScores, FullSoftmax, OwnScores)
@@ -23,6 +26,9 @@ _NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # training settings; a run's 
 
 class LoadedFromCheckpoint(Rebuildable, LightningModule):
     """A `LightningModule` of `Rebuildable` parts that can be rebuilt from its checkpoint alone."""
+
+    run_state: RunState
+    epoch_means: EpochMeans
 
     def described(self) -> dict[str, Any]:
         """Class and arguments of the model as plain values, without the optimiser and the schedule."""
@@ -33,6 +39,40 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
     def parts(self) -> dict[str, Any]:
         """Default parts that the constructor created for omitted arguments, by argument name."""
         return {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the model's parts, generator states, epoch means and catalogue fingerprint.
+
+        Raises:
+            InputError: If a weight is not finite; the file is not written.
+        """
+        weights = frozenset(dict(self.named_parameters()))
+        require_finite_state(checkpoint.get("state_dict", {}), finite=weights)
+        state = self.run_state.collect(self._catalogue(), self.epoch_means.state_dict(), self.device)
+        checkpoint["llm4sbr"] = {**state, "model": self.described()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Reject weights of another catalogue; load the state that `on_save_checkpoint` saved.
+
+        Raises:
+            InputError: If a weight is not finite, or the checkpoint's catalogue is not the data module's.
+        """
+        require_finite_state(
+            checkpoint.get("state_dict", {}), finite=frozenset(dict(self.named_parameters()))
+        )
+        state = checkpoint.get("llm4sbr", {})
+        self.run_state.check(state, self._catalogue())
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == "fit":
+            means = self.run_state.resume(state, trainer.global_rank, trainer.world_size)
+            if means is not None:
+                self.epoch_means.load_state_dict(means, self.device)
+
+    def _catalogue(self) -> str | None:
+        """Fingerprint of the data module's catalogue; None without one."""
+        source = getattr(self._trainer, "datamodule", None)
+        fingerprint = getattr(getattr(source, "catalogue", None), "fingerprint", None)
+        return str(fingerprint) if fingerprint else None
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -10,6 +10,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import is_rankable
+from llm4sbr.contracts.ranges import PositiveInt, Ranged, check_arguments
 from llm4sbr.nn.candidates import Candidates
 from llm4sbr.nn.metrics import SessionRanking
 
@@ -22,7 +25,7 @@ class Recommendations(NamedTuple):
     scores: Tensor  # (B, k) float
 
 
-class RankingModule(LightningModule):
+class RankingModule(Ranged, LightningModule):
     """Validates, tests and predicts with the scores that `forward` returns.
 
     Logs Recall, MRR and NDCG at every K under names such as ``val/recall@20`` and ``test/recall@20``.
@@ -35,8 +38,9 @@ class RankingModule(LightningModule):
         - forward: `SessionBatch` -> scores ``(B, V)``; column ``k - 1`` is item ``k``
     """
 
-    def __init__(self, ks: Sequence[int] = (5, 10, 20), top_k: int = 20) -> None:
+    def __init__(self, ks: Sequence[PositiveInt] = (5, 10, 20), top_k: PositiveInt = 20) -> None:
         super().__init__()
+        check_arguments(RankingModule, {"ks": ks, "top_k": top_k})  # a subclass hands them on
         # `SessionRanking` and `EpochMeans` give equal values on every rank, and a mean over ranks with
         # different numbers of sessions would be wrong: Lightning's advice to synchronise does not apply.
         warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('(train|val|test)/")
@@ -44,13 +48,33 @@ class RankingModule(LightningModule):
         self.candidates = Candidates()
         self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
 
+    def finite_scores(self, batch: SessionBatch) -> Tensor:
+        """The scores of `forward`, ``(B, V)``.
+
+        Raises:
+            InputError: If a score is NaN or infinite (-inf masks an item), or a session has no other score.
+        """
+        scores: Tensor = self(batch)
+        if not is_rankable(scores):
+            part = self.origin(batch)
+            raise InputError(
+                "the scores are not finite"
+                + ("" if part is None else f"; the first numbers that are not are those of {part}"),
+                hint="The training diverged, or a part of the model is broken: no metric would mean anything",
+            )
+        return scores
+
+    def origin(self, batch: SessionBatch) -> str | None:
+        """Name of the part whose numbers are not finite first; None if it is not known."""
+        return None
+
     def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
-        self.val_ranking.update(self(batch), batch.target)
+        self.val_ranking.update(self.finite_scores(batch), batch.target)
 
     def test_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Add a batch to the test metrics."""
-        self.test_ranking.update(self(batch), batch.target)
+        self.test_ranking.update(self.finite_scores(batch), batch.target)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
@@ -62,7 +86,7 @@ class RankingModule(LightningModule):
 
     def predict_step(self, batch: SessionBatch, batch_idx: int) -> Recommendations:
         """The ``top_k`` candidates of each session, best first; a score of ``-inf`` marks a missing one."""
-        scores = self.candidates(self(batch), batch)
+        scores = self.candidates(self.finite_scores(batch), batch)
         best, columns = scores.topk(min(self.top_k, scores.size(1)), dim=1)
         return Recommendations(batch.example_index, columns + 1, best)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
-from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 from llm4sbr.contracts.rebuildable import settings
 from llm4sbr.nn.heads import RepeatExplore, ScoreHead
 from llm4sbr.nn.losses import FullSoftmax, RecommendationLoss
-from llm4sbr.nn.scorers import CosineScores, OwnScores, Scorer
+from llm4sbr.nn.scorers import Scorer
+from llm4sbr.training.diagnosis import LossCheck, first_not_finite
 from llm4sbr.training.distributed import IdleParameters
 from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.from_checkpoint import LoadedFromCheckpoint
+from llm4sbr.training.parts import check_backbone, choose_scorer, optimizer_settings
 from llm4sbr.training.ranking_module import RankingModule
 from llm4sbr.training.run_state import RunState
 from llm4sbr.training.schedules import CosineToEnd, configure, fuse_on_cpu
@@ -59,16 +61,14 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         heads: Sequence[ScoreHead] | None = None,
         scorer: Scorer | None = None,
         loss: RecommendationLoss | None = None,
-        session_dropout: float = 0.3,
+        session_dropout: Rate = 0.3,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=6e-3, weight_decay=1e-5),
         lr_scheduler: LRSchedulerCallable | None = CosineToEnd,
-        ks: Sequence[int] = (5, 10, 20),
-        top_k: int = 20,
+        ks: Sequence[PositiveInt] = (5, 10, 20),
+        top_k: PositiveInt = 20,
     ) -> None:
         super().__init__(ks, top_k)
         check_backbone(backbone)
-        if not 0 <= session_dropout < 1:
-            raise InputError("session_dropout is a probability in [0, 1)", value=session_dropout)
         self.heads = nn.ModuleList(self.default_heads() if heads is None else heads)
         for head in self.score_heads():
             head.attach(backbone)
@@ -78,7 +78,7 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         self.make_optimizer, self.make_schedule = optimizer, lr_scheduler
         self.epoch_means, self.run_state = EpochMeans(), RunState()
         self.observed: dict[str, Tensor] = {}  # means of a step, logged in addition to the losses
-        self._idle = IdleParameters()
+        self._idle, self._loss_check = IdleParameters(), LossCheck()
         self._rate = 0.0
         self._counts: Tensor | None = None  # (W,) examples per process in this step
         self.keep_settings()
@@ -151,6 +151,30 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         session, interests = self.read(batch)
         return self.join_heads(self.score(session, interests), session, batch)
 
+    def stages(self, batch: SessionBatch) -> Iterator[tuple[str, Tensor]]:
+        """Names and results of a forward pass, in the order of computation (`llm4sbr.training.diagnosis`)."""
+        session, interests = self.read(batch)
+        yield from self.score_stages(session, interests, batch)
+
+    def score_stages(
+        self, session: Tensor, interests: Interests, batch: SessionBatch
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The part of `stages` from the interests to the scores."""
+        yield "the backbone's long-term interest", interests.long_term
+        yield "the backbone's short-term interest", interests.short_term
+        if interests.auxiliary_loss is not None:
+            yield "the backbone's auxiliary loss", interests.auxiliary_loss
+        yield "the session vector", session
+        scores = self.score(session, interests)
+        yield "the scores before the heads", scores
+        for head in self.score_heads(training=self.training):
+            scores = head(scores, session, batch)
+            yield f"the head {type(head).__name__}", scores
+
+    def origin(self, batch: SessionBatch) -> str | None:
+        """Name of the part whose numbers are not finite first."""
+        return first_not_finite(self, batch)
+
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Named losses of a batch; training minimises ``loss``."""
         session, interests = self.read(batch)
@@ -180,6 +204,7 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
             self._counts = counts
             batch = batch._replace(target=batch.target.clamp(min=1))
         losses = self.losses(batch)
+        self._loss_check.start(losses, batch)
         self.epoch_means.add({**losses, **self.observed}, count)
         if self._counts is None:
             return losses["loss"]
@@ -187,6 +212,10 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         if isinstance(self.trainer.strategy, DDPStrategy):
             loss = self._idle.touch(loss, self.parameters())
         return loss
+
+    def on_after_backward(self) -> None:
+        """Stop at the first loss that is not finite, before the weights change."""
+        self._loss_check.finish(self, self.global_step + 1)
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the losses and the learning rate."""
@@ -203,72 +232,8 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         for optimizer in self.trainer.optimizers[:1]:  # at an epoch's end the schedule has already advanced
             self._rate = float(optimizer.param_groups[0]["lr"])
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the model's parts, generator states, epoch means and catalogue fingerprint."""
-        state = self.run_state.collect(self._catalogue(), self.epoch_means.state_dict(), self.device)
-        checkpoint["llm4sbr"] = {**state, "model": self.described()}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject weights of another catalogue; load the state that `on_save_checkpoint` saved.
-
-        Raises:
-            InputError: If the checkpoint's catalogue is not the data module's.
-        """
-        state = checkpoint.get("llm4sbr", {})
-        self.run_state.check(state, self._catalogue())
-        trainer = self._trainer
-        if trainer is not None and trainer.state.fn == "fit":
-            means = self.run_state.resume(state, trainer.global_rank, trainer.world_size)
-            if means is not None:
-                self.epoch_means.load_state_dict(means, self.device)
-
-    def _catalogue(self) -> str | None:
-        """Fingerprint of the data module's catalogue; None without one."""
-        source = getattr(self._trainer, "datamodule", None)
-        fingerprint = getattr(getattr(source, "catalogue", None), "fingerprint", None)
-        return str(fingerprint) if fingerprint else None
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and its schedule."""
         optimizer = self.make_optimizer(self.parameters())
         fuse_on_cpu(optimizer, self.parameters(), None if self._trainer is None else self._trainer.precision)
         return configure(self, optimizer, self.make_schedule and self.make_schedule(optimizer))
-
-
-def choose_scorer(backbone: SessionBackbone, scorer: Scorer | None) -> Scorer:
-    """Choose the scorer of a model: by default cosines, unless the backbone overrides `score`.
-
-    Raises:
-        InputError: If a scorer is given for a backbone that overrides `score`.
-    """
-    own = backbone.has_own_scores()
-    if scorer is None:
-        return OwnScores() if own else CosineScores(16.0)
-    if own and not isinstance(scorer, OwnScores):
-        raise InputError(
-            f"{type(backbone).__name__} has scores of its own, so no scorer can replace them",
-            value=type(scorer).__name__,
-            hint="Leave the scorer out; the backbone's own options set its scale",
-        )
-    return scorer
-
-
-def optimizer_settings(make: OptimizerCallable) -> dict[str, Any]:
-    """Name and numeric settings of an optimiser, for a logger."""
-    made = make([nn.Parameter(torch.zeros(1))])
-    numbers = {name: value for name, value in made.defaults.items() if isinstance(value, int | float)}
-    return {"name": type(made).__name__, **numbers}
-
-
-def check_backbone(backbone: object) -> None:
-    """Check the type of a backbone.
-
-    Raises:
-        InputError: If it is not a `SessionBackbone`.
-    """
-    if not isinstance(backbone, SessionBackbone):
-        raise InputError(
-            "backbone must be a SessionBackbone",
-            value=type(backbone).__name__,
-            hint="Subclass llm4sbr.SessionBackbone and implement encode, merge and item_embeddings",
-        )

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import NonNegativeFloat
 
 
 class CosineToEnd(CosineAnnealingLR):
@@ -25,7 +26,7 @@ class CosineToEnd(CosineAnnealingLR):
         eta_min: Learning rate at the end.
     """
 
-    def __init__(self, optimizer: Optimizer, eta_min: float = 0.0) -> None:
+    def __init__(self, optimizer: Optimizer, eta_min: NonNegativeFloat = 0.0) -> None:
         super().__init__(optimizer, T_max=1, eta_min=eta_min)
 
 
@@ -37,8 +38,10 @@ def configure(
     A `CosineToEnd` gets its length from the Trainer and advances per step; other schedules advance per epoch.
 
     Raises:
-        InputError: If the schedule is a `CosineToEnd` and the Trainer has no maximum number of steps.
+        InputError: If the schedule is a `CosineToEnd` and the Trainer has no maximum number of steps, or a
+            number is out of range (`check_numbers`).
     """
+    check_numbers(optimizer, schedule)
     if schedule is None:
         return optimizer
     if not isinstance(schedule, CosineToEnd):
@@ -48,6 +51,29 @@ def configure(
         raise InputError("a cosine schedule ends with the training; give the Trainer max_epochs")
     schedule.T_max = max(int(steps), 1)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def check_numbers(optimizer: Optimizer, schedule: LRSchedulerTypeUnion | None) -> None:
+    """Check the settings of an optimiser and a schedule of any class; PyTorch accepts infinity and NaN.
+
+    Args:
+        optimizer: Optimiser whose learning rates are above 0.
+        schedule: Schedule; its bounds, such as the threshold of a plateau, may be infinite.
+
+    Raises:
+        InputError: If a learning rate is not a finite number above 0, or another setting is not finite.
+    """
+    for group in optimizer.param_groups:
+        rate = float(group.get("initial_lr", group["lr"]))  # a warm-up may begin at 0
+        if not 0 < rate < math.inf:
+            raise InputError("the optimizer's lr must be a finite number above 0", value=rate)
+        for name, value in group.items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise InputError(f"the optimizer's {name} must be finite", value=value)
+    for name, value in vars(schedule).items() if schedule is not None else ():
+        if isinstance(value, float) and (math.isnan(value) or (name == "gamma" and not 0 < value < math.inf)):
+            raise InputError(f"the schedule's {name} must be a finite number above 0", value=value)
 
 
 def fuse_on_cpu(optimizer: Optimizer, parameters: Iterable[nn.Parameter], precision: str | None) -> None:

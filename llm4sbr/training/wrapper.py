@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import require_finite
+from llm4sbr.contracts.ranges import PositiveInt, Rate
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.fusion import FUSIONS
 from llm4sbr.nn.heads import ItemTitles, ScoreHead
@@ -78,12 +80,12 @@ class LLM4SBRWrapper(SBRModule):
         self,
         backbone: SessionBackbone,
         *,
-        text_dim: int = 384,
+        text_dim: PositiveInt = 384,
         fusion: Literal["gate", "gate_bias", "average", "concat", "residual"] = "gate",
         alignment: Alignment | None = None,
         interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
         separate_projections: bool = False,
-        view_dropout: float = 0.0,
+        view_dropout: Rate = 0.0,
         **training: Any,
     ) -> None:
         super().__init__(backbone, **training)
@@ -91,8 +93,6 @@ class LLM4SBRWrapper(SBRModule):
             raise InputError(f"fusion must be one of {sorted(FUSIONS)}", value=fusion)
         if not interest_of_view or any(name not in INTERESTS for name in interest_of_view):
             raise InputError(f"each view reads one of {INTERESTS}", value=list(interest_of_view))
-        if not 0 <= view_dropout < 1:
-            raise InputError("view_dropout is a probability in [0, 1)", value=view_dropout)
         self.alignment = Alignment() if alignment is None else alignment
         self.text_dim, self.view_dropout = text_dim, view_dropout
         self.interest_of_view = tuple(interest_of_view)
@@ -151,7 +151,11 @@ class LLM4SBRWrapper(SBRModule):
 
         Shapes:
             - titles: ``(V, d_t)``, row ``k - 1`` is item ``k``; mask: ``(V,)`` bool
+
+        Raises:
+            InputError: If an embedding is not finite.
         """
+        require_finite(titles, "the title embeddings")
         for head in self.score_heads():
             head.read_titles(titles, mask)
 
@@ -168,6 +172,15 @@ class LLM4SBRWrapper(SBRModule):
     def _scores(self, enhanced: Enhanced, *, training: bool = False) -> Tensor:
         scores = self.score(enhanced.session, enhanced.interests)
         return self.join_heads(scores, enhanced.session, enhanced.seen, training=training)
+
+    def stages(self, batch: SessionBatch) -> Iterator[tuple[str, Tensor]]:
+        """Names and results of a forward pass, in the order of computation."""
+        with item_tables_once(self.backbone):
+            enhanced = self.enhance(batch)
+            if enhanced.seen.views is not None:
+                yield "the views", enhanced.seen.views
+            yield "the projected views", enhanced.z
+            yield from self.score_stages(enhanced.session, enhanced.interests, enhanced.seen)
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity losses, and their sum ``loss`` (Eq. 15)."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate, check_fields
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,14 @@ class LoRA:
         InputError: A number is out of range.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.05
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    dropout: Rate = 0.05
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
-    top_layers: int | None = None
+    top_layers: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
-            raise InputError(
-                "lora.rank must be at least 1, lora.alpha above 0, and lora.dropout in [0, 1)",
-                value=(self.rank, self.alpha, self.dropout),
-            )
-        if self.top_layers is not None and self.top_layers < 1:
-            raise InputError("lora.top_layers must be at least 1", value=self.top_layers)
+        check_fields(self)
 
     def adapt(self, model: Any) -> Any:
         """Add the adapter to a model and freeze the model's weights.

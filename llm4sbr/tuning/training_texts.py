@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, ExampleSource, Split
+from llm4sbr.contracts.ranges import NonNegativeInt, PositiveInt, Ranged
 from llm4sbr.tuning.tuner import TrainingText
 from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions, build_prompt, sanitize_title
 from llm4sbr.views.templates import ViewTemplate
@@ -35,9 +36,9 @@ class SessionTexts(Dataset[list[TrainingText]]):
         examples: Examples,
         catalogue: Catalogue,
         prompts: PromptOptions,
-        prefixes: int,
-        limit: int | None,
-        seed: int,
+        prefixes: PositiveInt,
+        limit: PositiveInt | None,
+        seed: NonNegativeInt,
     ) -> None:
         self.examples, self.catalogue, self.prompts = examples, catalogue, prompts
         titled = np.array([False, *(bool(title.strip()) for title in catalogue.titles)])
@@ -77,7 +78,7 @@ class SessionTexts(Dataset[list[TrainingText]]):
         return int(self._titled[int(torch.randint(at, int(self._end[at]), ()))])
 
 
-class TrainingTextDataModule(LightningDataModule):
+class TrainingTextDataModule(Ranged, LightningDataModule):
     """Training texts from the training and validation sessions of a session data module.
 
     The test split is never read.
@@ -100,20 +101,14 @@ class TrainingTextDataModule(LightningDataModule):
         self,
         source: ExampleSource,
         prompts: PromptOptions = DEFAULT_PROMPTS,
-        batch_size: int = 4,
-        prefixes: int = 16,
-        limit: int | None = None,
-        val_limit: int | None = 500,
-        num_workers: int = 0,
-        seed: int = 0,
+        batch_size: PositiveInt = 4,
+        prefixes: PositiveInt = 16,
+        limit: PositiveInt | None = None,
+        val_limit: PositiveInt | None = 500,
+        num_workers: NonNegativeInt = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
-        least = {"batch_size": batch_size, "prefixes": prefixes, "limit": limit, "val_limit": val_limit}
-        for name, value in least.items():
-            if value is not None and value < 1:
-                raise InputError(f"{name} of the training texts must be at least 1", value=value)
-        if num_workers < 0:
-            raise InputError("num_workers must not be negative", value=num_workers)
         self.source, self.prompts = source, prompts
         self.batch_size, self.prefixes, self.num_workers = batch_size, prefixes, num_workers
         self.limit, self.val_limit, self.seed = limit, val_limit, seed

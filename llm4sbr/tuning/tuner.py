@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import require_finite
+from llm4sbr.contracts.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, Ranged
 from llm4sbr.tuning.lora import LoRA
 from llm4sbr.tuning.losses import cross_entropy_among
 from llm4sbr.tuning.packing import PackedAnswers, pack_answers
@@ -28,7 +30,7 @@ class TrainingText(NamedTuple):
     answer: str
 
 
-class TitleTuner(LightningModule):
+class TitleTuner(Ranged, LightningModule):
     """LoRA (arXiv:2106.09685) on a causal language model, trained to answer a prompt with a title.
 
     The loss is the negative log likelihood of the title, in nats: among the catalogue's titles, as in
@@ -56,18 +58,13 @@ class TitleTuner(LightningModule):
         self,
         model: str = "SmolLM2-135M",
         lora: LoRA = _LORA,
-        learning_rate: float = 5e-4,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 20,
+        learning_rate: PositiveFloat = 5e-4,
+        weight_decay: NonNegativeFloat = 0.0,
+        warmup_steps: NonNegativeInt = 20,
         whole_titles: bool = False,
         dtype: Dtype = "auto",
     ) -> None:
         super().__init__()
-        if not learning_rate > 0 or weight_decay < 0 or warmup_steps < 0:
-            raise InputError(
-                "learning_rate must be above 0, weight_decay and warmup_steps must not be negative",
-                value=(learning_rate, weight_decay, warmup_steps),
-            )
         self.save_hyperparameters()
         if dtype == "auto":
             dtype = fast_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -169,6 +166,12 @@ class TitleTuner(LightningModule):
             owner, allowed, _ = self._trie.children(nodes)
             among = (torch.from_numpy(part).to(logits.device) for part in (owner, allowed))
             loss = cross_entropy_among(logits, packed.target, *among).sum() / len(texts)
+        if stage == "train":
+            require_finite(
+                loss.detach(),
+                f"the loss of step {self.global_step + 1}",
+                hint="Tune with a lower --model.learning_rate, or keep the weights in float32",
+            )
         # Average over all processes: the best adapter is chosen on the whole validation split.
         everywhere = stage == "val"
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(texts), sync_dist=everywhere)

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import is_finite
+from llm4sbr.contracts.ranges import PositiveInt, Ranged
+from llm4sbr.views.complete_weights import require_all_weights
 from llm4sbr.views.foreign_code import check_encoder
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
@@ -30,7 +33,7 @@ class TextEncoder(Protocol):
         ...
 
 
-class SentenceEncoder:
+class SentenceEncoder(Ranged):
     """A sentence-transformers model, float32, loaded on first use.
 
     A plain transformer is mean-pooled over its non-padding tokens; a model with its own pooling keeps it.
@@ -46,7 +49,9 @@ class SentenceEncoder:
         InputError: The model is not found or cannot be loaded.
     """
 
-    def __init__(self, model: str = "all-MiniLM-L6-v2", batch_size: int = 64, device: str = "auto") -> None:
+    def __init__(
+        self, model: str = "all-MiniLM-L6-v2", batch_size: PositiveInt = 64, device: str = "auto"
+    ) -> None:
         self.batch_size, self.device = batch_size, device
         self._weights = resolve(model)
 
@@ -68,17 +73,36 @@ class SentenceEncoder:
                 model = SentenceTransformer(
                     str(self._weights.path), device=device, local_files_only=True, trust_remote_code=False
                 )
+            self._require_weights(model)
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(
                 f"the text encoder cannot be loaded: {type(error).__name__}: {error}", path=self._weights.path
             ) from error
         return model.float().eval()
 
+    def _require_weights(self, model: Any) -> None:
+        """Check the transformers inside: sentence-transformers says nothing of weights that are missing."""
+        for module in model:
+            inner = getattr(module, "auto_model", None)
+            if inner is None:
+                continue
+            # The second reading takes a fraction of a second for the usual encoders.
+            with quiet_transformers():
+                again, info = type(inner).from_pretrained(
+                    self._weights.path, config=inner.config, local_files_only=True, output_loading_info=True
+                )
+            require_all_weights(again, info, self._weights.path, encoder=True)
+
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embed texts; equal texts are embedded once.
 
         Shapes:
             - output: ``(n, d_t)`` float32, unit rows; zeros if the text is empty or white space
+
+        Raises:
+            InputError: An embedding is not finite; the message shows the text.
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(text for text in texts if text.strip()))}
         dim = int(self._model.get_embedding_dimension())
@@ -92,5 +116,13 @@ class SentenceEncoder:
                 normalize_embeddings=True,
             )
             distinct[:-1] = torch.from_numpy(np.asarray(encoded, dtype=np.float32))
+            if not is_finite(distinct):
+                broken = int((~torch.isfinite(distinct)).any(1).nonzero()[0])
+                raise InputError(
+                    f"the text encoder {self.identity.name} gives an embedding that is not finite",
+                    path=self._weights.path,
+                    value=list(place)[broken],
+                    hint="Its weights are broken: get them again, or choose another encoder",
+                )
         rows = torch.tensor([place.get(text, len(place)) for text in texts], dtype=torch.long)
         return distinct[rows]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
+from llm4sbr.contracts.examples import SPLITS, Examples, ExampleSource, Split
+from llm4sbr.views.distinctness import warn_indistinct
 from llm4sbr.views.store import ViewStore
 from llm4sbr.views.store.spec import ViewSpec
 from llm4sbr.views.tables import (
+    SHORT_TERM,
     DenseViews,
     LocalisedViews,
     ScaledTitleViews,
@@ -65,11 +69,18 @@ def load_view_table(
             if chosen.source == "llm" and chosen.r
             else "Leave r out",
         )
-    table = TitleTable(*store.titles(chosen))
+    titles, known = store.titles(chosen)
+    warn_indistinct(source.catalogue.titles, titles, chosen.encoder.name)
+    table = TitleTable(titles, known)
     parts = {split: source.examples(split) for split in SPLITS}
     if chosen.source == "titles":
         title_views = TitleViews(table, chosen.views)
-        return LoadedViews(title_views, chosen, {split: 1.0 for split, part in parts.items() if len(part)})
+        shares = {
+            split: titled_share(part, table.mask.numpy(), chosen.views)
+            for split, part in parts.items()
+            if len(part)
+        }
+        return LoadedViews(title_views, chosen, shares)
     total = max((part.first_index + len(part) for part in parts.values()), default=0)
     keys = [b""] * total  # no session has an empty key
     session_key = source.catalogue.session_key
@@ -100,6 +111,20 @@ def load_view_table(
         norms = views.mean_norms(torch.arange(train.first_index, train.first_index + len(train)))
         views.fallback = ScaledTitleViews(table, chosen.views, norms)
     return LoadedViews(views, chosen, coverage)
+
+
+def titled_share(examples: Examples, titled: npt.NDArray[np.bool_], views: Sequence[str]) -> float:
+    """Share of the examples with all title views: a title of the last click, or of any click.
+
+    Shapes:
+        - titled: ``(V + 1,)``, True if the item has a title; item 0 has none
+    """
+    before = np.concatenate(([0], np.cumsum(titled[examples.clicks])))  # (T + 1,) titled clicks so far
+    last = titled[examples.clicks[examples.end - 1]]  # (E,)
+    every = before[examples.end] > before[examples.start]  # (E,)
+    if SHORT_TERM in views:
+        every = every & last
+    return float(every.mean())
 
 
 def _choose(store: ViewStore, catalogue: str, wanted: str | None) -> ViewSpec:

@@ -15,6 +15,7 @@ from functools import cached_property
 
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, check_fields
 from llm4sbr.views.templates import PLACEHOLDER, ViewTemplate, templates_named
 
 PROMPT_VERSION = 3  # increment it when a change alters the prompt of a session and template
@@ -44,13 +45,11 @@ class PromptOptions:
     """
 
     templates: str | tuple[ViewTemplate, ...] = "default"
-    max_items: int = 20
-    max_title_chars: int = 100
+    max_items: PositiveInt = 20
+    max_title_chars: PositiveInt = 100
 
     def __post_init__(self) -> None:
-        for name in ("max_items", "max_title_chars"):
-            if getattr(self, name) < 1:
-                raise InputError(f"prompts.{name} must be at least 1", value=getattr(self, name))
+        check_fields(self)
         names = [view.name for view in self.views]
         if not names or len(set(names)) != len(names):
             raise InputError("each view needs one template with a unique name", value=names)

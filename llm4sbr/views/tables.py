@@ -10,6 +10,7 @@ from torch.nn.functional import embedding_bag, normalize
 
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.finite import require_finite
 from llm4sbr.views.localization import view_from_titles
 
 LONG_TERM, SHORT_TERM = "long_term", "short_term"
@@ -22,6 +23,9 @@ class TitleTable(nn.Module):
     Shapes:
         - titles: ``(V, d_t)``, mask: ``(V,)`` bool, True if the item has a title
         - buffers: ``titles (V + 1, d_t)``, ``mask (V + 1,)``
+
+    Raises:
+        InputError: An embedding is not finite.
     """
 
     titles: Tensor
@@ -29,6 +33,7 @@ class TitleTable(nn.Module):
 
     def __init__(self, titles: Tensor, mask: Tensor) -> None:
         super().__init__()
+        require_finite(titles, "the title embeddings")
         mask = torch.cat((mask.new_zeros(1), mask))  # (V + 1,)
         titles = torch.cat((titles.new_zeros(1, titles.size(1)), titles))  # (V + 1, d_t)
         self.register_buffer("titles", titles * mask.unsqueeze(1), persistent=False)
@@ -221,6 +226,7 @@ class LocalisedViews(StoredViews):
         fallback: TitleViews | None = None,
     ) -> None:
         super().__init__(table, views, mask, fallback)
+        require_finite(weights, "the views' weights")
         self.register_buffer("ids", ids, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -250,6 +256,7 @@ class DenseViews(StoredViews):
         fallback: TitleViews | None = None,
     ) -> None:
         super().__init__(table, views, mask, fallback)
+        require_finite(vectors, "the views")
         self.register_buffer("vectors", vectors, persistent=False)
 
     def gather(self, rows: Tensor) -> Tensor:

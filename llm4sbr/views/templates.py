@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, check_fields
 
 PLACEHOLDER = "{items}"
 Target = Literal["next", "later"]
@@ -31,10 +32,11 @@ class ViewTemplate:
 
     name: str
     template: str
-    max_items: int | None = None
+    max_items: PositiveInt | None = None
     target: Target = "next"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.name.strip():
             raise InputError("a view template needs a name", value=self.name)
         if self.template.count(PLACEHOLDER) != 1:
@@ -43,8 +45,6 @@ class ViewTemplate:
                 value=self.template,
                 hint=f"Write {PLACEHOLDER} at the place of the clicked titles",
             )
-        if self.max_items is not None and self.max_items < 1:
-            raise InputError(f"max_items of view {self.name!r} must be at least 1", value=self.max_items)
         if self.target not in get_args(Target):
             raise InputError(f"the target of view {self.name!r} must be 'next' or 'later'", value=self.target)
 

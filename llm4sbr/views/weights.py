@@ -15,6 +15,7 @@ from typing import Any
 from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_folder, write_text
+from llm4sbr.views.complete_weights import require_all_weights
 from llm4sbr.views.identity import ModelIdentity
 
 # Files of a model folder that can change the model's output.
@@ -183,7 +184,11 @@ def _convert(gguf: Path, target: Path) -> None:
 
             source = {"gguf_file": gguf.name, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
-            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, **source)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, **source, output_loading_info=True
+            )
+            model, info = loaded
+            require_all_weights(model, info, gguf)
             # The loaded weights are dequantised; without this, save_pretrained marks them as quantised.
             model.hf_quantizer = None
             model.is_quantized = False
@@ -191,5 +196,7 @@ def _convert(gguf: Path, target: Path) -> None:
                 del model.config.quantization_config
             model.save_pretrained(target)
             tokenizer.save_pretrained(target)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"the GGUF file cannot be loaded: {error}", path=gguf) from error

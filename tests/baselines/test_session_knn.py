@@ -136,7 +136,7 @@ def test_an_empty_batch_has_no_scores():
 
 def test_wrong_use_is_refused():
     for settings, named in (
-        ({"k": 0}, "k is at least 1"),
+        ({"k": 0}, "k must be a whole number of at least 1"),
         ({"sample_size": -1}, "sample_size"),
         ({"similarity": "jaccard"}, "similarity must be"),
         ({"weighting": "slow"}, "weighting must be one of"),

@@ -109,11 +109,13 @@ def test_bad_data_is_one_clear_line(ring_shop, capsys):
 
 @pytest.mark.parametrize(
     ("word", "value", "told"),
-    [("--model.session_dropout", "2", "in [0, 1)"), ("--data.max_length", "0", "max_length")],
+    [("--model.session_dropout", "2", "and below 1.0"), ("--data.max_length", "0", "max_length")],
 )
 def test_a_value_that_a_class_refuses_is_one_clear_line(ring_shop, capsys, word, value, told):
     """Seen to fail with the parser's traceback."""
-    assert main(words("fit", ring_shop, word, value)) == 1
+    with pytest.raises(SystemExit) as stop:
+        main(words("fit", ring_shop, word, value))
+    assert stop.value.code == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("llm4sbr: error:")
     assert told in error

@@ -85,5 +85,5 @@ def test_no_session_at_all_is_zero_and_a_catalogue_of_one_is_one():
 
 
 def test_cut_offs_are_checked():
-    with pytest.raises(InputError, match="cut-offs"):
+    with pytest.raises(InputError, match="ks must"):
         SessionRanking(ks=[0])

@@ -86,8 +86,8 @@ def test_options_cut_titles_and_read_their_templates_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"max_items": 0}, "max_items must be at least 1"),
-        ({"max_title_chars": 0}, "max_title_chars must be at least 1"),
+        ({"max_items": 0}, "max_items must be a whole number of at least 1"),
+        ({"max_title_chars": 0}, "max_title_chars must be a whole number of at least 1"),
         ({"templates": ()}, "unique name"),
         ({"templates": DEFAULT_TEMPLATES * 2}, "unique name"),
         ({"templates": "no/such.yaml"}, "cannot be read"),

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.heads.title_axes import title_axes
 
@@ -40,10 +41,8 @@ class ItemTitles(ScoreHead):
         InputError: If the model is bare, without views and titles.
     """
 
-    def __init__(self, axes: int = 100) -> None:
+    def __init__(self, axes: PositiveInt = 100) -> None:
         super().__init__()
-        if axes < 1:
-            raise InputError("item titles take at least one axis", value=axes)
         self.axes = axes
         self._tables: list[TitledTable] | None = None  # modules of the backbone, not submodules here
 
@@ -96,7 +95,7 @@ class TitledTable(nn.Module):
 
     titles: Tensor
 
-    def __init__(self, weight: Tensor, num_items: int, axes: int) -> None:
+    def __init__(self, weight: Tensor, num_items: PositiveInt, axes: int) -> None:
         super().__init__()
         # Saved in the checkpoint: the axes are unique only up to rotation, and serving needs no view store.
         self.register_buffer("titles", weight.new_zeros(len(weight), axes))

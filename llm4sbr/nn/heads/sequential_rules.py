@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
+from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt
 from llm4sbr.nn.counting import share_of_repeats
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.item_neighbors import count_item_neighbors
@@ -51,17 +50,13 @@ class SequentialRules(ScoreHead):
     """
 
     in_training = False
-    num_items: int
+    num_items: PositiveInt
     start: Tensor
     item: Tensor
     similarity: Tensor
 
-    def __init__(self, weight: float = 1.0, neighbors: int = 100) -> None:
+    def __init__(self, weight: PositiveFloat = 1.0, neighbors: PositiveInt = 100) -> None:
         super().__init__()
-        if not (math.isfinite(weight) and weight > 0):
-            raise InputError("the weight of sequential rules is above 0", value=weight)
-        if neighbors < 1:
-            raise InputError("at least one rule is kept of each item", value=neighbors)
         self.weight, self.neighbors = weight, neighbors
         self.repeats = False  # whether items of the session get rules; counted in the training sessions
         # Item k has the rules start[k]:start[k + 1]; item 0, padding, has none.

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.heads.title_axes import title_axes
 
@@ -44,10 +45,8 @@ class TextScores(ScoreHead):
     mean: Tensor
     basis: Tensor
 
-    def __init__(self, axes: int = 64) -> None:
+    def __init__(self, axes: PositiveInt = 64) -> None:
         super().__init__()
-        if axes < 1:
-            raise InputError("the text scores take at least one axis", value=axes)
         self.axes = axes
         self.attached = False
 

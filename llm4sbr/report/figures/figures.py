@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -72,11 +73,28 @@ def run_numbers(snapshot: Snapshot, before: Spaces | None, views: Sequence[str])
 def save(
     folder: Path, figures: Mapping[str, Figure], numbers: Mapping[str, Any], format: Format = "png"
 ) -> list[Path]:
-    """Write the figures and ``pictures.json``, and return the paths of the figures."""
+    """Write the figures and ``pictures.json``, and return the paths of the figures.
+
+    Warns:
+        UserWarning: If the folder has a figure of an earlier run that is not drawn now.
+    """
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.{format}")
         with atomic_file(paths[-1]) as file:
             figure.savefig(file, format=format)
     write_text(folder / NUMBERS, json.dumps(numbers, indent=1) + "\n")
+    others = [path.name for path in _drawn(folder) if path not in paths]
+    if others:
+        warnings.warn(
+            f"{folder} also has figures of an earlier run: {', '.join(others)}", UserWarning, stacklevel=2
+        )
     return paths
+
+
+def _drawn(folder: Path) -> list[Path]:
+    """Figures in a folder, by the names that this module and ``llm4sbr draw`` give them."""
+    names = ("length", "gates", "spaces", "*-against-*")
+    return sorted(
+        path for name in names for kind in get_args(Format) for path in folder.glob(f"{name}.{kind}")
+    )

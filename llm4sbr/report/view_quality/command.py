@@ -19,6 +19,8 @@ from lightning.pytorch import LightningDataModule
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, Examples, ExampleSource, Split
 from llm4sbr.contracts.files import write_text
+from llm4sbr.contracts.outputs import replacing
+from llm4sbr.contracts.ranges import NonNegativeInt, PositiveInt, check_arguments
 from llm4sbr.report.view_quality.answers import AnswerFacts, count_answers
 from llm4sbr.report.view_quality.json import to_json
 from llm4sbr.report.view_quality.measure import measure
@@ -41,9 +43,9 @@ def views_report(
     split: Split = "validate",
     html: str | None = None,
     json: str | None = None,
-    samples: int = 8,
-    seed: int = 0,
-    draws: int = 2000,
+    samples: NonNegativeInt = 8,
+    seed: NonNegativeInt = 0,
+    draws: PositiveInt = 2000,
     device: str = "auto",
 ) -> QualityReport:
     """Measure how well a store's views find the true next item, and print it. Nothing is trained or inferred.
@@ -68,37 +70,38 @@ def views_report(
         InputError: The split has no example with a known next item, no views fit, or a file can't be written.
         StoreError: The store is missing or damaged.
     """
+    check_arguments(views_report, locals())
     if not hasattr(data, "examples"):
         raise InputError("this data module gives no examples", value=type(data).__name__)
-    if samples < 0 or draws < 1:
-        raise InputError("samples must not be negative, draws at least 1", value=(samples, draws))
-    data.prepare_data()
-    with ViewStore(store) as opened:
-        report = measure_store(
-            cast(ExampleSource, data),
-            opened,
-            spec,
-            split,
-            samples=samples,
-            seed=seed,
-            draws=draws,
-            device=device,
+    with replacing(json, html):
+        data.prepare_data()
+        with ViewStore(store) as opened:
+            report = measure_store(
+                cast(ExampleSource, data),
+                opened,
+                spec,
+                split,
+                samples=samples,
+                seed=seed,
+                draws=draws,
+                device=device,
+            )
+        words = ["--data", type(data).__name__, "--store", store, "--split", split, "--seed", str(seed)]
+        # From a shell: keep the command as typed.
+        called = Path(sys.argv[0]).name in ("llm4sbr", "__main__.py")
+        made = replace(
+            report.made,
+            command=shlex.join(["llm4sbr", *(sys.argv[1:] if called else ["views", "report", *words])]),
+            date=date.today().isoformat(),
+            machine=f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+            versions={name: version(name) for name in _VERSIONS},
         )
-    words = ["--data", type(data).__name__, "--store", store, "--split", split, "--seed", str(seed)]
-    called = Path(sys.argv[0]).name in ("llm4sbr", "__main__.py")  # from a shell: keep the command as typed
-    made = replace(
-        report.made,
-        command=shlex.join(["llm4sbr", *(sys.argv[1:] if called else ["views", "report", *words])]),
-        date=date.today().isoformat(),
-        machine=f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
-        versions={name: version(name) for name in _VERSIONS},
-    )
-    report = replace(report, made=made)
-    print(to_text(report))
-    if json is not None:
-        write_text(json, to_json(report))
-    if html is not None:
-        write_text(html, render(report))
+        report = replace(report, made=made)
+        print(to_text(report))
+        if json is not None:
+            write_text(json, to_json(report))
+        if html is not None:
+            write_text(html, render(report))
     return report
 
 
@@ -108,9 +111,9 @@ def measure_store(
     spec: str | None = None,
     split: Split = "validate",
     *,
-    samples: int = 8,
-    seed: int = 0,
-    draws: int = 2000,
+    samples: NonNegativeInt = 8,
+    seed: NonNegativeInt = 0,
+    draws: PositiveInt = 2000,
     device: str = "auto",
 ) -> QualityReport:
     """Measure one set of views of a store on one split of a data module, as `views_report` does."""

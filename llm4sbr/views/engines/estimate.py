@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import NonNegativeFloat, PositiveInt, check_fields
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import PACKAGES, model_folder, resolve
 
@@ -42,14 +43,11 @@ class Prices:
         InputError: A price is negative.
     """
 
-    prompt: float | None = None
-    answer: float | None = None
+    prompt: NonNegativeFloat | None = None
+    answer: NonNegativeFloat | None = None
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "answer"):
-            price = getattr(self, name)
-            if price is not None and not price >= 0:
-                raise InputError(f"prices.{name} must not be negative", value=price)
+        check_fields(self)
 
     def cost(self, prompt_tokens: int, answer_tokens: int) -> float | None:
         """Cost of the given numbers of tokens; None without any price."""
@@ -96,7 +94,7 @@ class Estimate:
 
 def estimate(
     prompts: Sequence[str],
-    max_new_tokens: int,
+    max_new_tokens: PositiveInt,
     counter: TokenCounter | None = None,
     prices: Prices = NO_PRICES,
     prompts_per_second: float | None = None,

@@ -11,6 +11,8 @@ import torch
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import recover_folder
+from llm4sbr.contracts.finite import require_finite, require_finite_state
+from llm4sbr.views.complete_weights import require_all_weights, require_same_names
 from llm4sbr.views.foreign_code import check_adapter
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
@@ -148,14 +150,16 @@ class LanguageModel:
     @cached_property
     def base_model(self) -> Any:
         """The model without its adapter, on its device, in evaluation mode."""
+        # sdpa accepts a custom attention mask, which prefix trees need.
+        options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "attn_implementation": "sdpa"}
+        if self.device_map is not None:
+            options["device_map"] = self.device_map
         with quiet_transformers():
             from transformers import AutoModelForCausalLM
 
-            # sdpa accepts a custom attention mask, which prefix trees need.
-            options = {"dtype": getattr(torch, self.dtype), "attn_implementation": "sdpa"}
-            if self.device_map is not None:
-                return self._load(AutoModelForCausalLM, device_map=self.device_map, **options).eval()
-            return self._load(AutoModelForCausalLM, **options).to(self.device).eval()
+            model, info = self._load(AutoModelForCausalLM, output_loading_info=True, **options)
+        require_all_weights(model, info, self.weights.path)
+        return (model if self.device_map is not None else model.to(self.device)).eval()
 
     @cached_property
     def model(self) -> Any:
@@ -176,11 +180,19 @@ class LanguageModel:
 
     def _adapted(self) -> Any:
         from peft import PeftModel
+        from peft.utils.save_and_load import get_peft_model_state_dict, load_peft_weights
 
         assert self.adapter is not None
         check_adapter(self.adapter)
         try:
-            return PeftModel.from_pretrained(self.base_model, str(self.adapter)).merge_and_unload().eval()
+            adapted = PeftModel.from_pretrained(self.base_model, str(self.adapter))
+            tensors = load_peft_weights(str(self.adapter), device="cpu")
+            expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+            require_same_names(tensors, expected, self.adapter)
+            require_finite_state(tensors, finite=frozenset(tensors), path=self.adapter)
+            return adapted.merge_and_unload().eval()
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(
                 f"the adapter cannot be loaded onto {self.identity.name}: {type(error).__name__}: {error}",
@@ -217,6 +229,9 @@ def reads_trees(model: Any) -> bool:
     except (TypeError, ValueError, IndexError, RuntimeError):  # the model accepts no such mask
         return False
     alone = model(input_ids=torch.tensor([[first, right]], device=model.device)).logits[0, -1]
+    require_finite(
+        alone, "the language model's scores", hint="Its weights are broken, or overflow in their dtype"
+    )
     scale = alone.float().abs().max()
     return bool((beside.float() - alone.float()).abs().max() <= 0.05 * scale)  # bfloat16 rounds coarsely
 

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import NonNegativeInt, PositiveFloat, PositiveInt, Ranged, check_fields
 from llm4sbr.views.engines import Answer, Failure, Reply
 from llm4sbr.views.engines.background import in_background
 from llm4sbr.views.engines.chat import BadAnswer, Chat, Refused, hide_login
@@ -38,23 +39,19 @@ class RetryPolicy:
         InputError: ``retries`` is negative, or a number of seconds is not above 0.
     """
 
-    retries: int = 6
-    timeout: float = 60.0
-    backoff: float = 1.0
-    max_outage: float = 300.0
+    retries: NonNegativeInt = 6
+    timeout: PositiveFloat = 60.0
+    backoff: PositiveFloat = 1.0
+    max_outage: PositiveFloat = 300.0
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise InputError("retries must not be negative", value=self.retries)
-        for name in ("timeout", "backoff", "max_outage"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be a number of seconds above 0", value=getattr(self, name))
+        check_fields(self)
 
 
 _RETRY = RetryPolicy()
 
 
-class OpenAIEngine:
+class OpenAIEngine(Ranged):
     """Greedy answers from servers with the OpenAI chat protocol, many prompts at a time.
 
     The engine sends each prompt as one user message and retries it after an incomplete or missing answer. It
@@ -90,19 +87,17 @@ class OpenAIEngine:
         model: str,
         base_url: str | list[str],
         api_key: str | None = None,
-        max_new_tokens: int = 24,
-        concurrency: int = 32,
+        max_new_tokens: PositiveInt = 24,
+        concurrency: PositiveInt = 32,
         retry: RetryPolicy = _RETRY,
         revision: str | None = None,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
         extra_body: dict[str, Any] | None = None,
     ) -> None:
         if find_spec("openai") is None:
             raise InputError("the openai package is not installed", hint="pip install 'llm4sbr[openai]'")
         if not 1 <= concurrency <= _MOST_CONNECTIONS:
             raise InputError(f"concurrency must be in 1..{_MOST_CONNECTIONS}", value=concurrency)
-        if max_new_tokens < 1:
-            raise InputError("max_new_tokens must be at least 1", value=max_new_tokens)
         self.model, self.revision, self.concurrency, self.retry = model, revision, concurrency, retry
         self.urls = _split_urls(base_url)
         key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()

@@ -9,6 +9,7 @@ from math import exp
 import torch
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, Ranged
 from llm4sbr.views.engines import Answer, Choice, Reply
 from llm4sbr.views.engines.decoding import DecodingOptions, Hypothesis, Root, decode_trees, read_root
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel
@@ -17,7 +18,7 @@ from llm4sbr.views.engines.title_trie import TitleTrie
 from llm4sbr.views.identity import EngineIdentity, digest
 
 
-class TransformersEngine:
+class TransformersEngine(Ranged):
     """Greedy or beam-search answers from a causal language model.
 
     Prompts of one call that share a prefix form one tree (`prefix_tree`), and the prefix common to all of
@@ -45,20 +46,15 @@ class TransformersEngine:
         self,
         model: str = "SmolLM2-135M",
         adapter: str | None = None,
-        max_new_tokens: int = 24,
+        max_new_tokens: PositiveInt = 24,
         choices: Sequence[str] | None = None,
-        num_answers: int = 1,
-        batch_size: int = 512,
-        batch_tokens: int | None = None,
+        num_answers: PositiveInt = 1,
+        batch_size: PositiveInt = 512,
+        batch_tokens: PositiveInt | None = None,
         dtype: Dtype = "auto",
         device: str = "auto",
         device_map: str | None = None,
     ) -> None:
-        if min(max_new_tokens, batch_size, num_answers, batch_tokens or 1) < 1:
-            raise InputError(
-                "max_new_tokens, num_answers, batch_size and batch_tokens must be at least 1",
-                value=(max_new_tokens, num_answers, batch_size, batch_tokens),
-            )
         self.lm = LanguageModel(model, adapter, dtype, device, device_map)
         self.max_new_tokens, self.num_answers = max_new_tokens, num_answers
         self._batch_size, self._batch_tokens = batch_size, batch_tokens

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from lightning.pytorch import Trainer
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.engines import Engine
 from llm4sbr.views.engines.language_model import Dtype
@@ -31,11 +32,10 @@ class Localisation:
     """
 
     encoder: str = "all-MiniLM-L6-v2"
-    r: int = 5
+    r: NonNegativeInt = 5
 
     def __post_init__(self) -> None:
-        if self.r < 0:
-            raise InputError("localise.r must not be negative", value=self.r)
+        check_fields(self)
 
     def text_encoder(self, device: str) -> SentenceEncoder:
         """Create the encoder on a device."""
@@ -63,16 +63,16 @@ class LocalModel:
     """
 
     adapter: str | None = None
-    max_new_tokens: int = 24
-    num_answers: int = 1
+    max_new_tokens: PositiveInt = 24
+    num_answers: PositiveInt = 1
     dtype: Dtype = "auto"
     device: str = "auto"
     device_map: str | None = None
-    batch_size: int = 512
-    batch_tokens: int | None = None
+    batch_size: PositiveInt = 512
+    batch_tokens: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        _at_least_one("local", self, "max_new_tokens", "num_answers", "batch_size", "batch_tokens")
+        check_fields(self)
 
     def engine(self, model: str, choices: Sequence[str] | None) -> Engine:
         """Create the engine; ``choices`` are the allowed answers, None allows any."""
@@ -112,16 +112,15 @@ class Server:
     """
 
     base_url: str | None = None
-    max_new_tokens: int = 24
-    concurrency: int = 32
-    timeout: float = 60.0
-    retries: int = 6
+    max_new_tokens: PositiveInt = 24
+    concurrency: PositiveInt = 32
+    timeout: PositiveFloat = 60.0
+    retries: NonNegativeInt = 6
     revision: str | None = None
     extra_body: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        _at_least_one("server", self, "max_new_tokens", "concurrency")
-        RetryPolicy(self.retries, self.timeout)  # refuses what is out of range
+        check_fields(self)
 
     def engine(self, model: str, choices: Sequence[str] | None) -> Engine:
         """Create the engine.
@@ -160,22 +159,15 @@ class Processes:
         InputError: A number is below 1.
     """
 
-    devices: int = 1
-    num_nodes: int = 1
+    devices: PositiveInt = 1
+    num_nodes: PositiveInt = 1
     strategy: str = "auto"
     progress: bool = True
 
     def __post_init__(self) -> None:
-        _at_least_one("processes", self, "devices", "num_nodes")
+        check_fields(self)
 
     def trainer(self, device: str) -> Trainer:
         """Create the trainer whose `predict` runs the queries; ``device`` is the model's device."""
         accelerator = "cpu" if device == "cpu" else "auto"
         return inference_trainer(accelerator, self.devices, self.num_nodes, self.strategy)
-
-
-def _at_least_one(group: str, options: object, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"{group}.{name} must be at least 1", value=value)

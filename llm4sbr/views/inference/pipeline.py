@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numpy as np
 from lightning.pytorch import Trainer
 
 from llm4sbr.contracts.errors import InputError
@@ -17,6 +18,7 @@ from llm4sbr.views.inference.progress import Meter, StopRequest
 from llm4sbr.views.inference.summary import AnswerCounts, Usage, ViewSummary, normal_titles
 from llm4sbr.views.inference.view_writer import ViewWriter
 from llm4sbr.views.inference.worker import Run, title_embeddings
+from llm4sbr.views.loading import titled_share
 from llm4sbr.views.prompts import DEFAULT_PROMPTS, PromptOptions
 from llm4sbr.views.quiet import quiet_lightning
 from llm4sbr.views.store import ViewStore
@@ -88,7 +90,7 @@ def infer_views(
         trainer.strategy.barrier("shards")  # also in `_assist`: every shard is now closed
         merge_shards(store)
     _conclude(summary, store, plan, began)
-    summary.coverage = plan.coverage(store.localised_keys(plan.spec))
+    summary.coverage = plan.coverage(_known(store, plan.spec))
     return summary
 
 
@@ -136,6 +138,13 @@ def _conclude(summary: ViewSummary, store: ViewStore, plan: ViewPlan, began: flo
         summary.failures.update(reason for key, reason in store.failures(one) if key in selected)
 
 
+def _known(store: ViewStore, spec: ViewSpec) -> set[bytes]:
+    """Keys of the sessions with all views; without titles in the catalogue an answer has no view."""
+    keys = list(store.localised_keys(spec))
+    rows = store.lookup_localised(spec, keys, dim=0 if spec.r else store.titles(spec)[0].size(1))
+    return {keys[row] for row in np.flatnonzero(np.all(rows.mask, axis=1))}
+
+
 def _title_views(
     source: ExampleSource, store: ViewStore, encoder: TextEncoder, sessions: Selection
 ) -> ViewSummary:
@@ -143,7 +152,9 @@ def _title_views(
     catalogue = source.catalogue
     spec = ViewSpec("titles", (LONG_TERM, SHORT_TERM), (), encoder.identity, catalogue.fingerprint, 0)
     store.lock()
-    title_embeddings(store, spec, encoder, catalogue)
+    _, titled = title_embeddings(store, spec, encoder, catalogue)
     store.add_spec(spec)
-    covered = {split: 1.0 for split in sessions.splits if len(source.examples(split))}
+    known = np.concatenate(([False], titled.cpu().numpy()))
+    parts = {split: source.examples(split) for split in sessions.splits}
+    covered = {split: titled_share(part, known, spec.views) for split, part in parts.items() if len(part)}
     return ViewSummary(spec.fingerprint, "titles", coverage=covered)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
+from llm4sbr.contracts.ranges import NonNegativeInt, check_fields
 from llm4sbr.views.encoder import TextEncoder
 from llm4sbr.views.engines import Engine
 from llm4sbr.views.inference.sessions import Prefix, in_chains, session_keys
@@ -34,13 +35,12 @@ class Selection:
     """
 
     splits: tuple[Split, ...] = SPLITS
-    limit: int | None = None
+    limit: NonNegativeInt | None = None
     only: Collection[bytes] | None = None
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 0:
-            raise InputError("the limit of sessions must not be negative", value=self.limit)
+        check_fields(self)
         if unknown := set(self.splits) - set(SPLITS):
             raise InputError(f"the splits are {', '.join(SPLITS)}", value=", ".join(sorted(unknown)))
 

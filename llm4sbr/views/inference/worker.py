@@ -14,6 +14,7 @@ from torch import Tensor
 
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.views.distinctness import warn_indistinct
 from llm4sbr.views.encoder import TextEncoder
 from llm4sbr.views.engines import Answer, Engine, Failure
 from llm4sbr.views.inference.plan import ViewPlan
@@ -215,6 +216,7 @@ def title_embeddings(
         mask = torch.tensor([bool(title.strip()) for title in catalogue.titles], dtype=torch.bool)
         if isinstance(store, ViewStore):
             store.add_titles(spec, titles, mask)
+    warn_indistinct(catalogue.titles, titles, encoder.identity.name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return titles.to(device), mask.to(device)
 

@@ -153,7 +153,7 @@ class StoreReader:
             dim: Dimension ``d_t`` of the vectors, needed if ``spec.r`` is 0.
 
         Raises:
-            StoreError: A row fails its checksum or has the wrong size.
+            StoreError: A row fails its checksum, has the wrong size, or holds a number that is not finite.
         """
         wanted = set(session_keys)
         # Row 0 serves unknown sessions: ids 0, weights 0, masked.
@@ -169,6 +169,13 @@ class StoreReader:
             if key in wanted:
                 if len(raw_ids) != len(ids[0]) or len(raw_values) != len(values[0]):
                     raise StoreError("a view has the wrong size", path=self.database, row=key.hex())
+                if not np.isfinite(np.frombuffer(raw_values, "<f2" if spec.r else "<f4")).all():
+                    raise StoreError(
+                        "a view is not finite",
+                        path=self.database,
+                        row=f"session {key.hex()}",
+                        hint="Its text encoder was broken: infer the views again, into a new store",
+                    )
                 place[key] = len(ids)
                 ids.append(raw_ids)
                 values.append(raw_values)

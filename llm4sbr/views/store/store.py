@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from llm4sbr.contracts.finite import require_finite
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.store.database import StoreError, WriterLock, checksum, named_errors, open_writer
 from llm4sbr.views.store.reading import Intent, LocalisedRows, RunRecord, StoreReader
@@ -135,10 +137,15 @@ class ViewStore(StoreReader):
         self._write(("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", [row]))
 
     def add_localised(self, spec: ViewSpec, keys: Sequence[bytes], rows: LocalisedRows) -> None:
-        """Write the localised views of a batch of sessions in one transaction."""
+        """Write the localised views of a batch of sessions in one transaction.
+
+        Raises:
+            InputError: A view is not finite.
+        """
         spec_id, table = self._spec_id(spec), []
         values = rows.weights.astype("<f2") if rows.vectors is None else rows.vectors.astype("<f4")
         ids = np.where(rows.mask[..., None], rows.ids, 0).astype("<i4")  # a masked view reads back as masked
+        require_finite(torch.from_numpy(values), "the views", path=self.path)
         for place, key in enumerate(keys):
             raw = (ids[place].tobytes(), values[place].tobytes())
             table.append((spec_id, key, *raw, checksum(spec.fingerprint, key, *raw)))

@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from llm4sbr.contracts.files import atomic_file
+from llm4sbr.contracts.finite import require_finite
 from llm4sbr.views.store.database import StoreError, named_errors
 
 
@@ -19,7 +20,11 @@ def write_table(path: Path, titles: Tensor, mask: Tensor) -> str:
 
     Shapes:
         - titles: ``(V, d_t)`` float32, mask: ``(V,)`` bool, True if the item has a title
+
+    Raises:
+        InputError: An embedding is not finite, or the file cannot be written.
     """
+    require_finite(titles, "the title embeddings", path=path)
     content = save({"titles": titles.float().contiguous().cpu(), "mask": mask.bool().contiguous().cpu()})
     with named_errors(path), atomic_file(path) as file:
         file.write(content)
@@ -31,6 +36,7 @@ def read_table(path: Path, sha256: str) -> tuple[Tensor, Tensor]:
 
     Raises:
         StoreError: The file is missing, truncated, changed or replaced by another.
+        InputError: An embedding is not finite.
     """
     hint = "Run `llm4sbr views infer` again: it rebuilds the title table and keeps every answer"
     try:
@@ -41,6 +47,8 @@ def read_table(path: Path, sha256: str) -> tuple[Tensor, Tensor]:
         raise StoreError("the table of title embeddings was changed or truncated", path=path, hint=hint)
     try:
         tensors = load(content)
-        return tensors["titles"], tensors["mask"].to(torch.bool)
+        titles, mask = tensors["titles"], tensors["mask"].to(torch.bool)
     except (SafetensorError, KeyError) as error:
         raise StoreError("this is not a table of title embeddings", path=path, hint=hint) from error
+    require_finite(titles, "the title embeddings", path=path, hint=hint)
+    return titles, mask

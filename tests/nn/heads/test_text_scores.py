@@ -108,7 +108,7 @@ def test_titles_of_another_catalogue_are_refused():
     model = attached(V, TEXT)
     with pytest.raises(InputError, match="titles must be"):
         model.read_titles(torch.ones(V + 1, TEXT), torch.ones(V + 1).bool())
-    with pytest.raises(InputError, match="axis"):
+    with pytest.raises(InputError, match="axes"):
         TextScores(0)
     assert attached(V, TEXT, axes=TEXT + 1).basis.shape == (TEXT, TEXT)
 

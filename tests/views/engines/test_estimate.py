@@ -48,7 +48,7 @@ def test_without_a_tokenizer_it_says_so():
 
 def test_arguments_out_of_range():
     for prices in ({"prompt": -1.0}, {"answer": -1.0}, {"answer": float("nan")}):
-        with pytest.raises(InputError, match="must not be negative"):
+        with pytest.raises(InputError, match="finite number of at least 0"):
             Prices(**prices)
     with pytest.raises(InputError, match="above 0"):
         estimate(["x"], 1, prompts_per_second=0.0)
