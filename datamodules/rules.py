@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, PositiveShare, Rate, check_fields
 
 ExampleMode = Literal["prefixes", "last"]
