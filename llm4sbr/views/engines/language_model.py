@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.views.engines.probes import keeps_cache, reads_padding, reads_trees
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import fingerprint, model_folder, resolve
@@ -90,18 +92,38 @@ class LanguageModel:
         """Check a number of tokens against the model's context length.
 
         Raises:
-            InputError: The number exceeds the model's context length or sliding window.
+            InputError: The number exceeds the model's context length.
         """
-        config = self.model.config.get_text_config()
-        limits = [getattr(config, "max_position_embeddings", None)]
-        if getattr(config, "use_sliding_window", True):  # the tree uses one mask in all layers
-            limits.append(getattr(config, "sliding_window", None))
-        limit = min((limit for limit in limits if limit), default=None)
-        if limit is not None and tokens > limit:
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit and tokens > limit:
             raise InputError(
                 f"{tokens} tokens of prompt and answer do not fit the model's {limit}",
                 hint="Show fewer items (--prompts.max_items) or shorter titles (--prompts.max_title_chars)",
             )
+
+    @cached_property
+    def window(self) -> float:
+        """Largest number of tokens for which every layer sees the whole text; infinite for most models."""
+        config = self.model.config.get_text_config()
+        sizes = [getattr(config, "attention_chunk_size", None)]
+        if getattr(config, "use_sliding_window", True):
+            sizes.append(getattr(config, "sliding_window", None))
+        return min((size for size in sizes if size), default=inf)
+
+    @cached_property
+    def reads_trees(self) -> bool:
+        """Whether prompts that begin alike can share their computation."""
+        return reads_trees(self.model)
+
+    @cached_property
+    def keeps_cache(self) -> bool:
+        """Whether a padded batch can keep what the model has computed for its rows."""
+        return keeps_cache(self.model)
+
+    @cached_property
+    def reads_padding(self) -> bool:
+        """Whether prompts of different lengths can share a padded batch."""
+        return reads_padding(self.model, self.keeps_cache)
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -147,8 +169,7 @@ class LanguageModel:
         with quiet_transformers():
             from transformers import AutoModelForCausalLM
 
-            # sdpa accepts a custom attention mask, which prefix trees need.
-            options = {"dtype": getattr(torch, self.dtype), "attn_implementation": "sdpa"}
+            options = {"dtype": getattr(torch, self.dtype)}
             if self.device_map is not None:
                 return self._load(AutoModelForCausalLM, device_map=self.device_map, **options).eval()
             return self._load(AutoModelForCausalLM, **options).to(self.device).eval()
@@ -158,17 +179,9 @@ class LanguageModel:
         """The model with its adapter merged.
 
         Raises:
-            InputError: The adapter belongs to another model, or the model cannot read a tree of prompts.
+            InputError: The adapter belongs to another model.
         """
-        model = self.base_model if self.adapter is None else self._adapted()
-        if not reads_trees(model):
-            raise InputError(
-                f"{self.identity.name} cannot share the computation of prompts: its layers do not follow an "
-                "attention mask",
-                path=self.weights.path,
-                hint="Serve it (vLLM, llama.cpp, `transformers serve`) and set --server.base_url",
-            )
-        return model
+        return self.base_model if self.adapter is None else self._adapted()
 
     def _adapted(self) -> Any:
         from peft import PeftModel
@@ -192,27 +205,6 @@ class LanguageModel:
                 path=folder,
                 hint="If this folder is in the llm4sbr cache, delete it: it is created again",
             ) from error
-
-
-@torch.inference_mode()
-def reads_trees(model: Any) -> bool:
-    """Whether the model follows a tree's mask: a branch's logits do not depend on the branch beside it.
-
-    Recurrent and linear-attention layers carry over every token to the left.
-    """
-    first, left, right = (model.config.get_text_config().vocab_size // n for n in (2, 3, 5))
-    mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=torch.bool, device=model.device)
-    try:
-        beside = model(
-            input_ids=torch.tensor([[first, left, right]], device=model.device),
-            position_ids=torch.tensor([[0, 1, 1]], device=model.device),
-            attention_mask=mask[None, None],
-        ).logits[0, -1]
-    except (TypeError, ValueError, IndexError, RuntimeError):  # the model accepts no such mask
-        return False
-    alone = model(input_ids=torch.tensor([[first, right]], device=model.device)).logits[0, -1]
-    scale = alone.float().abs().max()
-    return bool((beside.float() - alone.float()).abs().max() <= 0.05 * scale)  # bfloat16 rounds coarsely
 
 
 def fast_dtype(device: torch.device) -> Literal["float32", "bfloat16"]:

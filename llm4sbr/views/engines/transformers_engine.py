@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import exp
+from typing import TypeVar
 
 import torch
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines import Answer, Choice, Reply
-from llm4sbr.views.engines.decoding import DecodingOptions, Hypothesis, Root, decode_trees, read_root
+from llm4sbr.views.engines.decoding import decode_trees, read_root
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel
+from llm4sbr.views.engines.padded import decode_rows
 from llm4sbr.views.engines.prefix_tree import PrefixTree, grow_trees, shared_beginning
+from llm4sbr.views.engines.search import DecodingOptions, Hypothesis
 from llm4sbr.views.engines.title_trie import TitleTrie
 from llm4sbr.views.identity import EngineIdentity, digest
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class TransformersEngine:
     """Greedy or beam-search answers from a causal language model.
 
     Prompts of one call that share a prefix form one tree (`prefix_tree`), and the prefix common to all of
-    them is computed once. In float32 an answer equals the one-by-one greedy answer up to ties within
-    rounding; in bfloat16 two tokens of nearly equal score may swap depending on the batch's other prompts.
+    them is computed once. A model whose layers follow no attention mask (Mamba, Qwen3.5, LFM2), and prompts
+    beyond a model's sliding window, go through padded batches instead (`padded`). In float32 an answer equals
+    the one-by-one greedy answer up to ties within rounding; in bfloat16 two tokens of nearly equal score may
+    swap depending on the batch's other prompts.
 
     Args:
         model: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name.
@@ -63,6 +72,7 @@ class TransformersEngine:
         self.max_new_tokens, self.num_answers = max_new_tokens, num_answers
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self.choices = None if choices is None else _distinct(choices)
+        self._cost_told = False
 
     @property
     def batch_size(self) -> int:
@@ -85,7 +95,7 @@ class TransformersEngine:
         return EngineIdentity(self.lm.identity, decoding, self.lm.chat_template, self.lm.adapter_identity)
 
     def generate(self, prompts: Sequence[str]) -> Iterator[list[Reply]]:
-        """Answer every prompt, one forward pass's batch at a time, longest trees first.
+        """Answer every prompt, one forward pass's batch at a time, largest trees or prompts first.
 
         Raises:
             InputError: A prompt exceeds the model's context length.
@@ -93,33 +103,81 @@ class TransformersEngine:
         if not prompts:
             return
         tokens = self.lm.encode(prompts)
-        self.lm.check_length(max(map(len, tokens)) + self.max_new_tokens)
+        trie = self._decoding.trie
+        longest = max(map(len, tokens)) + (self.max_new_tokens if trie is None else trie.depth)
+        self.lm.check_length(longest)
+        if self.lm.reads_trees and longest <= self.lm.window:
+            yield from self._by_trees(tokens)
+        else:
+            self._tell_cost(tokens)
+            yield from self._by_rows(tokens)
+
+    def _by_trees(self, tokens: list[list[int]]) -> Iterator[list[Reply]]:
         shared = shared_beginning(tokens)
         root = read_root(self.lm.model, tokens[0][:shared])
         lengths = [len(one) for one in tokens]
         trees = sorted(grow_trees(tokens, skip=shared), key=lambda tree: -len(tree.tokens))
         if root is not None:
             trees[0].new[0] += root.length  # computed once: count it for one prompt
+
+        def answer(part: list[PrefixTree]) -> list[Reply]:
+            found = decode_trees(self.lm.model, part, self._decoding, root)
+            return [
+                Reply(int(place), self._reply(best, lengths[place], int(new)))
+                for tree, answers in zip(part, found, strict=True)
+                for place, new, best in zip(tree.place, tree.new, answers, strict=True)
+            ]
+
         while trees:
             rows = max(1, self._tokens_per_pass // max(1, len(trees[0].tokens) + len(trees[0].last)))
-            yield self._answer(trees[:rows], lengths, root)
+            yield self._within_memory(answer, trees[:rows])
             del trees[:rows]
 
-    def _answer(self, trees: list[PrefixTree], lengths: list[int], root: Root | None) -> list[Reply]:
+    def _by_rows(self, tokens: list[list[int]]) -> Iterator[list[Reply]]:
+        places = sorted(range(len(tokens)), key=lambda place: -len(tokens[place]))
+
+        def answer(part: list[int]) -> list[Reply]:
+            rows = [tokens[place] for place in part]
+            pad = min(self.lm.stop_ids)
+            found = decode_rows(self.lm.model, rows, self._decoding, pad, self.lm.keeps_cache)
+            return [
+                Reply(place, self._reply(best, len(tokens[place]), len(tokens[place])))
+                for place, best in zip(part, found, strict=True)
+            ]
+
+        while places:
+            width = len(tokens[places[0]])
+            part = places[: max(1, self._tokens_per_pass // (width * self.num_answers))]
+            if not self.lm.reads_padding:
+                part = [place for place in part if len(tokens[place]) == width]
+            yield self._within_memory(answer, part)
+            del places[: len(part)]
+
+    def _within_memory(self, answer: Callable[[list[T]], list[Reply]], batch: list[T]) -> list[Reply]:
         try:
-            found = decode_trees(self.lm.model, trees, self._decoding, root)
+            return answer(batch)
         except torch.OutOfMemoryError:  # on a GPU; a smaller pass gives the same answers
-            if len(trees) == 1:
+            if len(batch) == 1:
                 raise
             torch.cuda.empty_cache()
             self._tokens_per_pass //= 2
-            half = len(trees) // 2
-            return [*self._answer(trees[:half], lengths, root), *self._answer(trees[half:], lengths, root)]
-        return [
-            Reply(int(place), self._reply(best, lengths[place], int(new)))
-            for tree, answers in zip(trees, found, strict=True)
-            for place, new, best in zip(tree.place, tree.new, answers, strict=True)
-        ]
+            half = len(batch) // 2
+            return [*self._within_memory(answer, batch[:half]), *self._within_memory(answer, batch[half:])]
+
+    def _tell_cost(self, tokens: list[list[int]]) -> None:
+        if self._cost_told:
+            return
+        self._cost_told = True
+        shared = sum(int(tree.new.sum()) for tree in grow_trees(tokens))
+        _log.warning(
+            "%s shares no computation between prompts, since %s: it computes %.1f times the prompt "
+            "tokens that other models do",
+            self.lm.identity.name,
+            f"some exceed its attention window of {self.lm.window:.0f} tokens"
+            if self.lm.reads_trees
+            else "its layers follow no attention mask",
+            sum(map(len, tokens)) / shared,
+        )
 
     def _reply(self, best: list[Hypothesis], prompt_tokens: int, computed: int) -> Answer:
         texts = [self._text(one) for one in best]
@@ -152,8 +210,9 @@ class TransformersEngine:
         if self.lm.model.device.type != "cuda":
             return 2048  # saturates a CPU's matrix units; a larger pass only delays the first answer
         config = self.lm.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        all_heads = getattr(config, "num_attention_heads", None) or 1  # a recurrent model may have none
+        heads = getattr(config, "num_key_value_heads", None) or all_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // all_heads
         # The cache is copied while it grows; add the answers and the activations of one layer.
         per_token = 6 * heads * size * config.num_hidden_layers * 4 + 32 * config.hidden_size
         free, _ = torch.cuda.mem_get_info(self.lm.model.device)

@@ -1,0 +1,76 @@
+"""The in-process engine on tiny random models of many families, against `generate` on one prompt at a time."""
+
+import logging
+
+import families
+import pytest
+import torch
+
+from llm4sbr.views.engines.transformers_engine import TransformersEngine
+
+SESSION = "1. rose soap\n2. silk powder\n"
+PROMPTS = [f"{SESSION}Long-term interest:", f"{SESSION}Short-term interest:", f"{SESSION}3. oil\nLong", "Hi"]
+TITLES = ["rose soap", "rose soap bar", "rose", "silk powder", "silk polish", "x"]
+NEW = 6
+
+
+@pytest.fixture
+def make(tiny_llm):
+    """Engines on one model, given or of a family."""
+
+    def engine(model, **options):
+        made = TransformersEngine(
+            tiny_llm, **{"max_new_tokens": NEW, "dtype": "float32", "device": "cpu", **options}
+        )
+        if isinstance(model, str):
+            model = families.build(model, made.lm.tokenizer)
+        made.lm.base_model = model
+        return made
+
+    return engine
+
+
+def answers(engine, prompts=PROMPTS):
+    replies = sorted(reply for group in engine.generate(prompts) for reply in group)
+    assert [reply.place for reply in replies] == list(range(len(prompts)))
+    return [reply.outcome for reply in replies]
+
+
+def one_by_one(engine, prompts=PROMPTS):
+    """Texts of transformers' own `generate`, a prompt at a time."""
+    texts = []
+    for prompt in prompts:
+        ids = torch.tensor([engine.lm.encode([prompt])[0]])
+        mask = torch.ones_like(ids)
+        output = engine.lm.model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW)
+        said = output[0, ids.size(1) :].tolist()
+        end = next((at for at, token in enumerate(said) if token in engine.lm.stop_ids), NEW)
+        texts.append(engine.lm.tokenizer.decode(said[:end], skip_special_tokens=True).strip())
+    return texts
+
+
+def best_titles(engine, prompt, count):
+    """The likeliest titles among the allowed tokens, each scored by a forward pass of its own."""
+    (stop,) = engine.lm.stop_ids
+    paths = [(*engine.lm.plain([title])[0], stop) for title in TITLES]
+    start, scores = engine.lm.encode([prompt])[0], {}
+    for title, path in zip(TITLES, paths, strict=True):
+        with torch.no_grad():
+            logits = engine.lm.model(torch.tensor([[*start, *path]])).logits[0, len(start) - 1 :].double()
+        scores[title] = 0.0
+        for at, token in enumerate(path):
+            allowed = sorted({other[at] for other in paths if other[:at] == path[:at]})
+            scores[title] += float(logits[at, allowed].log_softmax(-1)[allowed.index(token)])
+    return sorted(TITLES, key=lambda title: -scores[title])[:count]
+
+
+@pytest.mark.parametrize("family", [*families.TREES, *families.ROWS])
+def test_answers_are_those_of_one_prompt_at_a_time(make, family):
+    """Seen to fail with every family on trees, with padding taken as read, and without `keep` in the cache."""
+    free = make(family)
+    assert free.lm.reads_trees == (family in families.TREES)
+    assert [answer.text for answer in answers(free)] == one_by_one(free)
+    held = make(free.lm.base_model, choices=TITLES, num_answers=len(TITLES))
+    for prompt, answer in zip(PROMPTS[1:3], answers(held, PROMPTS[1:3]), strict=True):
+        assert [choice.text for choice in answer.choices] == best_titles(held, prompt, len(TITLES))
+        assert sum(choice.probability for choice in answer.choices) == pytest.approx(1, abs=1e-4)
