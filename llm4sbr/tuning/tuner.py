@@ -79,7 +79,7 @@ class TitleTuner(LightningModule):
         self._paths: dict[str, tuple[list[int], list[int]]] = {}  # title → its tokens, their trie nodes
         if not self.lm.reads_trees:
             raise InputError(
-                "this language model cannot be tuned: its layers follow no attention mask, so packed prompts mix",
+                "this language model cannot be tuned: its layers follow no attention mask",
                 value=model,
                 hint="Take a model of attention layers, such as SmolLM2 or Qwen3",
             )

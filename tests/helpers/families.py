@@ -28,24 +28,31 @@ _SIZES: dict[str, Any] = {
     "attention_window_size": 64,
 }
 
-_PLAIN = (
-    "apertus arcee biogpt codegen cohere cohere2 deepseek_v2 deepseek_v3 ernie4_5 exaone4 falcon gemma gemma2 "
-    "gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite granitemoe helium llama llama4_text "
-    "mistral mixtral nemotron olmo olmo2 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe "
-    "seed_oss smollm3 stablelm starcoder2 xglm"
+_TREES = (
+    "apertus arcee biogpt codegen cohere cohere2 deepseek_v2 deepseek_v3 ernie4_5 exaone4 falcon gemma "
+    "gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite granitemoe helium llama "
+    "llama4_text mistral mixtral nemotron olmo olmo2 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe "
+    "qwen3 qwen3_moe seed_oss smollm3 stablelm starcoder2 xglm"
 )
-_ROWS = "bamba bloom falcon_mamba jamba lfm2 mamba mamba2 minimax mpt qwen3_5_text qwen3_next recurrent_gemma rwkv"
-TREES, ROWS = _PLAIN.split(), _ROWS.split()  # families that read prefix trees, and those that do not
+_ROWS = (
+    "bamba bloom falcon_mamba jamba lfm2 mamba mamba2 minimax mpt qwen3_5_text qwen3_next recurrent_gemma "
+    "rwkv"
+)
+TREES, ROWS = _TREES.split(), _ROWS.split()  # families that read prefix trees, and those that do not
 
+_HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
 _OWN: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(["codegen", "gptj"], {"rotary_dim": 4}),
-    **dict.fromkeys(["deepseek_v2", "deepseek_v3"], {"num_key_value_heads": 4}),
     "bamba": {"attn_layer_indices": [1]},
+    "codegen": {"rotary_dim": 4},
+    "deepseek_v2": {"num_key_value_heads": 4},
+    "deepseek_v3": {"num_key_value_heads": 4},
+    "gptj": {"rotary_dim": 4},
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2, "mamba_dt_rank": 4},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2},
-    "minimax": {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]},
-    **dict.fromkeys(["qwen3_5_text", "qwen3_next"], {"layer_types": ["linear_attention", "full_attention"]}),
+    "minimax": _HYBRID,
+    "qwen3_5_text": _HYBRID,
+    "qwen3_next": _HYBRID,
     "recurrent_gemma": {"num_hidden_layers": 3},
 }
 

@@ -168,7 +168,8 @@ class TransformersEngine:
         if self._cost_told:
             return
         self._cost_told = True
-        shared = sum(int(tree.new.sum()) for tree in grow_trees(tokens))
+        shared = shared_beginning(tokens)
+        computed = shared + sum(int(tree.new.sum()) for tree in grow_trees(tokens, skip=shared))
         _log.warning(
             "%s shares no computation between prompts, since %s: it computes %.1f times the prompt "
             "tokens that other models do",
@@ -176,7 +177,7 @@ class TransformersEngine:
             f"some exceed its attention window of {self.lm.window:.0f} tokens"
             if self.lm.reads_trees
             else "its layers follow no attention mask",
-            sum(map(len, tokens)) / shared,
+            sum(map(len, tokens)) / computed,
         )
 
     def _reply(self, best: list[Hypothesis], prompt_tokens: int, computed: int) -> Answer:
