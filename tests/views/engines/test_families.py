@@ -108,9 +108,8 @@ def test_sliding_windows(make, family, caplog):
     if family in ("mistral", "llama4_text"):
         layers = {} if family == "mistral" else {"layer_types": ["chunked_attention", "full_attention"]}
     name = "attention_chunk_size" if family == "llama4_text" else "sliding_window"
-    prompts = [
-        f"{SESSION}{end}" for end in ("1", "2", "soap", "oil", "argan", "Interest", "cream", "eye liner")
-    ]
+    ends = ["1 rose soap", "2 silk powder", "eye liner", "hair brush", "night cream", "argan oil", "lemon"]
+    prompts = ["Hi", *(f"{SESSION}{end}, nail polish" for end in ends)]  # "Hi": the session is no root
     longest = max(map(len, make(family).lm.encode(prompts)))
     for window, beyond in ((longest + NEW, False), (longest // 2, True)):
         caplog.clear()
