@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jinja2 import TemplateError
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines.probes import keeps_cache, reads_padding, reads_trees
+from llm4sbr.views.engines.thoughts import is_open, template_options
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import fingerprint, model_folder, resolve
@@ -31,6 +33,8 @@ class LanguageModel:
         device: Device of the model; ``auto`` takes a GPU if there is one.
         device_map: Placement of a large model over several devices, as in transformers (``auto``,
             ``balanced``, …); replaces ``device``.
+        template_kwargs: Variables of the chat template. Where it knows ``enable_thinking``, that is False by
+            default: thoughts are no titles.
 
     Raises:
         InputError: The model or the adapter is not found.
@@ -43,7 +47,9 @@ class LanguageModel:
         dtype: Dtype = "auto",
         device: str = "auto",
         device_map: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        self._template_kwargs = template_kwargs
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device, self.device_map = torch.device(device), device_map
@@ -73,6 +79,11 @@ class LanguageModel:
     def chat_template(self) -> str:
         """Text of the chat template; empty for a model without one."""
         return str(self.tokenizer.chat_template or "")
+
+    @cached_property
+    def template_options(self) -> dict[str, Any]:
+        """Variables that the chat template gets besides the messages."""
+        return template_options(self.chat_template, self._template_kwargs)
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Tokenise prompts inside the chat template; control tokens in a prompt are plain text."""
@@ -132,15 +143,34 @@ class LanguageModel:
         if not tokenizer.chat_template:
             bos = tokenizer.bos_token_id
             return ([] if bos is None else [bos]), tokenizer("\n", add_special_tokens=False).input_ids
-        chat = tokenizer.apply_chat_template(
-            [{"role": "user", "content": _SLOT}], tokenize=False, add_generation_prompt=True
-        )
+        before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in self._chat)
+        return before, after
+
+    @cached_property
+    def opens_thoughts(self) -> bool:
+        """Whether the chat template itself begins the model's thoughts, as DeepSeek-R1's does."""
+        return bool(self.tokenizer.chat_template) and is_open(self._chat[1])
+
+    @cached_property
+    def _chat(self) -> list[str]:
+        try:
+            chat = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": _SLOT}],
+                tokenize=False,
+                add_generation_prompt=True,
+                **self.template_options,
+            )
+        except (ValueError, TypeError, KeyError, TemplateError) as error:
+            raise InputError(
+                f"the model's chat template cannot be applied: {error}",
+                path=self.weights.path,
+                value=self.template_options or None,
+            ) from error
         if chat.count(_SLOT) != 1:
             raise InputError(
                 "the model's chat template must show the user's text exactly once", path=self.weights.path
             )
-        before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in chat.split(_SLOT))
-        return before, after
+        return list(chat.split(_SLOT))
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

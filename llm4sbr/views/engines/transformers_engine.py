@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -11,12 +12,13 @@ from typing import TypeVar
 import torch
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.views.engines import Answer, Choice, Reply
+from llm4sbr.views.engines import Answer, Choice, Failure, Reply
 from llm4sbr.views.engines.decoding import decode_trees, read_root
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel
 from llm4sbr.views.engines.padded import decode_rows
 from llm4sbr.views.engines.prefix_tree import PrefixTree, grow_trees, shared_beginning
 from llm4sbr.views.engines.search import DecodingOptions, Hypothesis
+from llm4sbr.views.engines.thoughts import NOTHING_ELSE, UNFINISHED, without_thoughts
 from llm4sbr.views.engines.title_trie import TitleTrie
 from llm4sbr.views.identity import EngineIdentity, digest
 
@@ -34,7 +36,8 @@ class TransformersEngine:
     swap depending on the batch's other prompts.
 
     Args:
-        model: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name.
+        model: Local folder or ``.gguf`` file, installed weights package (``SmolLM2-135M``), or hub name; or a
+            `LanguageModel`, which replaces ``adapter``, ``dtype``, ``device`` and ``device_map``.
         adapter: Folder of a PEFT adapter for the model, as `llm4sbr tune-llm` writes.
         max_new_tokens: Maximum length of a free answer in tokens.
         choices: Allowed answers, such as the catalogue's titles; None decodes freely.
@@ -52,7 +55,7 @@ class TransformersEngine:
 
     def __init__(
         self,
-        model: str = "SmolLM2-135M",
+        model: str | LanguageModel = "SmolLM2-135M",
         adapter: str | None = None,
         max_new_tokens: int = 24,
         choices: Sequence[str] | None = None,
@@ -68,7 +71,9 @@ class TransformersEngine:
                 "max_new_tokens, num_answers, batch_size and batch_tokens must be at least 1",
                 value=(max_new_tokens, num_answers, batch_size, batch_tokens),
             )
-        self.lm = LanguageModel(model, adapter, dtype, device, device_map)
+        if isinstance(model, str):
+            model = LanguageModel(model, adapter, dtype, device, device_map)
+        self.lm = model
         self.max_new_tokens, self.num_answers = max_new_tokens, num_answers
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self.choices = None if choices is None else _distinct(choices)
@@ -86,6 +91,8 @@ class TransformersEngine:
             "strategy": "greedy" if self.num_answers == 1 else "beams",
             "dtype": self.lm.dtype,
         }
+        if options := self.lm.template_options:
+            decoding["template"] = json.dumps(options, sort_keys=True)
         if self.num_answers > 1:
             decoding["num_answers"] = self.num_answers
         if self.choices is None:
@@ -180,22 +187,27 @@ class TransformersEngine:
             sum(map(len, tokens)) / computed,
         )
 
-    def _reply(self, best: list[Hypothesis], prompt_tokens: int, computed: int) -> Answer:
+    def _reply(self, best: list[Hypothesis], prompt_tokens: int, computed: int) -> Answer | Failure:
         texts = [self._text(one) for one in best]
-        choices = tuple(Choice(text, exp(one.score)) for text, one in zip(texts, best, strict=True))
-        return Answer(
-            texts[0],
-            prompt_tokens,
-            computed,
-            len(best[0].tokens),
-            best[0].finished,
-            choices if self.num_answers > 1 else (),
-        )
+        said = [(text, one) for text, one in zip(texts, best, strict=True) if text is not None]
+        if not said:
+            return Failure(NOTHING_ELSE if best[0].finished else UNFINISHED)
+        text, first = said[0]
+        choices = tuple(Choice(text, exp(one.score)) for text, one in said) if self.num_answers > 1 else ()
+        return Answer(text, prompt_tokens, computed, len(first.tokens), first.finished, choices)
 
-    def _text(self, one: Hypothesis) -> str:
+    def _text(self, one: Hypothesis) -> str | None:
+        """Text of an answer; None if it is nothing but thoughts."""
         if self.choices is not None:
             return self.choices[one.choice]
-        return str(self.lm.tokenizer.decode(one.tokens, skip_special_tokens=True)).strip()
+        tokenizer = self.lm.tokenizer
+        whole = str(tokenizer.decode(one.tokens)).strip()  # some models mark thoughts with control tokens
+        said = without_thoughts(whole, self.lm.opens_thoughts)
+        if said == whole:
+            return str(tokenizer.decode(one.tokens, skip_special_tokens=True)).strip()
+        for token in tokenizer.all_special_tokens:
+            said = (said or "").replace(token, "")
+        return (said or "").strip() or None
 
     @cached_property
     def _decoding(self) -> DecodingOptions:
