@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _LINE_EVERY = 30.0  # seconds between lines if the output is not a terminal
-_GRACE = 2.5  # seconds for the batch in progress after a signal
+_GRACE = 1.5  # seconds for the batch in progress after a signal
 _AGAIN = 0.5  # seconds between further alarms, until the work has stopped
 
 
@@ -75,7 +75,7 @@ class Meter:
 class StopRequest:
     """Turns the first SIGINT or SIGTERM into a request to stop after the batch; a second one acts at once.
 
-    A batch that takes longer than 2.5 seconds is interrupted where `interruptible` allows it: a server may
+    A batch that takes longer than 1.5 seconds is interrupted where `interruptible` allows it: a server may
     never answer. Only the main thread can handle signals; in other threads this class does nothing.
     """
 
