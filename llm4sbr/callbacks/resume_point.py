@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from llm4sbr.contracts.errors import InputError
 
 NAME = "resume.ckpt"
+_GRACE = 3.0  # seconds for the rest of a validation after SIGTERM
 
 
 class ResumePoint(Callback):
@@ -24,8 +25,9 @@ class ResumePoint(Callback):
 
     The checkpoint is replaced atomically at intervals, between two steps, and removed at the end of training.
     On SIGTERM all processes finish the current step, the checkpoint is written, and the run ends with an
-    exception of status 143, the shell's status for SIGTERM (`console` then ends by that signal). After
-    ``kill -9`` the steps after the last checkpoint are computed again, with the same results.
+    exception of status 143, the shell's status for SIGTERM (`console` then ends by that signal). A single
+    process that is still in a validation three seconds later ends there, and ``predict`` after the batch.
+    After ``kill -9`` the steps after the last checkpoint are computed again, with the same results.
 
     Args:
         every_n_minutes: Minutes between two checkpoints; 0 for no timed checkpoints.
@@ -40,7 +42,8 @@ class ResumePoint(Callback):
             )
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self._sigterm_received = self._after_validation = False
-        self._saved_at = 0.0
+        self._save_at_end = True
+        self._saved_at = self._sigterm_at = 0.0
         self._before: Any = None
 
     @staticmethod
@@ -51,6 +54,7 @@ class ResumePoint(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Register the SIGTERM handler and save the initial state."""
         self._sigterm_received = self._after_validation = False
+        self._save_at_end = True
         self._saved_at = time.monotonic()
         if trainer.global_step == 0:  # so that a run without this checkpoint has ended
             self._save(trainer)
@@ -75,6 +79,21 @@ class ResumePoint(Callback):
         elif not (_validation_follows(trainer) or trainer.fit_loop.epoch_loop._num_ready_batches_reached()):
             self._save(trainer)
 
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop seconds after SIGTERM; the last checkpoint stays, as a partial validation can't be resumed.
+
+        Several processes finish the validation: one that stops alone leaves the others waiting for it.
+        """
+        late = self._sigterm_received and time.monotonic() - self._sigterm_at > _GRACE
+        if late and trainer.world_size == 1:
+            self._save_at_end = False
+            raise SIGTERMException
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop at SIGTERM, which Lightning's own loop of predictions passes over."""
+        if trainer.received_sigterm and trainer.world_size == 1:
+            raise SIGTERMException
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop after a validation that was due at SIGTERM, because a partial validation can't be resumed."""
         self._stop(trainer, self._after_validation)
@@ -83,12 +102,13 @@ class ResumePoint(Callback):
         """Save a run that SIGTERM stopped, and log how to resume it."""
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
-            if trainer.training or trainer.validating:
+            if (trainer.training or trainer.validating) and self._save_at_end:
                 loop = trainer.fit_loop.epoch_loop
                 if self._after_validation and not loop._num_ready_batches_reached():
                     # A resumed run repeats the end of this step and counts it for the loggers again.
                     loop._batches_that_stepped -= 1
                 self._save(trainer)
+            if trainer.state.fn == "fit":
                 rank_zero_info(f"Stopped by SIGTERM. Resume with `llm4sbr resume {trainer.log_dir}`.")
         self._restore_handler()
 
@@ -111,6 +131,7 @@ class ResumePoint(Callback):
         self._saved_at = time.monotonic()
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        self._sigterm_at = self._sigterm_at or time.monotonic()
         self._sigterm_received = True
 
     def _restore_handler(self) -> None:
