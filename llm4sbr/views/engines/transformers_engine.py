@@ -145,8 +145,7 @@ class TransformersEngine:
 
         def answer(part: list[int]) -> list[Reply]:
             rows = [tokens[place] for place in part]
-            pad = min(self.lm.stop_ids)
-            found = decode_rows(self.lm.model, rows, self._decoding, pad, self.lm.keeps_cache)
+            found = decode_rows(self.lm.model, rows, self._decoding, 0, self.lm.keeps_cache)
             return [
                 Reply(place, self._reply(best, len(tokens[place]), len(tokens[place])))
                 for place, best in zip(part, found, strict=True)
