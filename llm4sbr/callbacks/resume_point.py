@@ -19,6 +19,7 @@ from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.contracts.ranges import NonNegativeFloat, NonNegativeInt, Ranged
 
 NAME = "resume.ckpt"
+_GRACE = 3.0  # seconds for the rest of a validation after SIGTERM
 
 
 class ResumePoint(Ranged, Callback):
@@ -26,8 +27,9 @@ class ResumePoint(Ranged, Callback):
 
     The checkpoint is replaced atomically at intervals, between two steps, and removed at the end of training.
     On SIGTERM all processes finish the current step, the checkpoint is written, and the run ends with an
-    exception of status 143, the shell's status for SIGTERM (`console` then ends by that signal). After
-    ``kill -9`` the steps after the last checkpoint are computed again, with the same results.
+    exception of status 143, the shell's status for SIGTERM (`console` then ends by that signal). A single
+    process that is still in a validation three seconds later ends there, and ``predict`` after the batch.
+    After ``kill -9`` the steps after the last checkpoint are computed again, with the same results.
 
     Args:
         every_n_minutes: Minutes between two checkpoints; 0 for no timed checkpoints.
@@ -37,7 +39,8 @@ class ResumePoint(Ranged, Callback):
     def __init__(self, every_n_minutes: NonNegativeFloat = 5.0, every_n_steps: NonNegativeInt = 0) -> None:
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self._sigterm_received = self._after_validation = False
-        self._saved_at = 0.0
+        self._save_at_end = True
+        self._saved_at = self._sigterm_at = 0.0
         self._before: Any = None
 
     @staticmethod
@@ -48,6 +51,7 @@ class ResumePoint(Ranged, Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Register the SIGTERM handler and save the initial state."""
         self._sigterm_received = self._after_validation = False
+        self._save_at_end = True
         self._saved_at = time.monotonic()
         if trainer.global_step == 0:  # so that a run without this checkpoint has ended
             self._save(trainer)
@@ -87,6 +91,21 @@ class ResumePoint(Ranged, Callback):
             if isinstance(state, dict) and isinstance(callback, ModelCheckpoint) and callback.dirpath:
                 _relocate(state, Path(callback.dirpath))
 
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop seconds after SIGTERM; the last checkpoint stays, as a partial validation can't be resumed.
+
+        Several processes finish the validation: one that stops alone leaves the others waiting for it.
+        """
+        late = self._sigterm_received and time.monotonic() - self._sigterm_at > _GRACE
+        if late and trainer.world_size == 1:
+            self._save_at_end = False
+            raise SIGTERMException
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop at SIGTERM, which Lightning's own loop of predictions passes over."""
+        if trainer.received_sigterm and trainer.world_size == 1:
+            raise SIGTERMException
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop after a validation that was due at SIGTERM, because a partial validation can't be resumed."""
         self._stop(trainer, self._after_validation)
@@ -95,12 +114,13 @@ class ResumePoint(Ranged, Callback):
         """Save a run that SIGTERM stopped, and log how to resume it."""
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
-            if trainer.training or trainer.validating:
+            if (trainer.training or trainer.validating) and self._save_at_end:
                 loop = trainer.fit_loop.epoch_loop
                 if self._after_validation and not loop._num_ready_batches_reached():
                     # A resumed run repeats the end of this step and counts it for the loggers again.
                     loop._batches_that_stepped -= 1
                 self._save(trainer)
+            if trainer.state.fn == "fit":
                 folder = shlex.quote(str(run_folder(trainer)))  # collective: every rank reads it
                 rank_zero_info(f"Stopped by SIGTERM. Resume with `llm4sbr resume {folder}`.")
         self._restore_handler()
@@ -124,6 +144,7 @@ class ResumePoint(Ranged, Callback):
         self._saved_at = time.monotonic()
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        self._sigterm_at = self._sigterm_at or time.monotonic()
         self._sigterm_received = True
 
     def _restore_handler(self) -> None:

@@ -17,6 +17,7 @@ from llm4sbr.contracts.ranges import NonNegativeFloat, NonNegativeInt, PositiveF
 from llm4sbr.tuning.lora import LoRA
 from llm4sbr.tuning.losses import cross_entropy_among
 from llm4sbr.tuning.packing import PackedAnswers, pack_answers
+from llm4sbr.views.engines.decoding import tree_mask
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel, fast_dtype
 from llm4sbr.views.engines.title_trie import TitleTrie
 
@@ -73,6 +74,12 @@ class TitleTuner(Ranged, LightningModule):
         self.whole_titles = whole_titles
         self._trie: TitleTrie | None = None
         self._paths: dict[str, tuple[list[int], list[int]]] = {}  # title → its tokens, their trie nodes
+        if not self.lm.reads_trees:
+            raise InputError(
+                "this language model cannot be tuned: its layers follow no attention mask",
+                value=model,
+                hint="Take a model of attention layers, such as SmolLM2 or Qwen3",
+            )
         self.llm: Any = lora.adapt(self.lm.base_model)
 
     @property
@@ -102,10 +109,16 @@ class TitleTuner(Ranged, LightningModule):
 
     def pack(self, texts: Sequence[TrainingText]) -> PackedAnswers:
         """Pack prompts and answers into one row of the batch, on the model's device."""
-        packed = pack_answers(
-            self.lm.encode([text.prompt for text in texts]),
-            [self._answer(text.answer) for text in texts],
-        )
+        prompts = self.lm.encode([text.prompt for text in texts])
+        answers = [self._answer(text.answer) for text in texts]
+        longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
+        self.lm.check_length(longest)
+        if longest > self.lm.window:
+            raise InputError(
+                f"{longest} tokens of prompt and answer exceed the attention window of {self.lm.window:.0f}",
+                hint="Show fewer items (--prompts.max_items) or shorter titles (--prompts.max_title_chars)",
+            )
+        packed = pack_answers(prompts, answers)
         return PackedAnswers(*(part.to(self.device) for part in packed))
 
     def forward(self, packed: PackedAnswers) -> Tensor:
@@ -117,7 +130,7 @@ class TitleTuner(Ranged, LightningModule):
         output = self.llm(
             input_ids=packed.tokens,
             position_ids=packed.position,
-            attention_mask=packed.mask,
+            attention_mask=tree_mask(self.lm.base_model, packed.mask),
             use_cache=False,
             logits_to_keep=packed.node,  # indices, as the batch has one row
         )

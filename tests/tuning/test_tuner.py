@@ -1,9 +1,11 @@
 """The tuner: it learns, resumes, keeps the adapter alone, and never looks at the test split."""
 
+import families
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from shops import SOAPS, write_shop
+from transformers import AutoTokenizer
 
 from llm4sbr import InputError
 from llm4sbr.cli.main import main
@@ -243,3 +245,12 @@ def test_the_command_line_tunes_and_resumes(tiny_llm, tmp_path, monkeypatch, cap
     assert main([*words, "1", "--out", str(folder)]) == 1
     assert "not an adapter" in capsys.readouterr().err
     assert (folder / "items.csv").exists()
+
+
+@pytest.mark.parametrize("family", ["mamba", "lfm2"])
+def test_a_model_that_mixes_packed_prompts_is_refused(tmp_path, tiny_module, family):
+    """Seen to fail with the packed mask handed to layers that ignore it: they learn from other prompts."""
+    folder = tiny_module.make(tmp_path)
+    families.build(family, AutoTokenizer.from_pretrained(folder)).save_pretrained(folder)
+    with pytest.raises(InputError, match="cannot be tuned"):
+        TitleTuner(str(folder), dtype="float32")

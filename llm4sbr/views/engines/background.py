@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_PATIENCE = 1.0  # seconds for the thread to end
 Work = Callable[[Callable[[T], None], asyncio.Semaphore], Coroutine[Any, Any, None]]
 
 
@@ -60,6 +61,6 @@ def in_background(work: Work[T], unread: int) -> Iterator[list[T]]:
     finally:  # also if the caller stops early or presses Ctrl-C
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        thread.join(_PATIENCE)  # it is a daemon: a look-up of a server's name cannot be cancelled
         if task.done() and not task.cancelled():
             task.exception()  # mark as retrieved; otherwise asyncio logs it later

@@ -13,11 +13,13 @@ from typing import Any
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.engines.fleet import Member, Unavailable
+from llm4sbr.views.engines.thoughts import NOTHING_ELSE, UNFINISHED, without_thoughts
 
 _BUSY = {429, 502, 503, 504}  # a server, or a proxy in front of it, accepts no requests now
 _ABOUT_THE_REQUEST = {400, 413, 422}  # bad parameters, or a prompt that is too long or not allowed
 _MOST_TOKENS = 1 << 40  # larger counts are wrong, and beyond 64 bits the store cannot keep them
 _LONGEST_WAIT = 3600.0  # seconds; a server may ask for any time
+_REASONING = ("reasoning", "reasoning_content")  # where servers put thoughts that they separate
 _SECRET = 6  # characters; shorter keys are placeholders, and redacting them would garble messages
 
 
@@ -137,25 +139,36 @@ def _read(completion: Any) -> Answer:
     try:
         choice = completion.choices[0]
         message, finish = choice.message, choice.finish_reason
-        text = message.content if message.content is not None else message.refusal
+        text = _text(message.content) if message.content is not None else message.refusal
     except (AttributeError, IndexError, TypeError, KeyError):
         raise ValueError(f"no choices in {str(completion)[:200]!r}") from None
     if not isinstance(text, str):
         if finish == "length":  # a retry would end the same way
-            raise BadAnswer(
-                "the model reasoned up to max_new_tokens: raise it, or switch reasoning off", final=True
-            )
+            raise BadAnswer(UNFINISHED, final=True)
         raise ValueError("it has no text")
+    said = without_thoughts(text)
+    if said is None:
+        raise BadAnswer(UNFINISHED if finish == "length" else NOTHING_ELSE, final=True)
+    thought = said != text.strip() or any(getattr(message, name, None) for name in _REASONING)
+    if not said and thought:
+        raise BadAnswer(UNFINISHED if finish == "length" else NOTHING_ELSE, final=True)
     usage = getattr(completion, "usage", None)
     prompt_tokens = _count(usage, "prompt_tokens")
     reused = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
     return Answer(
-        text=text.strip(),
+        text=said,
         prompt_tokens=prompt_tokens,
         computed_tokens=max(0, prompt_tokens - reused),
         answer_tokens=_count(usage, "completion_tokens"),
         finished=finish != "length",
     )
+
+
+def _text(content: object) -> object:
+    """Join the text of an answer that comes in parts, as Mistral's reasoning models send it."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content
+    return "".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
 
 
 def _count(usage: object, name: str) -> int:

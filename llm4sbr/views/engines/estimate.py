@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import NonNegativeFloat, PositiveInt, check_fields
+from llm4sbr.views.engines.thoughts import template_options
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import PACKAGES, model_folder, resolve
 
 SAMPLE = 500  # prompts whose tokens are counted
-_CHARS_PER_TOKEN = 4  # the usual approximation for English
+_CHARS_PER_TOKEN = 4  # the usual approximation for English; other scripts have about a token a character
+_NOT_LATIN = re.compile(r"[^\u0000-\u024f\u1e00-\u1eff\u2000-\u20cf]")  # nor punctuation and currencies
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ class Estimate:
         prompt_tokens: Tokens of all prompts.
         answer_tokens: Upper bound of the answers' tokens: every answer has the maximum length.
         method: How the prompt tokens were counted.
-        cost: Upper bound of the cost, in the currency of the prices; None without prices.
+        cost: Cost if every answer has the maximum length, in the currency of the prices; None without prices.
         seconds: Expected duration; None without a rate.
+        exact: Whether every prompt's tokens were counted: the cost is then an upper bound.
     """
 
     prompts: int
@@ -78,6 +82,7 @@ class Estimate:
     method: str
     cost: float | None = None
     seconds: float | None = None
+    exact: bool = False
 
     def __str__(self) -> str:
         lines = [
@@ -86,7 +91,8 @@ class Estimate:
             f"{self.answer_tokens:,} answer tokens at most",
         ]
         if self.cost is not None:
-            lines.append(f"cost: {self.cost:,.2f} at most, at the prices given")
+            cost = f"{self.cost:,.2f} at most" if self.exact else f"about {self.cost:,.2f}"
+            lines.append(f"cost: {cost}, at the prices given")
         if self.seconds is not None:
             lines.append(f"time: about {_duration(self.seconds)}")
         return "\n".join(lines)
@@ -104,7 +110,8 @@ def estimate(
     Args:
         prompts: All prompts to send; only sampled ones are read, so the sequence may be lazy.
         max_new_tokens: Maximum length of an answer in tokens.
-        counter: Counter from `token_counter`; without one, four characters count as a token.
+        counter: Counter from `token_counter`; without one, four characters of Latin script count as a token,
+            and any other character as one.
         prices: Prices of tokens; without any, no cost is estimated.
         prompts_per_second: Rate of an earlier run.
 
@@ -113,15 +120,18 @@ def estimate(
 
     >>> print(estimate(["abcd" * 10] * 2000, max_new_tokens=24, prices=Prices(1.0, 2.0)))
     2,000 prompts
-    20,000 prompt tokens (4 characters a token, an estimate; from 500 prompts, ± 0.0 %)
+    20,000 prompt tokens (4 Latin characters a token, an estimate; from 500 prompts, ± 0.0 %)
     48,000 answer tokens at most
-    cost: 0.12 at most, at the prices given
+    cost: about 0.12, at the prices given
     """
     if max_new_tokens < 0:
         raise InputError("max_new_tokens must not be negative", value=max_new_tokens)
     if prompts_per_second is not None and not prompts_per_second > 0:
         raise InputError("prompts_per_second must be above 0", value=prompts_per_second)
-    counter = counter or TokenCounter(f"{_CHARS_PER_TOKEN} characters a token, an estimate", _by_characters)
+    exact = counter is not None
+    counter = counter or TokenCounter(
+        f"{_CHARS_PER_TOKEN} Latin characters a token, an estimate", _by_characters
+    )
     total = len(prompts)
     # A random sample: views alternate, so equal steps could miss a view.
     rows = random.Random(0).sample(range(total), SAMPLE) if total > SAMPLE else range(total)
@@ -135,6 +145,7 @@ def estimate(
         method=counter.name if len(counts) == total else f"{counter.name}; {_precision(counts, mean)}",
         cost=prices.cost(prompt_tokens, answer_tokens),
         seconds=None if prompts_per_second is None else total / prompts_per_second,
+        exact=exact and len(counts) == total,
     )
 
 
@@ -163,14 +174,18 @@ def token_counter(model: str) -> TokenCounter | None:
     def count(prompt: str) -> int:
         if tokenizer.chat_template:
             chat = [{"role": "user", "content": prompt}]
-            prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            options = template_options(str(tokenizer.chat_template), None)
+            prompt = tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True, **options
+            )
         return len(tokenizer(prompt, add_special_tokens=not tokenizer.chat_template).input_ids)
 
     return TokenCounter(f"counted with the tokenizer of {model}", count)
 
 
 def _by_characters(prompt: str) -> int:
-    return math.ceil(len(prompt) / _CHARS_PER_TOKEN)
+    foreign = len(_NOT_LATIN.findall(prompt))
+    return foreign + math.ceil((len(prompt) - foreign) / _CHARS_PER_TOKEN)
 
 
 def _precision(counts: Sequence[int], mean: float) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jinja2 import TemplateError
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import recover_folder
-from llm4sbr.contracts.finite import require_finite, require_finite_state
+from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.views.complete_weights import require_all_weights, require_same_names
+from llm4sbr.views.engines.probes import keeps_cache, reads_padding, reads_trees
+from llm4sbr.views.engines.thoughts import is_open, template_options
 from llm4sbr.views.foreign_code import check_adapter
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
@@ -33,6 +37,8 @@ class LanguageModel:
         device: Device of the model; ``auto`` takes a GPU if there is one.
         device_map: Placement of a large model over several devices, as in transformers (``auto``,
             ``balanced``, …); replaces ``device``.
+        template_kwargs: Variables of the chat template. Where it knows ``enable_thinking``, that is False by
+            default: thoughts are no titles.
 
     Raises:
         InputError: The model or the adapter is not found.
@@ -45,7 +51,9 @@ class LanguageModel:
         dtype: Dtype = "auto",
         device: str = "auto",
         device_map: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        self._template_kwargs = template_kwargs
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device, self.device_map = torch.device(device), device_map
@@ -78,6 +86,11 @@ class LanguageModel:
         """Text of the chat template; empty for a model without one."""
         return str(self.tokenizer.chat_template or "")
 
+    @cached_property
+    def template_options(self) -> dict[str, Any]:
+        """Variables that the chat template gets besides the messages."""
+        return template_options(self.chat_template, self._template_kwargs)
+
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Tokenise prompts inside the chat template; control tokens in a prompt are plain text."""
         before, after = self.frame
@@ -96,18 +109,38 @@ class LanguageModel:
         """Check a number of tokens against the model's context length.
 
         Raises:
-            InputError: The number exceeds the model's context length or sliding window.
+            InputError: The number exceeds the model's context length.
         """
-        config = self.model.config.get_text_config()
-        limits = [getattr(config, "max_position_embeddings", None)]
-        if getattr(config, "use_sliding_window", True):  # the tree uses one mask in all layers
-            limits.append(getattr(config, "sliding_window", None))
-        limit = min((limit for limit in limits if limit), default=None)
-        if limit is not None and tokens > limit:
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit and tokens > limit:
             raise InputError(
                 f"{tokens} tokens of prompt and answer do not fit the model's {limit}",
                 hint="Show fewer items (--prompts.max_items) or shorter titles (--prompts.max_title_chars)",
             )
+
+    @cached_property
+    def window(self) -> float:
+        """Largest number of tokens for which every layer sees the whole text; infinite for most models."""
+        config = self.model.config.get_text_config()
+        sizes = [getattr(config, "attention_chunk_size", None)]
+        if getattr(config, "use_sliding_window", True):
+            sizes.append(getattr(config, "sliding_window", None))
+        return min((size for size in sizes if size), default=inf)
+
+    @cached_property
+    def reads_trees(self) -> bool:
+        """Whether prompts that begin alike can share their computation."""
+        return reads_trees(self.model)
+
+    @cached_property
+    def keeps_cache(self) -> bool:
+        """Whether a padded batch can keep what the model has computed for its rows."""
+        return keeps_cache(self.model)
+
+    @cached_property
+    def reads_padding(self) -> bool:
+        """Whether prompts of different lengths can share a padded batch."""
+        return reads_padding(self.model, self.keeps_cache)
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -116,15 +149,34 @@ class LanguageModel:
         if not tokenizer.chat_template:
             bos = tokenizer.bos_token_id
             return ([] if bos is None else [bos]), tokenizer("\n", add_special_tokens=False).input_ids
-        chat = tokenizer.apply_chat_template(
-            [{"role": "user", "content": _SLOT}], tokenize=False, add_generation_prompt=True
-        )
+        before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in self._chat)
+        return before, after
+
+    @cached_property
+    def opens_thoughts(self) -> bool:
+        """Whether the chat template itself begins the model's thoughts, as DeepSeek-R1's does."""
+        return bool(self.tokenizer.chat_template) and is_open(self._chat[1])
+
+    @cached_property
+    def _chat(self) -> list[str]:
+        try:
+            chat = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": _SLOT}],
+                tokenize=False,
+                add_generation_prompt=True,
+                **self.template_options,
+            )
+        except (ValueError, TypeError, KeyError, TemplateError) as error:
+            raise InputError(
+                f"the model's chat template cannot be applied: {error}",
+                path=self.weights.path,
+                value=self.template_options or None,
+            ) from error
         if chat.count(_SLOT) != 1:
             raise InputError(
                 "the model's chat template must show the user's text exactly once", path=self.weights.path
             )
-        before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in chat.split(_SLOT))
-        return before, after
+        return list(chat.split(_SLOT))
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -150,8 +202,7 @@ class LanguageModel:
     @cached_property
     def base_model(self) -> Any:
         """The model without its adapter, on its device, in evaluation mode."""
-        # sdpa accepts a custom attention mask, which prefix trees need.
-        options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "attn_implementation": "sdpa"}
+        options: dict[str, Any] = {"dtype": getattr(torch, self.dtype)}
         if self.device_map is not None:
             options["device_map"] = self.device_map
         with quiet_transformers():
@@ -166,17 +217,9 @@ class LanguageModel:
         """The model with its adapter merged.
 
         Raises:
-            InputError: The adapter belongs to another model, or the model cannot read a tree of prompts.
+            InputError: The adapter belongs to another model.
         """
-        model = self.base_model if self.adapter is None else self._adapted()
-        if not reads_trees(model):
-            raise InputError(
-                f"{self.identity.name} cannot share the computation of prompts: its layers do not follow an "
-                "attention mask",
-                path=self.weights.path,
-                hint="Serve it (vLLM, llama.cpp, `transformers serve`) and set --server.base_url",
-            )
-        return model
+        return self.base_model if self.adapter is None else self._adapted()
 
     def _adapted(self) -> Any:
         from peft import PeftModel
@@ -210,30 +253,6 @@ class LanguageModel:
                 path=folder,
                 hint="If this folder is in the llm4sbr cache, delete it: it is created again",
             ) from error
-
-
-@torch.inference_mode()
-def reads_trees(model: Any) -> bool:
-    """Whether the model follows a tree's mask: a branch's logits do not depend on the branch beside it.
-
-    Recurrent and linear-attention layers carry over every token to the left.
-    """
-    first, left, right = (model.config.get_text_config().vocab_size // n for n in (2, 3, 5))
-    mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=torch.bool, device=model.device)
-    try:
-        beside = model(
-            input_ids=torch.tensor([[first, left, right]], device=model.device),
-            position_ids=torch.tensor([[0, 1, 1]], device=model.device),
-            attention_mask=mask[None, None],
-        ).logits[0, -1]
-    except (TypeError, ValueError, IndexError, RuntimeError):  # the model accepts no such mask
-        return False
-    alone = model(input_ids=torch.tensor([[first, right]], device=model.device)).logits[0, -1]
-    require_finite(
-        alone, "the language model's scores", hint="Its weights are broken, or overflow in their dtype"
-    )
-    scale = alone.float().abs().max()
-    return bool((beside.float() - alone.float()).abs().max() <= 0.05 * scale)  # bfloat16 rounds coarsely
 
 
 def fast_dtype(device: torch.device) -> Literal["float32", "bfloat16"]:

@@ -24,6 +24,7 @@ class TitleTrie:
         - start: ``(N + 1,)``; children of node ``a`` are at ``start[a]:start[a + 1]``
         - token, node: ``(N - 1,)``, a child's token and its node
         - choice: ``(N,)``, the only choice left at a node, or -1 if there are several
+        - depth: largest number of tokens until a choice is the only one left
     """
 
     def __init__(self, choices: Sequence[Sequence[int]], stop: int) -> None:
@@ -45,6 +46,7 @@ class TitleTrie:
                         spans.append((begin, at + 1, depth + 1))
                         begin = at + 1
             start.append(len(token))
+        self.depth = spans[-1][2]
         self.start = np.array(start, dtype=np.int64)
         self.token = np.array(token, dtype=np.int64)
         self.choice = np.array(choice, dtype=np.int64)

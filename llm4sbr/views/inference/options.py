@@ -12,7 +12,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.engines import Engine
-from llm4sbr.views.engines.language_model import Dtype
+from llm4sbr.views.engines.language_model import Dtype, LanguageModel
 from llm4sbr.views.engines.openai_engine import OpenAIEngine, RetryPolicy
 from llm4sbr.views.inference.lightning import inference_trainer
 
@@ -57,6 +57,8 @@ class LocalModel:
         device_map: Placement of a large model over several devices, as in transformers; replaces device.
         batch_size: Number of prompts per call of the engine.
         batch_tokens: Prompt tokens of one forward pass; by default as many as fit the device's memory.
+        template_kwargs: Variables of the chat template, such as {reasoning_effort: low}. enable_thinking is
+            false by default where the template knows it.
 
     Raises:
         InputError: A number is below 1.
@@ -70,6 +72,7 @@ class LocalModel:
     device_map: str | None = None
     batch_size: PositiveInt = 512
     batch_tokens: PositiveInt | None = None
+    template_kwargs: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -79,16 +82,14 @@ class LocalModel:
         from llm4sbr.views.engines.transformers_engine import TransformersEngine
 
         return TransformersEngine(
-            model,
-            self.adapter,
-            self.max_new_tokens,
-            choices,
-            self.num_answers,
-            self.batch_size,
-            self.batch_tokens,
-            self.dtype,
-            self.device,
-            self.device_map,
+            LanguageModel(
+                model, self.adapter, self.dtype, self.device, self.device_map, self.template_kwargs
+            ),
+            max_new_tokens=self.max_new_tokens,
+            choices=choices,
+            num_answers=self.num_answers,
+            batch_size=self.batch_size,
+            batch_tokens=self.batch_tokens,
         )
 
 
@@ -105,6 +106,8 @@ class Server:
         timeout: Seconds for one request.
         retries: Further attempts at a prompt after an incomplete or missing answer.
         revision: Any label; change it when the server's weights or chat template change.
+        template_kwargs: Variables of the server's chat template, sent as chat_template_kwargs:
+            {enable_thinking: false} switches off the thoughts of Qwen3 on vLLM, SGLang and llama.cpp.
         extra_body: Further fields of each request.
 
     Raises:
@@ -117,6 +120,7 @@ class Server:
     timeout: PositiveFloat = 60.0
     retries: NonNegativeInt = 6
     revision: str | None = None
+    template_kwargs: dict[str, Any] | None = None
     extra_body: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -134,6 +138,7 @@ class Server:
                 "answers from a server cannot be constrained to the catalogue",
                 hint="Leave out --answers catalogue: localisation grounds free answers in the catalogue",
             )
+        template = {"chat_template_kwargs": self.template_kwargs} if self.template_kwargs else {}
         return OpenAIEngine(
             model,
             self.base_url,
@@ -141,7 +146,7 @@ class Server:
             concurrency=self.concurrency,
             retry=RetryPolicy(self.retries, self.timeout),
             revision=self.revision,
-            extra_body=self.extra_body,
+            extra_body={**template, **(self.extra_body or {})} or None,
         )
 
 

@@ -6,13 +6,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _LINE_EVERY = 30.0  # seconds between lines if the output is not a terminal
+_GRACE = 1.5  # seconds for the batch in progress after a signal
+_AGAIN = 0.5  # seconds between further alarms, until the work has stopped
+
+
+class Stopped(KeyboardInterrupt):
+    """Ends work that a stop request interrupts; no handler of ordinary exceptions catches it."""
 
 
 class Meter:
@@ -68,7 +75,8 @@ class Meter:
 class StopRequest:
     """Turns the first SIGINT or SIGTERM into a request to stop after the batch; a second one acts at once.
 
-    Only the main thread can handle signals; in other threads this class does nothing.
+    A batch that takes longer than 1.5 seconds is interrupted where `interruptible` allows it: a server may
+    never answer. Only the main thread can handle signals; in other threads this class does nothing.
     """
 
     def __init__(self) -> None:
@@ -76,11 +84,14 @@ class StopRequest:
         self._parent: int | None = None
         self._signal_helpers: Callable[[int], None] | None = None
         self._before: dict[int, object] = {}
+        self._may_interrupt = False
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._handle)
+            if hasattr(signal, "SIGALRM"):  # not on Windows
+                self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
         return self
 
     def __exit__(
@@ -93,6 +104,15 @@ class StopRequest:
         """Whether to stop; a helper process also stops when the process that started it is gone."""
         return self._requested or (self._parent is not None and self._parent != os.getppid())
 
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Run a block that a stop request may interrupt anywhere, with `Stopped`."""
+        self._may_interrupt = True
+        try:
+            yield
+        finally:
+            self._may_interrupt = False
+
     def take_over(self, signal_helpers: Callable[[int], None] | None, *, helper: bool) -> None:
         """Replace Lightning's signal handlers, in a run of one process or several.
 
@@ -104,7 +124,7 @@ class StopRequest:
             helper: Whether this is not the first process. A helper receives signals from the first process
                 and also from the terminal, so it ignores the second one.
         """
-        for number in self._before:
+        for number in self._before.keys() & {signal.SIGINT, signal.SIGTERM}:
             signal.signal(number, self._handle)
         self._signal_helpers = signal_helpers
         self._parent = os.getppid() if helper else None
@@ -118,15 +138,23 @@ class StopRequest:
                 os.kill(os.getpid(), number)
             return
         self._requested = True
+        if hasattr(signal, "SIGALRM"):
+            signal.setitimer(signal.ITIMER_REAL, _GRACE, _AGAIN)
         if self._signal_helpers is not None:
             self._signal_helpers(signal.SIGTERM)
         if self._parent is None:
             Console(stderr=True).print(
-                f"{signal.Signals(number).name}: stopping after this batch; run the same command to continue",
+                f"{signal.Signals(number).name}: stopping; run the same command to continue",
                 highlight=False,
             )
 
+    def _alarm(self, number: int, frame: FrameType | None) -> None:
+        if self._may_interrupt:
+            raise Stopped
+
     def _restore(self) -> None:
+        if self._before and hasattr(signal, "SIGALRM"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before = {}

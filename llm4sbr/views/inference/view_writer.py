@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import distributed
 
-from llm4sbr.views.inference.progress import Meter, StopRequest
+from llm4sbr.views.inference.progress import Meter, Stopped, StopRequest
 from llm4sbr.views.inference.worker import Batch, Run
 
 
@@ -47,7 +48,11 @@ class ViewWriter(BasePredictionWriter):
         run = _run_of(pl_module)
         assert run is not None
         try:
-            for part in prediction:
+            while True:
+                with self.stop.interruptible():
+                    part = next(prediction, None)
+                if part is None:
+                    break
                 run.save(part)
                 self.meter.advance(len(part.answers))
                 for answer in part.generated:
@@ -57,9 +62,12 @@ class ViewWriter(BasePredictionWriter):
                     self._counts[3] += answer.answer_tokens
                 if self.stop.requested:
                     break
+        except Stopped:  # a hung server or a slow model: what it was computing is lost
+            pass
         finally:
             prediction.close()  # stops the engine at once, also after an error
-        run.localise(batch)
+        with suppress(Stopped), self.stop.interruptible():  # the next run localises the rest
+            run.localise(batch)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the run's record, then wait for the other processes to complete their shards."""

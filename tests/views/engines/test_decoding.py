@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import log_softmax
 
 from llm4sbr.views.engines import Answer
-from llm4sbr.views.engines.decoding import DecodingOptions, decode_trees
+from llm4sbr.views.engines.decoding import decode_trees
 from llm4sbr.views.engines.prefix_tree import grow_trees
+from llm4sbr.views.engines.search import DecodingOptions
 from llm4sbr.views.engines.title_trie import TitleTrie
 from llm4sbr.views.engines.transformers_engine import TransformersEngine
 from llm4sbr.views.prompts import build_prompt
@@ -205,6 +206,7 @@ def test_finished_trees_leave_the_batch(make, prompts, monkeypatch):
 def test_what_is_computed_is_counted(make, prompts):
     """Seen to fail with a prompt's whole length counted."""
     engine, seen = make(), []
+    assert engine.lm.reads_trees  # tries the model once; not counted
     forward = engine.lm.model.forward
 
     def counted(*args, **kwargs):

@@ -46,6 +46,27 @@ def test_without_a_tokenizer_it_says_so():
     assert total.seconds is None
 
 
+def test_other_scripts_have_a_token_a_character():
+    """Seen to fail with four characters a token everywhere: a fifth of what a Chinese prompt costs."""
+    for text, tokens in {
+        "玫瑰香皂": 4,
+        "Роза": 4,
+        "バラの石鹸 rose": 7,
+        "naïve café – “€5”": 5,
+        "😀😀": 2,
+    }.items():
+        assert estimate([text], 1).prompt_tokens == tokens, text
+
+
+def test_only_a_count_of_every_prompt_is_an_upper_bound():
+    exact = estimate(["a b"], 1, WORDS, Prices(1.0, 1.0))
+    sampled = estimate(["a b"] * 501, 1, WORDS, Prices(1.0, 1.0))
+    guessed = estimate(["a b"], 1, None, Prices(1.0, 1.0))
+    assert "at most, at the prices given" in str(exact)
+    for one in (sampled, guessed):
+        assert "cost: about 0.00, at the prices given" in str(one)
+
+
 def test_arguments_out_of_range():
     for prices in ({"prompt": -1.0}, {"answer": -1.0}, {"answer": float("nan")}):
         with pytest.raises(InputError, match="finite number of at least 0"):

@@ -82,7 +82,7 @@ def test_a_signal_stops_all_even_where_one_is_done(stubs, forked, tmp_path, dela
     forked.kill(signal.SIGTERM)
     status, told = forked.wait(), (tmp_path / "store.err").read_text()
     assert status == 3, told
-    assert told.count("stopping after this batch") == 1
+    assert told.count("run the same command to continue") == 1
     assert "Traceback" not in told
     until(lambda: gone(int((path / "pid-1").read_text())))
     assert not list((path / "shards").iterdir())
