@@ -42,6 +42,7 @@ class TAGNN(SRGNN):
         embedding_dim: ``d``.
         steps: Number of propagation steps.
         chunk_size: Number of items scored at a time; the scores do not depend on it.
+        readout_bias: Whether the read-out has a bias, as in the authors' code.
 
     Shapes:
         - encode: `SessionBatch` -> two ``(B, d)``; the batch's graph is built here if it has none
@@ -54,8 +55,9 @@ class TAGNN(SRGNN):
         embedding_dim: PositiveInt = 100,
         steps: PositiveInt = 1,
         chunk_size: PositiveInt = 1024,
+        readout_bias: bool = False,
     ) -> None:
-        super().__init__(num_items, embedding_dim, steps)
+        super().__init__(num_items, embedding_dim, steps, readout_bias)
         self.chunk_size = chunk_size
         self.target_attention = nn.Linear(embedding_dim, embedding_dim, bias=False)  # W
         self.target_readout = nn.Linear(embedding_dim, embedding_dim, bias=False)  # W_3's columns for s_t
