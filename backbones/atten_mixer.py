@@ -12,8 +12,7 @@ from llm4sbr.backbones.readout import last_click
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.checks import check_heads
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
-from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate
+from llm4sbr.contracts.ranges import NormOrder, PositiveFloat, PositiveInt, Rate
 
 
 class AttenMixer(EmbeddingBackbone):
@@ -61,14 +60,12 @@ class AttenMixer(EmbeddingBackbone):
         embedding_dim: PositiveInt = 100,
         levels: PositiveInt = 7,
         heads: PositiveInt = 4,
-        power: PositiveFloat = 4.0,
+        power: NormOrder = 4.0,
         dropout: Rate = 0.1,
         scale: PositiveFloat = 16.0,
     ) -> None:
         super().__init__(num_items, embedding_dim)
         check_heads(embedding_dim, heads=heads)
-        if not power >= 1:
-            raise InputError("power must be at least 1", value=power)
         self.levels, self.heads, self.power, self.scale = levels, heads, power, scale
         self.level_weight = nn.Parameter(torch.empty(levels, embedding_dim, embedding_dim))
         self.level_bias = nn.Parameter(torch.empty(levels, embedding_dim))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     Share: TypeAlias = float
     PositiveShare: TypeAlias = float
     Rate: TypeAlias = float
+    NormOrder: TypeAlias = float
 else:
 
     def _restricted(name: str, base: type, text: str, holds: Callable[[Any], bool]) -> type:
@@ -75,6 +76,7 @@ else:
     PositiveShare = _restricted(
         "PositiveShare", float, "a number above 0.0 and up to 1.0", lambda v: 0 < v <= 1
     )
+    NormOrder = _restricted("NormOrder", float, "a number of at least 1 or infinity", lambda v: v >= 1)
     Rate = _restricted("Rate", float, "a number of at least 0.0 and below 1.0", lambda v: 0 <= v < 1)
 
 

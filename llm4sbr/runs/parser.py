@@ -92,6 +92,19 @@ def _out_of_range(message: str, ex: BaseException | None) -> str | None:
     return one_line(f"{keys[-1]} must be {' or '.join(ranges) or ex.must} (got {ex.given!r})")
 
 
+def _is_no_number(ex: BaseException | None) -> bool:
+    """Whether a word was given where an option needs a number."""
+    while ex is not None and not isinstance(ex, OutOfRange):
+        ex = ex.__cause__ or ex.__context__
+    if ex is None:
+        return False
+    try:
+        float(ex.given)
+    except (TypeError, ValueError):
+        return True
+    return False
+
+
 class ExampleFormatter(DefaultHelpFormatter):
     """Help formatter that keeps the line breaks of the examples."""
 
@@ -103,8 +116,7 @@ class SuggestingParser(LightningArgumentParser):
     """Parser whose error messages suggest a known word for an unknown one.
 
     An error message is one line. The exit status is 2 for a wrong word and 1 for a bad file. Options cannot
-    be
-    abbreviated: a new option could make an abbreviation ambiguous.
+    be abbreviated: a new option could make an abbreviation ambiguous.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -118,7 +130,7 @@ class SuggestingParser(LightningArgumentParser):
         close = suggest(message, [name.lstrip("-") for name in self._option_string_actions])
         line = problem or ". ".join(part for part in (in_short(message), close) if part)
         report(ex, line)
-        sys.exit(1 if problem else 2)
+        sys.exit(1 if problem and not _is_no_number(ex) else 2)
 
     def _bad_file(self, message: str, ex: Exception | None) -> str | None:
         """Describe what is wrong with a file that an option names; None if the option itself is wrong."""

@@ -166,7 +166,10 @@ def test_a_module_that_reads_padding_is_found():
         (lambda: ModuleBackbone(9, Gru(10), last_state, lambda m: m.gru.bias_hh_l0), r"table of rows.*18"),
         (lambda: ModuleBackbone(8, Gru(10), last_state, "tables.items"), r"9 rows .* or 8 .*\(10, 6\)"),
         (lambda: ModuleBackbone(10, Gru(10), last_state, "tables.items"), "holds 9 items, not 10.*11 rows"),
-        (lambda: ModuleBackbone(0, Gru(1), last_state, "tables.items"), "num_items must be a positive"),
+        (
+            lambda: ModuleBackbone(0, Gru(1), last_state, "tables.items"),
+            "num_items must be a whole number",
+        ),
     ],
 )
 def test_what_cannot_be_wrapped_is_refused(make, problem):

@@ -97,6 +97,7 @@ BAD = {
     "Share": [-0.1, 1.1, float("nan")],
     "PositiveShare": [0, 1.5, float("nan")],
     "Rate": [-0.1, 1, float("nan")],
+    "NormOrder": [0.5, float("nan")],
 }
 GOOD = {
     "PositiveInt": 3,
@@ -106,6 +107,7 @@ GOOD = {
     "Share": 1,
     "PositiveShare": 1.0,
     "Rate": 0,
+    "NormOrder": float("inf"),
 }
 
 

@@ -43,7 +43,7 @@ def test_a_description_is_plain():
     described = describe(Whole(SRGNN(10, 8), heads=[SequentialRules(2.0)]))
     assert described["init_args"]["part"] == {
         "class_path": "llm4sbr.backbones.srgnn.SRGNN",
-        "init_args": {"num_items": 10, "embedding_dim": 8, "steps": 1},
+        "init_args": {"num_items": 10, "embedding_dim": 8, "steps": 1, "readout_bias": False},
     }
     assert pickle.loads(pickle.dumps(described)) == described
 

@@ -80,7 +80,7 @@ def test_a_language_model_with_missing_weights_is_refused(tiny_module, tmp_path,
 def test_a_language_model_with_nan_is_refused(tiny_module, tmp_path):
     folder = change(tiny_module.make(tmp_path / "llm"), nan)
     with pytest.raises(InputError, match="language model's scores are not finite"):
-        _ = LanguageModel(str(folder), device="cpu", dtype="float32").model
+        _ = LanguageModel(str(folder), device="cpu", dtype="float32").reads_trees
 
 
 def test_tensors_that_match_nothing_are_told(tiny_module, tmp_path):
