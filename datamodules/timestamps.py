@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -19,6 +21,7 @@ _NAMES: dict[TimeUnit, str] = {
     "us": "microseconds",
     "ns": "nanoseconds",
 }
+_ZONED = re.compile(r"(.*\d(?:Z|[+-]\d\d:?\d\d)?)(?:\s+([A-Za-z][\w/+-]*)|\s*\[([A-Za-z][\w/+-]*)\])")
 _YEAR_2000, _YEAR_2200 = 946_684_800.0, 7_258_118_400.0
 _HINT = "Give every row an epoch number, or every row an ISO 8601 date and time, or set columns.time to null"
 
@@ -29,7 +32,8 @@ def parse_timestamps(
     """Read epoch numbers or ISO 8601 date-times; one form per column.
 
     Args:
-        column: Strings, numbers, dates or date-times. A date-time without an offset is UTC.
+        column: Strings, numbers, dates or date-times. A date-time without an offset is UTC; it may end in the
+            name of a zone, as in ``2024-05-01 10:00 UTC`` or ``… Europe/Berlin``.
         path: File name for error messages.
         time_unit: Unit of epoch numbers.
 
@@ -97,8 +101,8 @@ def _plausible(seconds: float) -> bool:
 
 def _iso(text: str, row: int, path: str | Path | None) -> float:
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except (ValueError, OverflowError):
+        moment = _moment(text.strip())
+    except (ValueError, OverflowError, OSError, KeyError):  # a KeyError for an unknown zone
         raise InputError("the timestamp can't be read", path=path, row=row, value=text, hint=_HINT) from None
     try:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -106,6 +110,18 @@ def _iso(text: str, row: int, path: str | Path | None) -> float:
         raise InputError(
             "the timestamp is out of range", path=path, row=row, value=text, hint=_HINT
         ) from None
+
+
+def _moment(text: str) -> datetime:
+    """Read a date-time; an offset outweighs the name of a zone behind it."""
+    named = _ZONED.fullmatch(text)
+    if named is None:
+        return datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(named[1])
+    if moment.tzinfo is not None:
+        return moment
+    zone = named[2] or named[3]
+    return moment.replace(tzinfo=UTC if zone.upper() in ("UTC", "GMT") else ZoneInfo(zone))
 
 
 def _refuse(column: pl.Series, bad: pl.Series, problem: str, path: str | Path | None) -> None:

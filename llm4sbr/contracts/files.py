@@ -208,7 +208,14 @@ def _sibling(target: Path) -> Path:
 
 
 def _sync_tree(folder: Path) -> None:
+    """Flush every file of a new folder, and give all of them the permissions of the umask.
+
+    Some libraries write through `tempfile`, whose files only their owner may read.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode)
     for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(mode if path.is_dir() else mode & 0o666)
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

@@ -96,6 +96,14 @@ def test_timestamps_epoch_and_iso() -> None:
     assert parse_timestamps(pl.Series(["1500"]), time_unit="ms").to_list() == [1.5]
     iso = ["1970-01-01 00:00:10", "1970-01-01T00:00:20Z", "1970-01-01T01:00:30+01:00", "1970-01-02"]
     assert parse_timestamps(pl.Series(iso)).to_list() == [10.0, 20.0, 30.0, 86400.0]
+    zoned = [
+        "1970-01-01 00:00:10 UTC",
+        "1970-01-01T01:00:20 Europe/Berlin",
+        "1970-01-01T00:00:30Z[Asia/Aden]",
+    ]
+    assert parse_timestamps(pl.Series(zoned)).to_list() == [10.0, 20.0, 30.0]
+    with pytest.raises(InputError, match=r"row 1: the timestamp can't be read .*Nowhere"):
+        parse_timestamps(pl.Series(["1970-01-01 00:00:10 Nowhere/City"]))
     dates = pl.Series(iso[:1]).str.to_datetime()
     assert parse_timestamps(dates).to_list() == [10.0]
 

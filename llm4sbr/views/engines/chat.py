@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.views.engines import Answer
 from llm4sbr.views.engines.fleet import Member, Unavailable
+from llm4sbr.views.engines.redaction import redact, secrets_of, secrets_of_address
 from llm4sbr.views.engines.thoughts import NOTHING_ELSE, UNFINISHED, without_thoughts
 
 _BUSY = {429, 502, 503, 504}  # a server, or a proxy in front of it, accepts no requests now
@@ -20,7 +20,6 @@ _ABOUT_THE_REQUEST = {400, 413, 422}  # bad parameters, or a prompt that is too 
 _MOST_TOKENS = 1 << 40  # larger counts are wrong, and beyond 64 bits the store cannot keep them
 _LONGEST_WAIT = 3600.0  # seconds; a server may ask for any time
 _REASONING = ("reasoning", "reasoning_content")  # where servers put thoughts that they separate
-_SECRET = 6  # characters; shorter keys are placeholders, and redacting them would garble messages
 
 
 class BadAnswer(Exception):
@@ -47,11 +46,16 @@ class Chat:
         model: Name of the model on the server.
         body: Fields of the request besides model and messages.
         timeout: Seconds for one request.
-        key: API key; it is redacted from messages that repeat it.
+        key: API key.
+        urls: Addresses of the servers. Their logins and queries, the key and the secrets in `body` are
+            redacted from messages that repeat them.
     """
 
-    def __init__(self, model: str, body: Mapping[str, Any], timeout: float, key: str) -> None:
+    def __init__(
+        self, model: str, body: Mapping[str, Any], timeout: float, key: str, urls: Sequence[str] = ()
+    ) -> None:
         self.model, self.body, self.timeout, self._key = model, dict(body), timeout, key
+        self._secrets = {key, *secrets_of(body)}.union(*map(secrets_of_address, urls))
 
     def connect(self, url: str) -> Any:
         """Create a client for one server, to use as an asynchronous context manager."""
@@ -128,10 +132,8 @@ class Chat:
         return InputError(f"{member.url} does not answer for model {self.model!r}: {said}", hint=hint)
 
     def _clean(self, text: str) -> str:
-        """Shorten a message to one line and redact the API key, which some servers repeat."""
-        text = hide_login(" ".join(text.split())).rstrip(" .:")
-        if len(self._key) >= _SECRET:
-            text = text.replace(self._key, "…")
+        """Shorten a message to one line and redact secrets, which some servers repeat."""
+        text = redact(" ".join(text.split()), self._secrets).rstrip(" .:")
         return text if len(text) <= 300 else text[:299] + "…"
 
 
@@ -197,8 +199,3 @@ def _hint(status: int, url: str) -> str:
     if status == 404:
         return f"Check the model's name ({url}/models lists them) and base_url, which mostly ends in /v1"
     return "Correct the model's name, max_new_tokens or extra_body"
-
-
-def hide_login(text: str) -> str:
-    """Redact ``user:password@`` in addresses."""
-    return re.sub(r"//[^/@\s]*@", "//…@", text)

@@ -16,8 +16,9 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import NonNegativeInt, PositiveFloat, PositiveInt, Ranged, check_fields
 from llm4sbr.views.engines import Answer, Failure, Reply
 from llm4sbr.views.engines.background import in_background
-from llm4sbr.views.engines.chat import BadAnswer, Chat, Refused, hide_login
+from llm4sbr.views.engines.chat import BadAnswer, Chat, Refused
 from llm4sbr.views.engines.fleet import Fleet, Member, Unavailable, pause
+from llm4sbr.views.engines.redaction import hide_login, without_secrets
 from llm4sbr.views.identity import EngineIdentity, ModelIdentity, digest
 
 _MOST_CONNECTIONS = 1000  # limit of the openai client's connection pool
@@ -105,17 +106,18 @@ class OpenAIEngine(Ranged):
             raise InputError("the API key has characters that a request cannot carry")  # never show the key
         body = {"max_tokens": max_new_tokens, "temperature": 0, "seed": seed, **(extra_body or {})}
         self._body = {name: value for name, value in body.items() if value is not None}
-        self._chat = Chat(model, self._body, retry.timeout, key)
+        self._chat = Chat(model, self._body, retry.timeout, key, self.urls)
 
     def __repr__(self) -> str:
         return f"OpenAIEngine(model={self.model!r}, base_url={[hide_login(url) for url in self.urls]})"
 
     @property
     def identity(self) -> EngineIdentity:
-        """Model name, revision and the fields of the request; neither address nor API key."""
+        """Model name, revision and the fields of the request; without address, key and other secrets."""
+        public = without_secrets(self._body)
         return EngineIdentity(
             model=ModelIdentity(self.model, digest(["openai-chat", self.model]), self.revision),
-            decoding={"strategy": "greedy", "request": digest(self._body), **_plain(self._body)},
+            decoding={"strategy": "greedy", "request": digest(public), **_plain(public)},
             chat_template="",
         )
 

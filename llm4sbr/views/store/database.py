@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -18,7 +19,8 @@ from llm4sbr.contracts.errors import InputError
 
 APPLICATION_ID = 0x4C345342  # "L4SB": marks a SQLite file as a view store
 SCHEMA_VERSION = 2
-_NO_SPACE = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
+_NO_SPACE = {errno.EFBIG, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota error
+_BEYOND = 1 << 30  # position of the byte that Windows locks, beyond what is written
 DAMAGED = "The file is damaged: restore it from a copy, or move it away and run `llm4sbr views infer` again"
 _SCHEMA = """
 CREATE TABLE specs (
@@ -173,15 +175,13 @@ class WriterLock:
     """
 
     def __init__(self, path: Path, wait: float = 0.0) -> None:
-        import fcntl  # POSIX only; readers need no lock and work everywhere
-
         with named_errors(path):
             self._file = _open_lock(path)
         try:
             deadline = time.monotonic() + wait
             while True:
                 try:
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _lock_now(self._file)
                     break
                 except OSError:
                     if time.monotonic() >= deadline:
@@ -204,6 +204,24 @@ class WriterLock:
     def release(self) -> None:
         """Release the lock."""
         self._file.close()
+
+
+def _lock_now(file: IO[str]) -> None:
+    """Lock a file until it is closed.
+
+    Raises:
+        OSError: Another process holds the lock.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(file.fileno(), _BEYOND, os.SEEK_SET)  # a locked byte cannot be read
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _open_lock(path: Path) -> IO[str]:

@@ -141,6 +141,21 @@ def test_a_server_that_refuses_everything_ends_the_run_at_once(serve, status, hi
     assert sum(server.asked.values()) <= 16
 
 
+def test_secrets_of_the_address_and_the_request_are_neither_shown_nor_stored(serve):
+    """Seen to fail with the key alone crossed out, and with `extra_body` stored as it is."""
+    server = serve(lambda prompt, number: (400, {}, '{"error": {"message": "no hunter-22 for tok-123456"}}'))
+    url = f"{server.url.replace('//', '//me:hunter-22@')}?sig=sgn-987654"
+    extra = {"api_key": "tok-123456", "max_tokens": 5}
+    engine = OpenAIEngine("m", url, extra_body=extra, retry=RetryPolicy(0, 5.0, 0.02, 1.0))
+    with pytest.raises(InputError) as error:
+        collect(engine.generate(PROMPTS))
+    spec = AnswerSpec("long_term", "{items}", engine.identity, 20, 100, 1).to_json()
+    for shown in (str(error.value), repr(error.value.__dict__), repr(engine), spec):
+        assert not [secret for secret in ("hunter-22", "tok-123456", "sgn-987654") if secret in shown]
+    other = OpenAIEngine("m", url, extra_body={**extra, "api_key": "tok-another"})
+    assert AnswerSpec("long_term", "{items}", other.identity, 20, 100, 1).to_json() == spec
+
+
 @pytest.mark.parametrize("place", [0, 20])
 def test_a_prompt_that_is_too_long_fails_alone(serve, place):
     """Seen to fail with the server's word for it not tried on another prompt."""
