@@ -26,7 +26,7 @@ class OutOfRange(ValueError):
         given: Refused value.
     """
 
-    def __init__(self, problem: str, *, must: str, given: object) -> None:
+    def __init__(self, problem: str, *, must: str, given: Any) -> None:
         super().__init__(problem)
         self.must, self.given = must, given
 
