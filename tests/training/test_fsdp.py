@@ -8,7 +8,7 @@ from shops import BEADS, PARTS, write_shop
 
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 
-NAMES = ["SRGNN-bare", "SRGNN-wrapped", "SASRec-wrapped", "GCEGNN-wrapped", "DHCN-wrapped"]
+NAMES = ["SRGNN-bare", "SASRec-wrapped", "GCEGNN-wrapped", "DHCN-wrapped"]
 
 
 @pytest.fixture(scope="module")
