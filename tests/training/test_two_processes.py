@@ -14,7 +14,7 @@ OPTIONS = {"DHCN": {"beta": 0.0}}  # its contrast shuffles sessions within a bat
 
 TEXT = {"TextScores": [2], "ItemTitles": [2]}
 SHOWN = ["odd", "one", "bucket", "SRGNN-False", "SRGNN-True"]
-# A wrapped model trains its backbone, too. Bare: a product, own scores, a graph of all sessions, one of units.
+# A wrapped model trains its backbone, too. Bare: a product, own scores, graphs of all sessions and of units.
 BARE_TOO = ("SRGNN", "CORE", "DHCN", "MSGIFSR")
 EXACT = [name for name in OURS if name != "LESSR"]  # batch statistics; torch syncs them on GPUs alone
 
