@@ -60,7 +60,7 @@ def test_the_last_steps_are_validated_and_kept(shop, tmp_path, options, steps):
     ],
 )
 def test_a_metric_that_no_validation_gives_is_told_before_the_first_step(shop, tmp_path, options, told):
-    """Seen to fail after the first epoch, with an error of EarlyStopping."""
+    """Not after the first epoch, by an error of EarlyStopping."""
     with pytest.raises(InputError, match=told):
         fit(shop, tmp_path, max_epochs=1, **options)
     assert not list(tmp_path.glob("*.ckpt"))

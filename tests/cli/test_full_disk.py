@@ -52,7 +52,7 @@ def fails_in_one_line(given, size, capsys):
 
 
 def test_a_full_disk_is_one_line_and_tears_nothing(shop, capsys):
-    """Seen to fail with a traceback, and with half a checkpoint under its name."""
+    """No traceback, and no half of a checkpoint under its name."""
     assert main(words("fit")) == 0
     run = Path("runs/llm4sbr/version_0")
     assert main(words("predict", "--output", "next.jsonl")) == 0
@@ -66,7 +66,7 @@ def test_a_full_disk_is_one_line_and_tears_nothing(shop, capsys):
 
 
 def test_a_full_cache_is_a_warning(shop):
-    """Seen to fail: the data were lost with it."""
+    """The data are there without it."""
     data = SessionDataModule("shop", split=SplitBy(by="column"), cache_dir="full")
     with full_beyond(100), pytest.warns(CacheWarning, match="could not be cached"):
         data.prepare_data()

@@ -163,7 +163,7 @@ COLUMNS = {
 @pytest.mark.parametrize("column", ["session_id", "item_id", "timestamp", "split", "title", "extra"])
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_columns_of_odd_types(place, column, kind):
-    """In Parquet, which keeps them. Seen to fail with errors of polars for durations, lists and structs."""
+    """In Parquet, which keeps them: durations, lists, structs."""
     events, items = pl.read_csv("shop/events.csv"), pl.read_csv("shop/items.csv")
     odd = pl.Series(column, COLUMNS[kind] * max(len(events), len(items)))
     if column in ("title", "extra"):

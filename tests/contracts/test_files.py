@@ -252,7 +252,7 @@ def exchange(target: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(5, "Input/output error")])
 def test_a_failing_exchange_deletes_nothing(tmp_path, monkeypatch, without_exchange, error):
-    """The earlier folder is back and the new one is beside it. Seen to fail: both were deleted."""
+    """The earlier folder is back and the new one is beside it."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_text("before")
     rename = Path.rename
@@ -273,7 +273,7 @@ def test_a_failing_exchange_deletes_nothing(tmp_path, monkeypatch, without_excha
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_kill_at_any_rename_leaves_a_whole_folder_to_be_found(tmp_path, at_once):
-    """Seen to fail: between two renames the earlier folder was hidden for good."""
+    """Between two renames the earlier folder has another name."""
     code = (
         "import os, pathlib, signal, sys; from llm4sbr.contracts import files; rename = pathlib.Path.rename\n"
         "if sys.argv[3] == 'False': files._exchanged_at_once = lambda *_: False\n"
@@ -299,7 +299,6 @@ def test_a_kill_at_any_rename_leaves_a_whole_folder_to_be_found(tmp_path, at_onc
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to make another's link"
 )
 def test_a_link_of_another_user_is_not_followed(tmp_path):
-    """Seen to fail: root wrote through it."""
     (tmp_path / "theirs").write_text("before")
     (tmp_path / "link").symlink_to("theirs")
     os.lchown(tmp_path / "link", 12345, 12345)

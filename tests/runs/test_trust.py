@@ -69,13 +69,12 @@ def written(folder, form=None):
 
 
 def test_known_classes_and_names_of_files_pass(stranger):
-    """Seen to fail where the name of a file was taken for a class path."""
+    """The name of a file is no class path."""
     check_configuration(*written(stranger))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_class_that_is_not_known_is_refused_before_its_import(stranger, form):
-    """Seen to fail for each form before the check."""
     config, path = written(stranger, form)
     with pytest.raises(InputError, match=r"not known.*--trust") as refused:
         check_configuration(config, path)
@@ -113,7 +112,7 @@ def test_every_command_that_reads_a_run_refuses_it(stranger, capsys, command):
 
 
 def test_what_the_user_ran_is_the_users_own(ring_shop, tmp_path, monkeypatch):
-    """Moved, too; a changed file is a stranger's again. Seen to fail without the memory."""
+    """Moved, too; a changed file is a stranger's again."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "of_the_user.py").write_text(

@@ -123,7 +123,7 @@ def test_a_baseline_with_nan_is_stopped(shop, tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_checkpoint_with_broken_weights_is_refused_with_the_tensors_name(shop, tmp_path, value):
-    """Seen to fail with `require_finite_state` removed from each of the three readers in turn."""
+    """By each of the three readers."""
     model = plain_bare(SRGNN(9, 8))
     running = trainer(tmp_path)
     running.fit(model, shop)

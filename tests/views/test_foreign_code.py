@@ -30,7 +30,7 @@ def put(folder, name, content):
     ],
 )
 def test_an_encoder_that_names_a_foreign_class_is_refused(tmp_path, monkeypatch, name, content):
-    """Before anything is imported. Seen to fail without the check, for each."""
+    """Before anything is imported."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "stranger.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
@@ -55,7 +55,7 @@ def test_an_adapter_that_names_modules_is_refused(tmp_path, key):
 
 @pytest.mark.parametrize("part", ["tokenizer", "base_model"])
 def test_a_model_with_code_of_its_own_is_refused_without_a_question(tmp_path, part, monkeypatch):
-    """Seen to fail without the word: transformers asks [y/N]."""
+    """Without `trust_remote_code=False`, transformers asks [y/N] on the terminal."""
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
     code = {
         "AutoConfig": "code.Evil",

@@ -64,7 +64,7 @@ def best_titles(engine, prompt, count):
 
 @pytest.mark.parametrize("family", [*families.TREES, *families.ROWS])
 def test_answers_are_those_of_one_prompt_at_a_time(make, family):
-    """Seen to fail with all families on trees, with padding on the right, and with no row left out."""
+    """Seen to fail with all families on trees, and with no row left out."""
     free = make(family)
     assert free.lm.reads_trees == (family in families.TREES)
     assert [answer.text for answer in answers(free)] == one_by_one(free)

@@ -130,7 +130,7 @@ def test_a_harmed_shard_is_named_and_kept(tmp_path, harm):
     ],
 )
 def test_a_row_that_fails_its_checksum_is_found_before_anything_is_copied(tmp_path, harm):
-    """Seen to fail: the row was copied, made the good store unusable, and its shard was deleted."""
+    """A copied row would make the good store unusable."""
     shard = shard_of(tmp_path, 1)
     fill(tmp_path, KEYS[:3], text="mine")
     fill(shard, KEYS)
@@ -148,7 +148,7 @@ def test_a_row_that_fails_its_checksum_is_found_before_anything_is_copied(tmp_pa
 
 @pytest.mark.parametrize("kind", ["other files", "link"])
 def test_what_is_no_shard_is_left_alone(tmp_path, kind):
-    """Seen to fail with a folder that had lost its database, which was deleted."""
+    """A folder that has lost its database is not deleted."""
     fill(tmp_path, KEYS[:1])
     place = shard_of(tmp_path, 1)
     place.parent.mkdir()
@@ -165,7 +165,7 @@ def test_what_is_no_shard_is_left_alone(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["link", "folder"])
 def test_a_lock_that_is_no_regular_file_is_not_written(tmp_path, kind):
-    """Seen to fail: the file behind the link lost its content."""
+    """The file behind a link keeps its content."""
     precious = tmp_path / "precious"
     precious.write_text("content")
     (tmp_path / "store").mkdir()
