@@ -10,10 +10,8 @@ demo: install
 	$(BIN)/llm4sbr demo --out demo
 	@echo "Open demo/report.html"
 
-# Several files at a time, one more than there are cores since many tests wait for processes, but four at most: each may
-# load a small LLM. In their order, for the last are short.
-WORKERS     := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4)))
-PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Several files at a time; each worker may load a small LLM. In their order, for the last are short.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: install
 	$(BIN)/pytest $(PYTEST_ARGS)
 
