@@ -9,6 +9,7 @@ import polars as pl
 from .rules import Columns, KCore, SplitBy
 from .session_module import SessionDataModule
 from .tables import read_events, read_table, require_columns
+from .timestamps import parse_timestamps
 
 _FILTER = KCore(over="all", min_item_clicks=5, min_session_length=2)
 
@@ -77,7 +78,5 @@ class Diginetica(SessionDataModule):
         table = read_table(path, self.columns)
         require_columns(table, ["eventdate"], path)
         events = read_events(path, self.columns, key=self._key, table=table)
-        day = read_events(
-            path, Columns(**{**vars(self.columns), "time": "eventdate"}), key=self._key, table=table
-        )
-        return events.with_columns(timestamp=pl.col("timestamp") + day["timestamp"]), None
+        day = parse_timestamps(table["eventdate"], path=path, time_unit=self.columns.time_unit)
+        return events.with_columns(timestamp=pl.col("timestamp") + day), None

@@ -81,25 +81,30 @@ def in_short(message: str) -> str:
     return text.strip(" -")
 
 
-def _out_of_range(message: str, ex: BaseException | None) -> str | None:
-    """Describe a number out of the range of its type; None if there is no such number."""
+def _refused_number(ex: BaseException | None) -> OutOfRange | None:
+    """Find the number out of its range among the causes of an error."""
     while ex is not None and not isinstance(ex, OutOfRange):
         ex = ex.__cause__ or ex.__context__
+    return ex
+
+
+def _out_of_range(message: str, ex: BaseException | None) -> str | None:
+    """Describe a number out of the range of its type; None if there is no such number."""
+    cause = _refused_number(ex)
     keys = re.findall(r'Parser key "([^"]+)"', message)
-    if ex is None or not keys:
+    if cause is None or not keys:
         return None
     ranges = dict.fromkeys(re.findall(r"Not of type \w+:.*?is not (a .+)", message))  # of a union's members
-    return one_line(f"{keys[-1]} must be {' or '.join(ranges) or ex.must} (got {ex.given!r})")
+    return one_line(f"{keys[-1]} must be {' or '.join(ranges) or cause.must} (got {cause.given!r})")
 
 
 def _is_no_number(ex: BaseException | None) -> bool:
     """Whether a word was given where an option needs a number."""
-    while ex is not None and not isinstance(ex, OutOfRange):
-        ex = ex.__cause__ or ex.__context__
-    if ex is None:
+    cause = _refused_number(ex)
+    if cause is None:
         return False
     try:
-        float(ex.given)
+        float(cause.given)
     except (TypeError, ValueError):
         return True
     return False
