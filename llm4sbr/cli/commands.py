@@ -16,7 +16,7 @@ class Command(NamedTuple):
     Args:
         function: ``module:name`` of the function, imported when the command runs.
         summary: Summary for the help, in one line.
-        examples: One or two examples, without the leading ``llm4sbr COMMAND``.
+        examples: One to three examples, without the leading ``llm4sbr COMMAND``.
         arguments: Kind of the parser: `options`, `positional` and `list` use jsonargparse's `auto_cli`, and
             `list` collects the words before the first option in a list; with `lightning` the function creates
             a LightningCLI.
@@ -80,12 +80,11 @@ COMMANDS = {
     "views infer": Command(
         "llm4sbr.cli.views:infer",
         "infer each session's intents with an LLM, or from titles alone, and store them",
-        (f"{_DATA} --out views/beauty --limit 2000", f"{_DATA} --out views/beauty --source titles"),
-    ),
-    "views estimate": Command(
-        "llm4sbr.cli.views:estimate",
-        "estimate the tokens, cost and time that `views infer` still needs, without calling the LLM",
-        (f"{_DATA} --out views/beauty --prices.prompt 0.05 --prices.answer 0.20",),
+        (
+            f"{_DATA} --out views/beauty --limit 2000",
+            f"{_DATA} --out views/beauty --source titles",
+            f"{_DATA} --out views/beauty --dry_run true --price_in 0.05 --price_out 0.20",
+        ),
     ),
     "views report": Command(
         "llm4sbr.report.view_quality.command:views_report",

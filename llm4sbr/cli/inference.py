@@ -1,4 +1,4 @@
-"""Arguments that ``llm4sbr views infer`` and ``estimate`` share: sessions, prompts, LLM and encoder."""
+"""Sessions, prompts, language model and encoder of ``llm4sbr views infer``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from llm4sbr.views.store import ViewStore
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """Options that choose the sessions for the LLM, besides the limit.
+    """Options that choose the sessions for the LLM.
 
     Args:
+        limit: Largest number of distinct sessions to infer.
         splits: Splits of the sessions: train, validate, test, predict; all by default.
         budget: Number of sessions (5000), or share of each split's distinct sessions (0.1), whose
             intents the LLM infers: those for which a bare model is most uncertain.
@@ -35,6 +36,7 @@ class SessionOptions:
         InputError: A budget comes without a run or a run without a budget, or the budget is out of range.
     """
 
+    limit: NonNegativeInt | None = None
     splits: list[Split] | None = None
     budget: NonNegativeInt | Share | None = None
     bare_run: str | None = None
@@ -49,19 +51,18 @@ class SessionOptions:
         if self.budget is not None:
             how_many(self.budget, 0)
 
-    def select(self, source: ExampleSource, limit: int | None, *, progress: bool) -> Selection:
+    def select(self, source: ExampleSource, *, progress: bool) -> Selection:
         """Choose the sessions; with a budget, the bare model ranks them.
 
         Args:
             source: Data module.
-            limit: Largest number of distinct sessions.
             progress: Whether to show a progress bar and print the number of chosen sessions.
         """
         splits = tuple(dict.fromkeys(self.splits or SPLITS))
         only = None
         if self.budget is not None and self.bare_run is not None:
             only = sessions_within(self.budget, self.bare_run, source, splits, progress=progress)
-        return Selection(splits, limit, only, self.seed)
+        return Selection(splits, self.limit, only, self.seed)
 
 
 _SESSIONS, _LOCALISE, _LOCAL, _SERVER = SessionOptions(), Localisation(), LocalModel(), Server()
@@ -76,7 +77,6 @@ class Inference(Ranged):
         model: Language model: a folder, a .gguf file, an installed weights package, a hub name; or its name
             on the server.
         answers: ``catalogue`` constrains the answers to the titles of the catalogue.
-        limit: Largest number of distinct sessions to infer.
         sessions: Options that choose the sessions.
         prompts: Options of the prompts.
         localise: Options of the localisation, which turns an answer into a view.
@@ -84,7 +84,7 @@ class Inference(Ranged):
         server: Options of servers that run the language model instead.
 
     Raises:
-        InputError: The data module gives no examples, or the limit is negative.
+        InputError: The data module gives no examples.
     """
 
     def __init__(
@@ -93,7 +93,6 @@ class Inference(Ranged):
         out: str,
         model: str = "SmolLM2-135M",
         answers: Answers = "free",
-        limit: NonNegativeInt | None = None,
         sessions: SessionOptions = _SESSIONS,
         prompts: PromptOptions = DEFAULT_PROMPTS,
         localise: Localisation = _LOCALISE,
@@ -104,7 +103,7 @@ class Inference(Ranged):
             raise InputError("this data module gives no examples", value=type(data).__name__)
         data.prepare_data()
         self.source, self.store, self.model = cast(ExampleSource, data), ViewStore(out), model
-        self.answers, self.limit, self.sessions = answers, limit, sessions
+        self.answers, self.sessions = answers, sessions
         self.prompts, self.localise, self.local, self.server = prompts, localise, local, server
 
     @property
@@ -128,4 +127,4 @@ class Inference(Ranged):
 
     def select(self, *, progress: bool = False) -> Selection:
         """Choose the sessions; see `SessionOptions.select`."""
-        return self.sessions.select(self.source, self.limit, progress=progress)
+        return self.sessions.select(self.source, progress=progress)

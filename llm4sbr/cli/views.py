@@ -1,4 +1,4 @@
-"""The functions behind ``llm4sbr views infer``, ``llm4sbr views estimate`` and ``llm4sbr views merge``."""
+"""The functions behind ``llm4sbr views infer`` and ``llm4sbr views merge``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from llm4sbr.cli.inference import Inference
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.views.engines.estimate import NO_PRICES, Estimate, Prices, token_counter
-from llm4sbr.views.engines.estimate import estimate as estimate_cost
+from llm4sbr.views.engines.estimate import Estimate, estimate, token_counter
 from llm4sbr.views.inference.options import Processes
 from llm4sbr.views.inference.pipeline import infer_views
 from llm4sbr.views.inference.plan import plan_views
@@ -20,18 +19,25 @@ from llm4sbr.views.store.spec import ViewSource
 _PROCESSES = Processes()
 
 
-def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **options: Any) -> ViewSummary:
+def infer(
+    source: ViewSource = "llm",
+    dry_run: bool = False,
+    processes: Processes = _PROCESSES,
+    **options: Any,
+) -> ViewSummary | Estimate:
     """Infer the long- and short-term intent of each session and store the localised views.
 
     Run it again to continue after a stop, or with a larger limit to cover more sessions.
 
     Args:
         source: ``llm`` calls a language model; ``titles`` is the baseline without one.
+        dry_run: Whether to only estimate the prompts, tokens, cost and time that are still needed; no prompt
+            is sent.
         processes: Options for several processes or machines.
         **options: Arguments of `Inference`.
 
     Raises:
-        InputError: An argument is out of range, or a budget is given for views that cost nothing.
+        InputError: An argument is out of range, or a budget or a dry run is asked of views that cost nothing.
         StoreError: Another process writes to the store, the disk is full, or the store is damaged.
     """
     inference = Inference(**options)
@@ -39,6 +45,12 @@ def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **optio
         raise InputError(
             "a budget limits calls of an LLM; title views need none", value=inference.sessions.budget
         )
+    if dry_run:
+        if source == "titles":
+            raise InputError("a dry run estimates the calls of an LLM; title views need none", value=source)
+        found = _estimate(inference)
+        print(found)
+        return found
     trainer = processes.trainer(inference.device)
     with inference.store as store:
         if trainer.is_global_zero:
@@ -61,17 +73,8 @@ def infer(source: ViewSource = "llm", processes: Processes = _PROCESSES, **optio
     return summary
 
 
-def estimate(prices: Prices = NO_PRICES, **options: Any) -> Estimate:
-    """Estimate the prompts, tokens, cost and time that `infer` still needs. No prompt is sent.
-
-    Args:
-        prices: Prices of the server.
-        **options: Arguments of `Inference`.
-
-    Raises:
-        InputError: An argument is out of range.
-    """
-    inference = Inference(**options)
+def _estimate(inference: Inference) -> Estimate:
+    """Estimate the prompts, tokens, cost and time that are still needed. No prompt is sent."""
     plan = plan_views(
         inference.source,
         encoder=inference.encoder(),
@@ -85,9 +88,8 @@ def estimate(prices: Prices = NO_PRICES, **options: Any) -> Estimate:
     runs = known.runs(plan.spec) if known else []
     taken = sum(run.seconds for run in runs)
     rate = sum(run.prompts for run in runs) / taken if taken else None
-    found = estimate_cost(prompts, inference.max_new_tokens, token_counter(inference.model), prices, rate)
-    print(found)
-    return found
+    counter = token_counter(inference.model)
+    return estimate(prompts, inference.max_new_tokens, counter, inference.server.prices, rate)
 
 
 def merge(out: str, stores: list[str]) -> None:

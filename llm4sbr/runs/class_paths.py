@@ -83,7 +83,9 @@ def known_paths() -> frozenset[str]:
         found = [one for one in vars(room).values() if isinstance(one, type) and issubclass(one, base)]
         classes += [one for one in found if one.__module__.startswith("torch.optim.")]
     for place, names in _LIGHTNING.items():
-        classes += [getattr(import_module(place), name) for name in names.split()]
+        classes += [
+            getattr(import_module(place), name, None) for name in names.split()
+        ]  # as this version has
     return frozenset(name for one in classes if isinstance(one, type) for name in _names(one))
 
 

@@ -18,6 +18,7 @@ from llm4sbr.callbacks import ResumePoint, ViewCache
 from llm4sbr.contracts.ranges import OutOfRange
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
 from llm4sbr.runs.complaint import complaint, one_line, report
+from llm4sbr.runs.short_names import written_out
 from llm4sbr.training.from_checkpoint import PARTS
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 
@@ -90,12 +91,14 @@ def _refused_number(ex: BaseException | None) -> OutOfRange | None:
 
 def _out_of_range(message: str, ex: BaseException | None) -> str | None:
     """Describe a number out of the range of its type; None if there is no such number."""
-    cause = _refused_number(ex)
+    cause = _refused_number(ex)  # None with jsonargparse 4.50
     keys = re.findall(r'Parser key "([^"]+)"', message)
-    if cause is None or not keys:
-        return None
     ranges = dict.fromkeys(re.findall(r"Not of type \w+:.*?is not (a .+)", message))  # of a union's members
-    return one_line(f"{keys[-1]} must be {' or '.join(ranges) or cause.must} (got {cause.given!r})")
+    if not keys or not (cause or ranges):
+        return None
+    given = "" if cause is None else f" (got {cause.given!r})"
+    must = " or ".join(ranges) or (cause.must if cause else "")
+    return one_line(f"{keys[-1]} must be {must}{given}")
 
 
 def _is_no_number(ex: BaseException | None) -> bool:
@@ -120,12 +123,18 @@ class ExampleFormatter(DefaultHelpFormatter):
 class SuggestingParser(LightningArgumentParser):
     """Parser whose error messages suggest a known word for an unknown one.
 
-    An error message is one line. The exit status is 2 for a wrong word and 1 for a bad file. Options cannot
-    be abbreviated: a new option could make an abbreviation ambiguous.
+    An error message is one line. The exit status is 2 for a wrong word and 1 for a bad file. The last
+    word of an option cannot be abbreviated: a new option could make an abbreviation ambiguous. The group's
+    name can be left out (`written_out`).
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, "formatter_class": ExampleFormatter, **kwargs})
+
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """Parse the words of a command line; groups' names may be left out."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args(written_out(words, self._option_string_actions), *more, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error and exit, or raise it if ``exit_on_error`` is off."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveInt, check_fields
+from llm4sbr.views.templates import DEFAULT_TEMPLATES as DEFAULT_TEMPLATES
 from llm4sbr.views.templates import PLACEHOLDER, ViewTemplate, templates_named
 
 PROMPT_VERSION = 3  # increment it when a change alters the prompt of a session and template

@@ -102,7 +102,7 @@ def ends_well(words):
 
 @walk(60)
 @given(
-    name=st.sampled_from(sorted(set(COMMANDS) - {"demo", "tune-llm", "views infer", "views estimate"})),
+    name=st.sampled_from(sorted(set(COMMANDS) - {"demo", "tune-llm", "views infer"})),
     whole=st.booleans(),
     pairs=st.lists(st.tuples(st.sampled_from(OPTIONS), st.sampled_from(VALUES)), max_size=3),
 )

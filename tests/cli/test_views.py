@@ -1,4 +1,4 @@
-"""``llm4sbr views infer`` and ``estimate`` by their words: what reaches the prompts, and what is refused."""
+"""``llm4sbr views infer`` by its words: what reaches the prompts, and what is refused."""
 
 import pytest
 from shops import write_shop
@@ -33,7 +33,7 @@ def test_every_group_reaches_what_is_asked(words, engine, tmp_path, capsys):
     file = tmp_path / "options.yaml"
     file.write_text("prompts: {templates: paper, max_items: 2}\nlocalise: {r: 3}\n")
     more = ("--config", str(file), "--prompts.max_title_chars", "4", "--sessions.splits", "[train, validate]")
-    assert main(words("infer", *more, "--limit", "6", "--processes.progress", "false")) == 0
+    assert main(words("infer", *more, "--limit", "6", "--progress", "false")) == 0
     told = capsys.readouterr().out
     assert "6 of 36 distinct sessions" in told
     assert "coverage: train " in told
@@ -46,20 +46,42 @@ def test_every_group_reaches_what_is_asked(words, engine, tmp_path, capsys):
     assert all("1. Bea…" in prompt and "3. " not in prompt for prompt in engine.asked)
 
 
-def test_the_estimate_counts_what_is_left_and_asks_nothing(words, engine, capsys):
+def test_the_estimate_counts_what_is_left_and_asks_nothing(words, engine, tiny_llm, capsys):
     """Seen to fail with an estimate of all prompts."""
     assert main(words("infer", "--limit", "4")) == 0
     asked = len(engine.asked)
     capsys.readouterr()
-    more = ("--limit", "6", "--local.max_new_tokens", "10", "--prices.answer", "1e5")
-    assert main(words("estimate", *more)) == 0
+    more = ("--limit", "6", "--local.max_new_tokens", "10", "--price_out", "1e5", "--dry_run", "true")
+    more += ("--model", tiny_llm)  # its tokenizer counts
+    assert main(words("infer", *more)) == 0
     told = capsys.readouterr().out
     assert told.startswith("4 prompts\n")
     assert "40 answer tokens at most\ncost: 4.00 at most" in told
     assert len(engine.asked) == asked
-    server = ("--server.base_url", "http://nowhere.invalid/v1", "--server.max_new_tokens", "7")
-    assert main(words("estimate", *server, "--limit", "1", out="other")) == 0
+    server = (
+        "--server.base_url",
+        "http://nowhere.invalid/v1",
+        "--server.max_new_tokens",
+        "7",
+        "--model",
+        "qwen",
+    )
+    assert main(words("infer", *server, "--limit", "1", "--dry_run", "true", out="other")) == 0
     assert "14 answer tokens at most" in capsys.readouterr().out
+
+
+def test_a_groups_name_may_be_left_out_where_one_option_ends_so(words, engine, capsys):
+    """Two groups have `max_new_tokens`. Seen to fail with the first of them taken."""
+    assert status(words("infer", "--max_new_tokens", "7")) == 2
+    assert "max_new_tokens" in capsys.readouterr().err
+    assert status(words("infer", "--retries", "-1")) == 1
+    assert "server.retries" in capsys.readouterr().err
+    assert not engine.asked
+
+
+def test_a_dry_run_of_views_that_cost_nothing_is_refused(words, engine, capsys):
+    assert status(words("infer", "--source", "titles", "--dry_run", "true")) == 1
+    assert "title views need none" in capsys.readouterr().err
 
 
 def status(words):
@@ -94,8 +116,8 @@ def test_a_value_out_of_range_is_one_clear_line(words, engine, tmp_path, capsys,
 
 
 def test_a_negative_price_is_refused(words, engine, capsys):
-    assert status(words("estimate", "--prices.prompt", "-1")) == 1
-    assert "prices.prompt" in capsys.readouterr().err
+    assert status(words("infer", "--dry_run", "true", "--server.price_in", "-1")) == 1
+    assert "server.price_in" in capsys.readouterr().err
 
 
 def test_a_server_takes_its_patience_from_the_words():

@@ -316,14 +316,14 @@ def stub_engine(stubs, monkeypatch):
     return engine
 
 
-def infer_words(shop, out, *more, command="infer"):
+def infer_words(shop, out, *more):
     data = ["--data", "SessionDataModule", "--data.data_dir", str(shop), "--data.split.by", "column"]
     data += ["--data.cache_dir", str(shop / "cache")]
-    return ["views", command, *data, "--out", str(out), "--sessions.splits", "[train,validate,test]", *more]
+    return ["views", "infer", *data, "--out", str(out), "--sessions.splits", "[train,validate,test]", *more]
 
 
 def test_the_command_asks_about_the_chosen_sessions_alone(
-    shop, run_folder, data, tmp_path, stub_engine, capsys
+    shop, run_folder, data, tmp_path, stub_engine, tiny_llm, capsys
 ):
     """Seen to fail with ``only`` not handed on to `infer_views`, and with it not handed to `plan_views`."""
     more = ("--sessions.bare_run", str(run_folder))
@@ -342,8 +342,8 @@ def test_the_command_asks_about_the_chosen_sessions_alone(
     assert main(infer_words(shop, tmp_path / "v", "--sessions.budget", str(chosen + 3), *more)) == 0
     assert f"{2 * chosen} answers reused" in capsys.readouterr().out
     assert len(stub_engine.asked) - before <= 6
-    words = infer_words(shop, tmp_path / "w", "--sessions.budget", "2", *more, command="estimate")
-    assert main([*words, "--prices.answer", "1e6"]) == 0
+    words = infer_words(shop, tmp_path / "w", "--sessions.budget", "2", *more, "--dry_run", "true")
+    assert main([*words, "--price_out", "1e6", "--model", tiny_llm]) == 0
     told = capsys.readouterr().out
     assert "4 prompts" in told
     assert "cost: 96.00 at most" in told

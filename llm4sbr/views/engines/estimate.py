@@ -39,24 +39,24 @@ class Prices:
     """A provider's prices, in any currency; if only one is given, the other counts as 0.
 
     Args:
-        prompt: Price of a million prompt tokens.
-        answer: Price of a million answer tokens.
+        price_in: Price of a million prompt tokens.
+        price_out: Price of a million answer tokens.
 
     Raises:
         InputError: A price is negative.
     """
 
-    prompt: NonNegativeFloat | None = None
-    answer: NonNegativeFloat | None = None
+    price_in: NonNegativeFloat | None = None
+    price_out: NonNegativeFloat | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     def cost(self, prompt_tokens: int, answer_tokens: int) -> float | None:
         """Cost of the given numbers of tokens; None without any price."""
-        if self.prompt is None and self.answer is None:
+        if self.price_in is None and self.price_out is None:
             return None
-        return (prompt_tokens * (self.prompt or 0.0) + answer_tokens * (self.answer or 0.0)) / 1e6
+        return (prompt_tokens * (self.price_in or 0.0) + answer_tokens * (self.price_out or 0.0)) / 1e6
 
 
 NO_PRICES = Prices()

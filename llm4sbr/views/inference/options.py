@@ -9,9 +9,16 @@ from typing import Any, Literal
 from lightning.pytorch import Trainer
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.ranges import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
+from llm4sbr.contracts.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_fields,
+)
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.engines import Engine
+from llm4sbr.views.engines.estimate import Prices
 from llm4sbr.views.engines.language_model import Dtype, LanguageModel
 from llm4sbr.views.engines.openai_engine import OpenAIEngine, RetryPolicy
 from llm4sbr.views.inference.lightning import inference_trainer
@@ -109,6 +116,8 @@ class Server:
         template_kwargs: Variables of the server's chat template, sent as chat_template_kwargs:
             {enable_thinking: false} switches off the thoughts of Qwen3 on vLLM, SGLang and llama.cpp.
         extra_body: Further fields of each request.
+        price_in: Price of a million prompt tokens, for the cost of a dry run.
+        price_out: Price of a million answer tokens.
 
     Raises:
         InputError: A number is out of range.
@@ -122,9 +131,16 @@ class Server:
     revision: str | None = None
     template_kwargs: dict[str, Any] | None = None
     extra_body: dict[str, Any] | None = None
+    price_in: NonNegativeFloat | None = None
+    price_out: NonNegativeFloat | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def prices(self) -> Prices:
+        """Prices of the tokens."""
+        return Prices(self.price_in, self.price_out)
 
     def engine(self, model: str, choices: Sequence[str] | None) -> Engine:
         """Create the engine.

@@ -9,7 +9,7 @@ WORDS = TokenCounter("words", lambda prompt: len(prompt.split()))
 
 
 def test_few_prompts_are_counted_exactly():
-    total = estimate(["a b", "c", ""], 10, WORDS, Prices(prompt=2e6), prompts_per_second=0.01)
+    total = estimate(["a b", "c", ""], 10, WORDS, Prices(price_in=2e6), prompts_per_second=0.01)
     assert (total.prompts, total.prompt_tokens, total.answer_tokens) == (3, 3, 30)
     assert (total.method, total.cost, total.seconds) == ("words", 6.0, 300.0)
     assert str(total).endswith("cost: 6.00 at most, at the prices given\ntime: about 0 h 05 min")
@@ -30,12 +30,12 @@ def test_many_are_sampled_at_random_and_scaled():
             return 10_000
 
     prompts = Lazy()
-    total = estimate(prompts, 1, WORDS, Prices(answer=1e6))
+    total = estimate(prompts, 1, WORDS, Prices(price_out=1e6))
     assert prompts.seen == 500
     assert abs(total.prompt_tokens - 20_000) < 20_000 * 0.1
     assert "from 500 prompts, ± 4.6 %" in total.method  # 1.96 / sqrt(500) / 1.9 for ones and threes
     assert total.cost == 10_000.0
-    assert total == estimate(prompts, 1, WORDS, Prices(answer=1e6))
+    assert total == estimate(prompts, 1, WORDS, Prices(price_out=1e6))
 
 
 def test_without_a_tokenizer_it_says_so():
@@ -68,7 +68,7 @@ def test_only_a_count_of_every_prompt_is_an_upper_bound():
 
 
 def test_arguments_out_of_range():
-    for prices in ({"prompt": -1.0}, {"answer": -1.0}, {"answer": float("nan")}):
+    for prices in ({"price_in": -1.0}, {"price_out": -1.0}, {"price_out": float("nan")}):
         with pytest.raises(InputError, match="finite number of at least 0"):
             Prices(**prices)
     with pytest.raises(InputError, match="above 0"):
