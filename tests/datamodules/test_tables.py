@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -44,8 +45,9 @@ def test_every_kind_of_table_reads_the_same(write: Write, name: str) -> None:
 def test_integer_ids_of_parquet_become_strings_and_floats_are_refused(write: Write) -> None:
     table = pl.DataFrame({"session_id": [1], "item_id": [2], "timestamp": [3]})
     assert events(write("a.parquet", parquet(table))).rows() == [("1", "2", 3.0)]
-    with pytest.raises(InputError, match="floats"):
-        events(write("b.parquet", parquet(table.with_columns(item_id=pl.lit(2.0)))))
+    for odd, told in ((2.0, "floats"), ([2], "'item_id' holds List.*, not ids"), (b"2", "holds Binary")):
+        with pytest.raises(InputError, match=told):
+            events(write("b.parquet", parquet(table.with_columns(item_id=pl.Series([odd])))))
 
 
 def test_windows_line_ends_byte_order_mark_and_blank_lines(write: Write) -> None:
@@ -102,8 +104,14 @@ def test_timestamps_epoch_and_iso() -> None:
         "1970-01-01T00:00:30Z[Asia/Aden]",
     ]
     assert parse_timestamps(pl.Series(zoned)).to_list() == [10.0, 20.0, 30.0]
-    with pytest.raises(InputError, match=r"row 1: the timestamp can't be read .*Nowhere"):
-        parse_timestamps(pl.Series(["1970-01-01 00:00:10 Nowhere/City"]))
+    for bad, told in (
+        (["1970-01-01 00:00:10 Nowhere/City"], r"row 1: the timestamp can't be read .*Nowhere"),
+        ([timedelta(1)], "holds Duration.*, not timestamps"),
+        ([True], "holds Boolean, not timestamps"),
+        ([datetime(1970, 1, 1), None], "row 2: the timestamp is missing"),
+    ):
+        with pytest.raises(InputError, match=told):
+            parse_timestamps(pl.Series(bad))
     dates = pl.Series(iso[:1]).str.to_datetime()
     assert parse_timestamps(dates).to_list() == [10.0]
 
