@@ -172,6 +172,11 @@ def test_tables_with_right_quotes_are_not_changed(values: list[str]) -> None:
     assert mend_quotes(text, ",") == (text, 0)
 
 
+def test_a_title_that_is_missing_is_empty(write: Write) -> None:
+    table = pl.DataFrame({"item_id": ["a", "b"], "title": ["A", None]})
+    assert read_items(write("items.parquet", parquet(table)), COLUMNS).rows() == [("a", "A"), ("b", "")]
+
+
 def test_a_title_is_composed_of_text_columns(write: Write) -> None:
     file = write("items.csv", "item_id,title,brand,note\na,Soap,Acme,\nb,,Acme,blue\n")
     assert read_items(file, Columns(text=("brand", "note")))["title"].to_list() == [
@@ -185,7 +190,11 @@ def test_a_title_is_composed_of_text_columns(write: Write) -> None:
 def test_identical_item_rows_fold_and_differing_ones_are_refused(write: Write) -> None:
     same = write("same.csv", "item_id,title,n\na,A,1\nb,B,1\na,A,1\n")
     assert read_items(same, COLUMNS).rows() == [("a", "A"), ("b", "B")]
-    for last in ("a,A,2", "a,other,1"):
+    for last in (
+        "a,A,2",
+        "a,other,1",
+        "a,A,1\na,other,1\na,other,1",
+    ):  # the last seen to pass: each row has a twin
         with pytest.raises(InputError, match=r"row 1: .*two rows.*\(got 'a'\)"):
             read_items(write("differ.csv", f"item_id,title,n\na,A,1\nb,B,1\n{last}\n"), COLUMNS)
     with pytest.raises(InputError, match="row 2: the item_id is missing"):
