@@ -204,6 +204,15 @@ def test_a_view_of_another_size_is_refused_though_its_checksum_is_right(tmp_path
         store.lookup_localised(VIEW, KEYS)
 
 
+def test_specs_come_back_oldest_first(tmp_path):
+    views = [VIEW, *(replace(VIEW, catalogue=name) for name in "zay")]
+    with ViewStore(tmp_path) as store:
+        for spec in (SHORT, LONG, *views, VIEW):  # the last is there already
+            store.add_spec(spec)
+        assert store.answer_specs() == [SHORT, LONG]
+        assert store.view_specs() == views
+
+
 def test_a_store_may_be_closed_twice_and_reopens(tmp_path):
     written, store = fill(tmp_path), ViewStore(tmp_path)
     store.lock()
