@@ -67,7 +67,8 @@ def build(
         path: Source of the data for error messages.
 
     Raises:
-        InputError: If no training example is left; the message names the remaining sessions and clicks.
+        InputError: If no training example is left (the message names the remaining sessions and clicks), or
+            an error of `split_sessions`.
     """
     clicks = sessionize(handle_copies(events, recipe.sessions), recipe.sessions)
     seen = f"{clicks['session_id'].n_unique()} sessions of {clicks.height} clicks"
@@ -77,7 +78,7 @@ def build(
             min_item_clicks=recipe.kcore.min_item_clicks,
             min_session_length=recipe.kcore.min_session_length,
         )
-    clicks = split_sessions(clicks, recipe.split, recipe.seed)
+    clicks = split_sessions(clicks, recipe.split, recipe.seed, path)
     if recipe.kcore.over == "train":
         clicks = k_core_on_train(clicks, recipe.kcore)
     if recipe.split.unseen_items == "drop":

@@ -21,7 +21,7 @@ def read_atomic(path: str | Path) -> pl.DataFrame:
     """Read one atomic file as strings; ``item_id:token`` in the header becomes ``item_id``.
 
     Raises:
-        InputError: If the file is missing, empty, ragged or not UTF-8.
+        InputError: If the file is missing, empty, ragged or not UTF-8, or two columns have the same name.
     """
     table = parse_delimited(read_bytes(path), path, separator="\t", quoted=False)
     plain = {name: name.partition(":")[0] for name in table.columns}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
@@ -22,7 +23,9 @@ _PARTS = {
 }
 
 
-def split_sessions(clicks: pl.DataFrame, rules: SplitBy, seed: int) -> pl.DataFrame:
+def split_sessions(
+    clicks: pl.DataFrame, rules: SplitBy, seed: int, path: str | Path | None = None
+) -> pl.DataFrame:
     """Add the column ``part``: train, validate or test, one value per session.
 
     Random cuts rank sessions by a hash of seed and session id, so they do not depend on the order of rows.
@@ -32,16 +35,17 @@ def split_sessions(clicks: pl.DataFrame, rules: SplitBy, seed: int) -> pl.DataFr
             session are contiguous.
         rules: Options of the split.
         seed: Seed of the random cuts.
+        path: Source of the clicks for error messages.
 
     Raises:
-        InputError: If a session is in two splits, or a split name is unknown.
+        InputError: If a session is in two splits, or a split name is unknown; the message names the session.
     """
     sessions = clicks.group_by("session_id", maintain_order=True).agg(
         pl.col("timestamp").max(), *([pl.col("split")] if rules.by == "column" else [])
     )
     ids = sessions["session_id"].to_list()
     if rules.by == "column":
-        parts = _from_column(sessions)
+        parts = _from_column(sessions, path)
     else:
         order = _latest_last(sessions) if rules.by == "temporal" else _shuffled(ids, seed, "test")
         parts = _cut(["train"] * len(ids), order, "test", rules.test_ratio)
@@ -70,7 +74,7 @@ def sample_sessions(clicks: pl.DataFrame, share: float, seed: int) -> pl.DataFra
 
 
 def cut_at_random(ids: Sequence[str], seed: int, share: float) -> set[int]:
-    """Positions of the validation sessions: a share of `share`, at least one session, never all."""
+    """Positions of the validation sessions: none for a share of 0, otherwise at least one, and never all."""
     parts = _cut(["train"] * len(ids), _shuffled(ids, seed, "validate"), "validate", share)
     return {row for row, part in enumerate(parts) if part == "validate"}
 
@@ -96,17 +100,21 @@ def _shuffled(ids: Sequence[str], seed: int, purpose: str) -> list[int]:
     return sorted(range(len(ids)), key=ranks.__getitem__)
 
 
-def _from_column(sessions: pl.DataFrame) -> list[str]:
+def _from_column(sessions: pl.DataFrame, path: str | Path | None) -> list[str]:
     parts = []
     for session, values in sessions.select("session_id", pl.col("split").list.unique()).iter_rows():
         if len(values) > 1:
             named = ", ".join(sorted(map(str, values)))
             raise InputError(
-                f"session {session!r} is in two splits: {named}", hint="Give all its rows one split"
+                f"session {session!r} is in two splits: {named}",
+                path=path,
+                hint="Give all its rows one split",
             )
         part = _PARTS.get(str(values[0]).strip().lower())
         if part is None:
             hint = "Use train, validate and test"
-            raise InputError(f"session {session!r} has an unknown split", value=values[0], hint=hint)
+            raise InputError(
+                f"session {session!r} has an unknown split", path=path, value=values[0], hint=hint
+            )
         parts.append(part)
     return parts

@@ -195,14 +195,15 @@ def read_items(path: str | Path, columns: Columns, table: pl.DataFrame | None = 
     ids = _ids(table[columns.item], path)
     known = [column for column in table.columns if _is_scalar(table[column])]
     everything = table.select(pl.struct(pl.col(known).cast(pl.String)).alias("all"))["all"]
-    differing = ids.is_duplicated() & ~everything.is_duplicated()
-    if differing.any():
-        first = int(differing.arg_true()[0])
+    rows = pl.DataFrame({"id": ids, "row": everything}).with_row_index("place", offset=1)
+    rows = rows.unique(["id", "row"], keep="first", maintain_order=True)
+    differing = rows.filter(pl.col("id").is_duplicated())
+    if differing.height:
         raise InputError(
             "duplicate item id in two rows that differ",
             path=path,
-            row=first + 1,
-            value=ids[first],
+            row=differing["place"][0],
+            value=differing["id"][0],
             hint="Keep one row per item",
         )
     for text in texts:

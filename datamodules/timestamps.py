@@ -102,14 +102,9 @@ def _plausible(seconds: float) -> bool:
 def _iso(text: str, row: int, path: str | Path | None) -> float:
     try:
         moment = _moment(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, OSError, KeyError):  # a KeyError for an unknown zone
         raise InputError("the timestamp can't be read", path=path, row=row, value=text, hint=_HINT) from None
-    try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except OverflowError:  # year 1 or 9999 with an offset
-        raise InputError(
-            "the timestamp is out of range", path=path, row=row, value=text, hint=_HINT
-        ) from None
 
 
 def _moment(text: str) -> datetime:

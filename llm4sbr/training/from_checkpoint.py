@@ -101,7 +101,7 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
 
         Raises:
             InputError: If the file is damaged, belongs to another class, names a class that is not
-                registered or lacks an argument, or if its weights do not fit.
+                registered or lacks an argument, if its weights do not fit, or if ``weights_only`` is False.
         """
         if weights_only is False:
             raise InputError("a checkpoint is read as tensors and plain values only", value=weights_only)

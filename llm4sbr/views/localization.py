@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from llm4sbr.contracts.errors import InputError
 
-_STEPS = 1 << 20  # similarities closer than one part in a million are a tie
+_STEPS = 1 << 20  # similarities are compared to about one part in a million
 
 
 def localize(
@@ -16,8 +16,9 @@ def localize(
 ) -> tuple[Tensor, Tensor]:
     """Find the ``r`` titles nearest to each answer by cosine similarity.
 
-    Ties go to the lower id; similarities within one part in a million tie, so that two items with the same
-    title tie on every machine. Similarities are kept unchanged, including negative ones, as in the paper.
+    Similarities are compared after rounding to steps of 2^-20, so that their last bits, which differ between
+    machines, seldom decide; ties go to the lower id. They are kept as they are, without rounding and
+    including negative ones, as in the paper.
     With fewer than ``r`` titled items, the remaining slots have id 0 and weight 0; for an answer with a zero
     embedding all slots do.
 

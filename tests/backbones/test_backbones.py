@@ -40,6 +40,65 @@ def test_the_check_finds_a_padding_row():
         assert_backbone(lambda num_items: KeepsPaddingRow(num_items, 8))
 
 
+def broken(encode=None, score=None, **parts):
+    """GRU4Rec with a fault: in its interests, its scores, or a method."""
+
+    def encoded(self, batch):
+        found = GRU4Rec.encode(self, batch)
+        return encode(self, batch, found) if encode else found
+
+    def scored(self, session, interests):
+        found = GRU4Rec.score(self, session, interests)
+        return score(self, found) if score else found
+
+    return type("Broken", (GRU4Rec,), {"encode": encoded, "score": scored, **parts})
+
+
+def nan_for_one_click(self, batch, found):
+    return found._replace(short_term=found.short_term / (batch.lengths > 1).float().unsqueeze(1))
+
+
+def first_row_louder(self, batch, found):
+    louder = torch.ones(len(batch.lengths), 1)
+    louder[0] = 2 if len(batch.lengths) > 1 else 1
+    return found._replace(short_term=found.short_term * louder)
+
+
+def mean_of_the_batch(self, batch, found):
+    return found._replace(short_term=found.short_term + found.short_term.mean(0))
+
+
+def other_without_graph(self, batch, found):
+    return found if batch.graph is not None else found._replace(short_term=2 * found.short_term)
+
+
+def detached(self, batch, found):
+    return found._replace(long_term=found.long_term.detach(), short_term=found.short_term.detach())
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (broken(lambda self, batch, found: tuple(found)), "encode must return Interests"),
+        (
+            broken(lambda self, batch, found: found._replace(short_term=found.short_term[:, :3])),
+            "short_term is",
+        ),
+        (broken(merge=lambda self, interests: interests.long_term[:1]), r"merge gives \(1, 8\)"),
+        (broken(score=lambda self, scores: scores[:, :-1]), r"scores are \(5, 12\), expected \(5, 13\)"),
+        (broken(nan_for_one_click), "scores are not finite"),
+        (broken(other_without_graph), "without a graph differs"),
+        (broken(first_row_louder), "permuting the batch does not permute"),
+        (broken(mean_of_the_batch), "scores differently alone"),
+        (broken(detached), "no gradient reaches gru"),
+    ],
+)
+def test_the_check_finds_each_fault_that_it_names(fault, told):
+    """A check that passes everything would be worth nothing. Seen to fail with each check left out."""
+    with pytest.raises(AssertionError, match=told):
+        assert_backbone(lambda num_items: fault(num_items, 8))
+
+
 def srgnn_by_hand(model, session):
     """SR-GNN of one session with dense adjacency matrices (arXiv:1811.00855, Eq. 1-7)."""
     nodes = sorted(set(session))

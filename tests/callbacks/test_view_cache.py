@@ -8,10 +8,11 @@ from plain import plain_bare, plain_wrapped
 
 from llm4sbr import InputError
 from llm4sbr.backbones import SRGNN
-from llm4sbr.callbacks import ViewCache
+from llm4sbr.callbacks import ViewCache, view_cache
 from llm4sbr.callbacks.view_cache import HostViews
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.views.inference.pipeline import infer_views
+from llm4sbr.views.loading import load_view_table
 from llm4sbr.views.store import ViewStore
 
 
@@ -46,6 +47,21 @@ def test_titles_reach_the_wrapper_and_stay_out_of_its_checkpoint(shop, titles_st
     assert enhanced.z.abs().sum() > 0
     assert trainer.callback_metrics["train/alignment"] > 0
     assert not any("view_table" in name for name in model.state_dict())
+
+
+def test_views_are_looked_up_once_and_those_that_are_not_used_are_masked(
+    shop, titles_store, tmp_path, monkeypatch
+):
+    """Seen to fail with the table loaded again for the test."""
+    loads = []
+    monkeypatch.setattr(
+        view_cache, "load_view_table", lambda *given: loads.append(1) or load_view_table(*given)
+    )
+    model = plain_wrapped(SRGNN(shop.num_items, 8), text_dim=8)
+    trainer = fit(shop, model, ViewCache(str(titles_store), use=["short_term"]), tmp_path)
+    trainer.test(model, shop, verbose=False)
+    assert loads == [1]
+    assert model.enhance(next(iter(shop.test_dataloader()))).mask.unique(dim=0).tolist() == [[False, True]]
 
 
 def test_a_bare_model_does_not_pay_for_views(shop, titles_store, tmp_path):

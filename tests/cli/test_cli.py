@@ -1,5 +1,6 @@
 """The command line, run as a person runs it: fit, test, predict, and what goes wrong."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from every_backbone import OURS
 
 from llm4sbr.cli.commands import COMMANDS
 from llm4sbr.cli.main import main
+from llm4sbr.runs.trainer_cli import SBRCLI
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -39,13 +41,24 @@ FAST = ("--model.lr", "0.01", "--model.lr_scheduler", "null", "--trainer.max_epo
 
 
 def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):
+    """Among the configurations of other programs, of which one is no YAML: seen to fail with a traceback."""
     assert main(words("fit", ring_shop, *FAST)) == 0
     (saved,) = tmp_path.glob("runs/*/version_0/config.yaml")
     assert yaml.safe_load(saved.read_text())["model"]["class_path"] == "llm4sbr.LLM4SBRWrapper"
-    assert main(words("test", ring_shop, *FAST)) == 0  # same words: the run is found again
-    shown = capsys.readouterr()
-    assert "best-" in shown.out + shown.err
-    assert "test/mrr@20" in shown.out
+    for name, content in {
+        "list": b"- a list", "tag": b"model: !Ref Stack", "template": b"title: {{ name }} [1",
+        "bytes": b"\xff\xfe", "earlier": saved.read_bytes(),
+    }.items():  # fmt: skip
+        (tmp_path / "runs" / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / "runs" / name / "checkpoints" / "best-9.ckpt").touch()
+        (tmp_path / "runs" / name / "config.yaml").write_bytes(content)
+    os.utime(tmp_path / "runs" / "earlier" / "config.yaml", (0, 0))
+    capsys.readouterr()
+    assert main(words("test", ring_shop, *FAST)) == 0  # same words: the last run is found again
+    shown = capsys.readouterr().out
+    (best,) = saved.parent.glob("checkpoints/best-*.ckpt")
+    assert f"Checkpoint: {best.relative_to(tmp_path)}\n" in shown
+    assert "test/mrr@20" in shown
 
     assert main(words("predict", ring_shop, *FAST, "--output", "out/next.parquet")) == 0
     table = pl.read_parquet("out/next.parquet")
@@ -74,10 +87,12 @@ def test_the_command_that_fit_prints_works(ring_shop, capsys, module):
 
 
 @pytest.mark.parametrize("backbone", OURS)
-@pytest.mark.parametrize("module", ["llm4sbr.SBRModule", "llm4sbr.LLM4SBRWrapper"])
-def test_every_backbone_trains_by_name(ring_shop, backbone, module):
-    short = ("--model", module, "--trainer.fast_dev_run", "true")
-    assert main(words("fit", ring_shop, *short, backbone=backbone)) == 0
+def test_every_backbone_is_built_by_name_for_the_catalogue_of_the_data(ring_shop, monkeypatch, backbone):
+    """What trains is in `tests/backbones/test_catalogue.py`. Seen to fail without the link of `num_items`."""
+    made = []
+    monkeypatch.setattr(SBRCLI, "_run_subcommand", lambda cli, _: made.append(cli.model.backbone))
+    assert main(words("fit", ring_shop, backbone=backbone)) == 0
+    assert [(type(one), one.num_items) for one in made] == [(OURS[backbone], 12)]
 
 
 def test_fit_without_anything_monitored_ends_well(ring_shop, capsys):
@@ -275,15 +290,3 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("llm4sbr: error: ZeroDivisionError: a b (at ")
     assert "--debug" in line
-
-
-def test_other_programs_configurations_are_passed_over(ring_shop, tmp_path):
-    """Seen to fail with a traceback of the YAML reader."""
-    assert main(words("fit", ring_shop, *FAST)) == 0
-    for number, content in enumerate(
-        (b"- a list", b"model: !Ref Stack", b"title: {{ name }} [1", b"\xff\xfe")
-    ):
-        folder = tmp_path / "runs" / f"notes-{number}"
-        folder.mkdir()
-        (folder / "config.yaml").write_bytes(content)
-    assert main(words("test", ring_shop, *FAST)) == 0

@@ -1,8 +1,11 @@
 """``llm4sbr views infer`` by its words: what reaches the prompts, and what is refused."""
 
 import pytest
+from lightning.pytorch import LightningDataModule
 from shops import write_shop
 
+from llm4sbr import InputError
+from llm4sbr.cli.inference import Inference
 from llm4sbr.cli.main import main
 from llm4sbr.views.inference.options import Localisation, LocalModel, Server
 from llm4sbr.views.store import ViewStore
@@ -113,6 +116,13 @@ def test_a_value_out_of_range_is_one_clear_line(words, engine, tmp_path, capsys,
     assert more[0].lstrip("-").rpartition(".")[2] in error or "no/such.yaml" in error
     assert not engine.asked
     assert not (tmp_path / "store").exists()
+
+
+def test_data_without_examples_and_a_server_for_the_catalogue_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"gives no examples \(got 'LightningDataModule'\)"):
+        Inference(LightningDataModule(), str(tmp_path))
+    with pytest.raises(InputError, match="cannot be constrained to the catalogue"):
+        Server("http://a/v1").engine("m", ["Soap"])
 
 
 def test_a_negative_price_is_refused(words, engine, capsys):

@@ -307,11 +307,27 @@ def test_a_link_of_another_user_is_not_followed(tmp_path):
     assert (tmp_path / "theirs").read_text() == "before"
 
 
-def test_a_file_is_not_replaced_by_a_folder(tmp_path):
-    path = write_text(tmp_path / "a", "x")
-    with pytest.raises(InputError, match="not a folder"), atomic_folder(path, replace=True):
-        pass
+def test_neither_a_file_nor_a_link_to_nowhere_is_replaced_by_a_folder(tmp_path):
+    path, link = write_text(tmp_path / "a", "x"), tmp_path / "link"
+    link.symlink_to("gone")
+    for target, told in ((path, "not a folder"), (link, "a link that leads nowhere")):
+        with (
+            pytest.raises(InputError, match=f"{target}: this is {told}"),
+            atomic_folder(target, replace=True),
+        ):
+            pass
     assert path.read_text() == "x"
+    assert names(tmp_path) == ["a", "link"]
+
+
+def test_what_took_the_place_of_a_folder_is_not_moved(tmp_path):
+    """Seen to fail without the look at the target."""
+    aside, target = tmp_path / ".tmp-0-a-before", tmp_path / "a"
+    aside.mkdir()
+    target.mkdir()
+    (target / "one").touch()
+    recover_folder(target)
+    assert (names(tmp_path), names(target)) == ([aside.name, "a"], ["one"])
 
 
 def test_a_lone_surrogate_in_json_comes_back(tmp_path):

@@ -128,16 +128,19 @@ def test_items_that_nobody_clicked_join_the_catalogue_by_choice(write: Write) ->
 
 
 def test_missing_titles_warn_once_or_are_an_error(shop: Path) -> None:
+    """Items without a row come last, sorted, behind the order of the table."""
     items = shop / "items.csv"
-    items.write_text("\n".join(items.read_text().splitlines()[:-2]))
+    header, _, _, _, _, _, *rows = items.read_text().splitlines()
+    items.write_text("\n".join([header, *reversed(rows)]))
     data = SessionDataModule(str(shop))
     with pytest.warns(
-        UserWarning, match="2 clicked items have no row in the items table: i028, i029"
+        UserWarning, match="5 clicked items have no row in the items table: i000, i001, i002, i003, i004"
     ) as caught:
         data.prepare_data()
     assert len([warning for warning in caught if "no row" in str(warning.message)]) == 1
-    assert data.catalogue.titles[-2:] == ("", "")
-    with pytest.raises(InputError, match=r"events\.csv: 2 clicked items"):
+    assert data.catalogue.item_ids == tuple(f"i{n:03d}" for n in (*range(29, 4, -1), *range(5)))
+    assert data.catalogue.titles[-5:] == ("",) * 5
+    with pytest.raises(InputError, match=r"events\.csv: 5 clicked items"):
         SessionDataModule(str(shop), missing_titles="error").prepare_data()
 
 

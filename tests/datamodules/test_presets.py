@@ -136,6 +136,9 @@ def test_recbole_atomic_of_any_name(write: Write) -> None:
     with pytest.raises(InputError, match=r"holds 2 \.inter files"):
         RecBoleAtomic(str(folder)).prepare_data()
     assert RecBoleAtomic(str(folder), name="shop").num_items == 6
+    write("rb/other.inter", "user_id:token\tuser_id:float\n1\t2\n")
+    with pytest.raises(InputError, match=r"other\.inter: two columns have the same name \(got 'user_id'\)"):
+        RecBoleAtomic(str(folder), name="other").prepare_data()
 
 
 def dumps(write: Write, bad: str = "") -> Path:
@@ -171,6 +174,17 @@ def test_a_literal_that_would_run_is_refused(write: Write, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"meta_Beauty\.json\.gz: row 8: the product can't be read"):
         AmazonBeauty(str(folder)).prepare_data()
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", '{"reviewerID": "U1", "asin": "01"}', '{"reviewerID": 1, "asin": "01", "unixReviewTime": 1}']
+)
+def test_a_review_that_cannot_be_read_is_named(write: Write, bad: str) -> None:
+    folder = dumps(write)
+    good = '{"reviewerID": "U1", "asin": "01", "unixReviewTime": 1}'
+    write("raw/reviews_Beauty_5.json.gz", gzip.compress(f"{good}\n{bad}\n".encode()))
+    with pytest.raises(InputError, match=r"reviews_Beauty_5\.json\.gz: row 2: the review can't be read"):
+        AmazonBeauty(str(folder)).prepare_data()
 
 
 def test_beauty_with_positions_for_times_cannot_be_split_by_time(write: Write) -> None:

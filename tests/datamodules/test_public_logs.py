@@ -102,6 +102,12 @@ def test_recboles_split_sessions(tmp_path):
     write_parts(tmp_path, train=[("1", "a", "b"), ("1", "a c", "b")], valid=[], test=[])
     with pytest.raises(InputError, match=r"row 2: this line contradicts"):
         RecBoleAtomic(str(tmp_path), cache_dir=tmp_path / "cache").examples("train")
+    write_parts(tmp_path, train=[("1", "a", "b"), ("2", "", "b")])
+    with pytest.raises(InputError, match=r"train\.inter: row 2: an id is missing"):
+        RecBoleAtomic(str(tmp_path), cache_dir=tmp_path / "cache").examples("train")
+    (tmp_path / "shop-session.train.inter").write_text("session_id:token\titem_id:token\n1\ta\n")
+    with pytest.raises(InputError, match=r"a column is missing \(got 'item_id_list'\)"):
+        RecBoleAtomic(str(tmp_path), cache_dir=tmp_path / "cache").examples("train")
     (tmp_path / "shop-session.valid.inter").unlink()
     with pytest.raises(InputError, match=r"valid\.inter: this part of the data set is missing"):
         RecBoleAtomic(str(tmp_path), cache_dir=tmp_path / "cache").examples("train")

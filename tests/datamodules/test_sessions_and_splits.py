@@ -9,7 +9,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.datamodules.filtering import drop_unseen, k_core, k_core_on_train
 from llm4sbr.datamodules.rules import KCore, Sessions, SplitBy
 from llm4sbr.datamodules.sessionize import by_gap, by_key, by_window, sessionize
-from llm4sbr.datamodules.splits import sample_sessions, split_sessions
+from llm4sbr.datamodules.splits import cut_at_random, sample_sessions, split_sessions
 
 
 def table(*rows: tuple[str, str, float]) -> pl.DataFrame:
@@ -144,6 +144,18 @@ def test_a_sample_takes_from_each_part_and_lies_in_a_larger_one() -> None:
     assert parts_of(sample_sessions(whole, 0.1, 1)) != some
     assert sample_sessions(whole, 1, 0) is whole
     assert len(parts_of(sample_sessions(whole, 0.001, 0))) == 3  # one of each part at least
+
+
+@pytest.mark.parametrize(
+    ("sessions", "share", "held"),
+    [(9, 0.0, 0), (9, 0.01, 1), (9, 0.5, 4), (9, 0.99, 8), (1, 0.5, 0), (0, 0.5, 0)],
+)
+def test_a_cut_at_random_has_one_session_at_least_and_never_all(
+    sessions: int, share: float, held: int
+) -> None:
+    cut = cut_at_random([f"s{n}" for n in range(sessions)], 0, share)
+    assert len(cut) == held
+    assert cut <= set(range(sessions))
 
 
 def column(*names: str) -> pl.DataFrame:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -44,8 +45,9 @@ def test_every_kind_of_table_reads_the_same(write: Write, name: str) -> None:
 def test_integer_ids_of_parquet_become_strings_and_floats_are_refused(write: Write) -> None:
     table = pl.DataFrame({"session_id": [1], "item_id": [2], "timestamp": [3]})
     assert events(write("a.parquet", parquet(table))).rows() == [("1", "2", 3.0)]
-    with pytest.raises(InputError, match="floats"):
-        events(write("b.parquet", parquet(table.with_columns(item_id=pl.lit(2.0)))))
+    for odd, told in ((2.0, "floats"), ([2], "'item_id' holds List.*, not ids"), (b"2", "holds Binary")):
+        with pytest.raises(InputError, match=told):
+            events(write("b.parquet", parquet(table.with_columns(item_id=pl.Series([odd])))))
 
 
 def test_windows_line_ends_byte_order_mark_and_blank_lines(write: Write) -> None:
@@ -102,8 +104,14 @@ def test_timestamps_epoch_and_iso() -> None:
         "1970-01-01T00:00:30Z[Asia/Aden]",
     ]
     assert parse_timestamps(pl.Series(zoned)).to_list() == [10.0, 20.0, 30.0]
-    with pytest.raises(InputError, match=r"row 1: the timestamp can't be read .*Nowhere"):
-        parse_timestamps(pl.Series(["1970-01-01 00:00:10 Nowhere/City"]))
+    for bad, told in (
+        (["1970-01-01 00:00:10 Nowhere/City"], r"row 1: the timestamp can't be read .*Nowhere"),
+        ([timedelta(1)], "holds Duration.*, not timestamps"),
+        ([True], "holds Boolean, not timestamps"),
+        ([datetime(1970, 1, 1), None], "row 2: the timestamp is missing"),
+    ):
+        with pytest.raises(InputError, match=told):
+            parse_timestamps(pl.Series(bad))
     dates = pl.Series(iso[:1]).str.to_datetime()
     assert parse_timestamps(dates).to_list() == [10.0]
 
@@ -164,6 +172,11 @@ def test_tables_with_right_quotes_are_not_changed(values: list[str]) -> None:
     assert mend_quotes(text, ",") == (text, 0)
 
 
+def test_a_title_that_is_missing_is_empty(write: Write) -> None:
+    table = pl.DataFrame({"item_id": ["a", "b"], "title": ["A", None]})
+    assert read_items(write("items.parquet", parquet(table)), COLUMNS).rows() == [("a", "A"), ("b", "")]
+
+
 def test_a_title_is_composed_of_text_columns(write: Write) -> None:
     file = write("items.csv", "item_id,title,brand,note\na,Soap,Acme,\nb,,Acme,blue\n")
     assert read_items(file, Columns(text=("brand", "note")))["title"].to_list() == [
@@ -177,7 +190,11 @@ def test_a_title_is_composed_of_text_columns(write: Write) -> None:
 def test_identical_item_rows_fold_and_differing_ones_are_refused(write: Write) -> None:
     same = write("same.csv", "item_id,title,n\na,A,1\nb,B,1\na,A,1\n")
     assert read_items(same, COLUMNS).rows() == [("a", "A"), ("b", "B")]
-    for last in ("a,A,2", "a,other,1"):
+    for last in (
+        "a,A,2",
+        "a,other,1",
+        "a,A,1\na,other,1\na,other,1",
+    ):  # the last seen to pass: each row has a twin
         with pytest.raises(InputError, match=r"row 1: .*two rows.*\(got 'a'\)"):
             read_items(write("differ.csv", f"item_id,title,n\na,A,1\nb,B,1\n{last}\n"), COLUMNS)
     with pytest.raises(InputError, match="row 2: the item_id is missing"):

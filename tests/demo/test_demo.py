@@ -1,13 +1,17 @@
 """The demo on a small set of ratings in MovieLens' own files: bad options, and the whole road once."""
 
 import json
+import os
 import random
+import signal
 
 import pytest
 
 from llm4sbr import InputError
 from llm4sbr.cli.main import main
 from llm4sbr.demo.command import demo
+from llm4sbr.demo.intents import infer_within, pick_sample, pick_stories
+from llm4sbr.views.store import ViewStore
 
 
 @pytest.fixture
@@ -46,6 +50,50 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="not a folder"):
         demo(str(tmp_path / "out"))
+
+
+def test_stories_are_of_sessions_apart_and_of_the_preferred_length_first(stubs):
+    """Seen to fail with every example drawn, and with the lengths left aside."""
+    source = stubs.FakeSource()
+    examples = source.examples("test")
+    picked = [row for _, row in pick_stories(source, 99, seed=0, clicks=(3, 4))]
+    assert len({examples.session_id(row) for row in picked}) == len(picked) == len(set(examples.session))
+    fitting = [3 <= len(examples.prefix(row)) <= 4 for row in picked]
+    assert fitting == sorted(fitting, reverse=True)
+    assert any(fitting)
+    assert [row for _, row in pick_stories(source, 3, seed=0, clicks=(3, 4))] == picked[:3]
+    with pytest.raises(InputError, match=r"no example to show \(got 'predict'\)"):
+        pick_stories(source, 1, seed=0, split="predict")
+
+
+def test_a_larger_sample_extends_a_smaller_one(stubs):
+    some, more = (pick_sample(stubs.FakeSource(), count, 0, ("train", "test")) for count in (5, 8))
+    assert len(set(some)) == 10
+    assert more[:10] == some
+
+
+def test_a_stopped_run_keeps_its_answers(stubs, tmp_path):
+    """Seen to fail with the interruption passed over: it went on with the next part."""
+    source, engine = stubs.FakeSource(), stubs.StubEngine(batch_size=4)
+    reply, stopped = engine.reply, []
+
+    def interrupted(prompt):
+        if len(engine.asked) == 9 and not stopped:  # in the second batch; the first prompt loads the model
+            stopped.append(os.kill(os.getpid(), signal.SIGINT))
+        return reply(prompt) if "1. " in prompt else "soap"
+
+    engine.reply = interrupted
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ViewStore(tmp_path) as store, pytest.raises(KeyboardInterrupt):
+            infer_within(
+                source, store, pick_sample(source, 9, 0, ("train",)),
+                limit=9, engine=engine, encoder=stubs.StubEncoder(), seconds=60.0, log=lambda line: None,
+            )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with ViewStore(tmp_path) as store:
+        assert sum(len(list(store.answers(spec))) for spec in store.answer_specs()) == 8
 
 
 @pytest.mark.llm

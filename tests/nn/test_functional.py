@@ -93,6 +93,22 @@ def test_gradients_can_be_asked_for_twice_where_the_graph_is_kept():
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize(
+    "of",
+    [
+        unit_rows,
+        lambda x: smoothed_cross_entropy(x, torch.tensor([0, 1, 2])),
+        lambda x: set_share(x, COLUMNS, COUNTED, torch.zeros(3, 1)),
+        lambda x: log_mean_potential(x.unsqueeze(0), torch.ones(1, 3, dtype=torch.bool)),
+    ],
+)
+def test_a_second_derivative_is_an_error_and_not_a_wrong_number(of):
+    x = torch.randn(3, 6, requires_grad=True)
+    (first,) = torch.autograd.grad(of(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 KNOWN = torch.tensor(
     [[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 1, 0]]
 ).bool()

@@ -48,10 +48,17 @@ def test_what_is_not_as_it_was_is_told(shop, capsys, tmp_path):
     told = capsys.readouterr().out
     assert "Changed since the run: torch was 1.0, is" in told
     assert "train/loss at step" in told
+    (run / "metrics.csv").rename(run / "elsewhere.csv")
+    assert main(["rerun", str(run)]) == 1
+    assert "metrics.csv: the run has no metrics to compare with" in capsys.readouterr().err
+    (run / "elsewhere.csv").rename(run / "metrics.csv")
     events = shop / "events.csv"
     events.write_text(events.read_text() + "s999,i01,99999,train\ns999,i02,99999,train\n")
     assert main(["rerun", str(run)]) == 1
     assert "data differ from those of the run" in capsys.readouterr().err
+    (run / "record.json").write_text("[]")
+    assert main(["rerun", str(run)]) == 1
+    assert "record.json: this is not the record of a run" in capsys.readouterr().err
     (run / "record.json").unlink()
     assert main(["rerun", str(run)]) == 1
     assert "cannot be read" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from llm4sbr.callbacks import ResumePoint, ViewCache
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.runs.resume import ContinuedCSVLogger
 from llm4sbr.training.random_state import random_state, set_random_state
+from llm4sbr.training.run_state import RunState
 from llm4sbr.training.schedules import CosineToEnd
 from llm4sbr.views.identity import ModelIdentity
 
@@ -204,6 +205,21 @@ def test_random_states_come_back():
     drawn = [(random.random(), np.random.rand(), torch.rand(()).item()) for _ in range(2)]  # noqa: NPY002
     set_random_state(state)
     assert [(random.random(), np.random.rand(), torch.rand(()).item()) for _ in range(2)] == drawn  # noqa: NPY002
+
+
+def test_random_states_are_set_once_and_for_as_many_processes_as_before():
+    """Seen to fail with the states kept after they were set."""
+    state, device = RunState(), torch.device("cpu")
+    kept = state.collect(None, {"names": ("loss",)}, device)
+    assert state.resume(kept, rank=0, world_size=2) is None
+    before = torch.rand(())
+    state.restore(0, device)  # nothing was loaded
+    assert torch.rand(()) != before
+    assert state.resume(kept, rank=0, world_size=1) == {"names": ("loss",)}
+    state.restore(0, device)
+    assert torch.rand(()) == before
+    state.restore(0, device)
+    assert torch.rand(()) != before
 
 
 def test_a_checkpoint_of_another_catalogue_is_refused(folder, views, tmp_path):

@@ -99,7 +99,12 @@ def test_runs_of_weights_and_biases_alone_have_folders_of_their_own(place, monke
     assert len(folders) == 2
     assert all(kept <= set(files(folder)) for folder in folders)
     test = ["test", *words(place, *logger)[1:], "--trainer.logger", "false"]
+    (twelve,) = [folder for folder in folders if "embedding_dim: 12" in (folder / "config.yaml").read_text()]
+    capsys.readouterr()
     assert main([*test, "--model.backbone.embedding_dim", "12"]) == 0
+    told = capsys.readouterr().out
+    assert f"{twelve.relative_to(place / 'work')}/checkpoints/best-0.ckpt\n" in told
+    assert "test/mrr@20" in told
 
 
 def test_sigterm_between_two_steps_waits_for_the_step(place, monkeypatch):

@@ -68,11 +68,6 @@ def written(folder, form=None):
     return config, path
 
 
-def test_known_classes_and_names_of_files_pass(stranger):
-    """The name of a file is no class path."""
-    check_configuration(*written(stranger))
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_class_that_is_not_known_is_refused_before_its_import(stranger, form):
     config, path = written(stranger, form)
@@ -95,9 +90,14 @@ def test_json_with_tabs_is_read_as_the_parser_reads_it(stranger):
         check_words(["--config", str(path)])
 
 
-def test_the_users_own_words_and_tables_are_not_checked(stranger):
+def test_known_classes_names_of_files_the_users_own_words_and_tables_pass(stranger):
+    """The name of a file is no class path."""
+    config, path = written(stranger)
+    check_configuration(config, path)
+    assert config == CONFIG
     (stranger / "next.csv").write_text(f"class_path: {EVIL}\n")
-    check_words(["--trainer.callbacks+", EVIL, "--data.predict_events", "next.csv"])
+    check_words(["--config", str(path), "--trainer.callbacks+", EVIL, "--data.predict_events", "next.csv"])
+    assert "stranger_module" not in sys.modules
 
 
 @pytest.mark.parametrize("command", [["draw"], ["resume"], ["rerun"]])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from scripts import Started
 from torch import nn
 
@@ -129,6 +129,14 @@ def test_a_mismatch_says_what_differs_in_one_line(state, told):
     assert "\n" not in str(caught.value)
 
 
+def test_a_state_of_another_optimiser_says_so():
+    def optimizer(groups):
+        return torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(2))]} for _ in range(groups)], lr=0.1)
+
+    with pytest.raises(InputError, match=r"a\.ckpt: .*of another optimiser"), named_mismatch("a.ckpt"):
+        optimizer(1).load_state_dict(optimizer(2).state_dict())
+
+
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="something else"), checked(None):
         raise RuntimeError("something else")
@@ -185,17 +193,13 @@ def shards(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_sharded_checkpoint_of_plain_values_passes(shards):
-    with checked(shards, to_train=True):
-        pass
-
-
 @pytest.mark.parametrize("harm", ["metadata", "value", "trainer", "truncated", "outside"])
 def test_a_sharded_checkpoint_runs_no_code(shards, harm):
     """Seen to fail: torch unpickles the metadata and the values that are no tensors."""
     from torch.distributed import checkpoint
 
-    metadata = shards / ".metadata"
+    with checked(shards, to_train=True):  # plain values pass
+        metadata = shards / ".metadata"
     if harm == "metadata":
         metadata.write_bytes(pickle.dumps(RunsCode()))
     elif harm == "value":
@@ -214,10 +218,11 @@ def test_a_sharded_checkpoint_runs_no_code(shards, harm):
     assert not Path("was-run").exists()
 
 
-@pytest.mark.parametrize("word", ["best", "last", "s3://bucket/a.ckpt"])
+@pytest.mark.parametrize("word", [None, "best", "last", "hpc", "s3://bucket/a.ckpt"])
 def test_what_the_trainer_finds_itself_is_left_to_it(word):
-    with checked(word):
-        pass
+    """The block is reached, and its errors pass."""
+    with pytest.raises(ZeroDivisionError), checked(word):
+        raise ZeroDivisionError
 
 
 def test_a_trainer_saves_atomically(tmp_path):
@@ -236,3 +241,6 @@ def test_a_trainer_saves_atomically(tmp_path):
     )
     assert Started(tmp_path, code, str(tmp_path / "a.ckpt")).wait()[0] == -signal.SIGKILL
     assert (tmp_path / "a.ckpt").read_bytes() == before
+    trainer.strategy.checkpoint_io = chosen = AsyncCheckpointIO()
+    save_atomically(trainer)
+    assert trainer.strategy.checkpoint_io is chosen  # the user's own stays

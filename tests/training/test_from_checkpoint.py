@@ -111,7 +111,17 @@ def test_what_is_not_a_checkpoint_of_the_class_is_refused(tmp_path):
         SBRModule.load_from_checkpoint(tmp_path / "two.ckpt")
     with pytest.raises(InputError, match="of another model"):
         SBRModule.load_from_checkpoint(path, backbone=SRGNN(V, 4))
+    with pytest.raises(InputError, match="tensors and plain values only"):
+        SBRModule.load_from_checkpoint(path, weights_only=False)
     checkpoint = torch.load(path, weights_only=True)
+    whole = dict(checkpoint["state_dict"])
+    missing = next(iter(whole))
+    del checkpoint["state_dict"][missing]
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match=f"the model has {missing}, the checkpoint does not"):
+        SBRModule.load_from_checkpoint(path)
+    loaded = SBRModule.load_from_checkpoint(path, strict=False).state_dict()
+    assert all(torch.equal(loaded[name], whole[name]) for name in checkpoint["state_dict"])
     del checkpoint["llm4sbr"]["model"]
     torch.save(checkpoint, path)
     with pytest.raises(InputError, match="does not name its model"):

@@ -12,10 +12,12 @@ from llm4sbr import InputError, LLM4SBRWrapper
 from llm4sbr.backbones import SRGNN, GRU4Rec
 from llm4sbr.nn.alignment import Alignment, alignment_loss, uniformity_loss
 from llm4sbr.nn.fusion import FUSIONS
+from llm4sbr.nn.heads import ScoreHead
 from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import CosineScores
 from llm4sbr.testing import make_batch
-from llm4sbr.training.schedules import CosineToEnd
+from llm4sbr.training.distributed import IdleParameters
+from llm4sbr.training.schedules import CosineToEnd, fuse_on_cpu
 
 SESSIONS = [[1, 2, 3], [4], [5, 5, 6], [7, 8]]
 
@@ -239,6 +241,56 @@ def test_the_cosine_schedule_ends_at_zero_with_the_training(tmp_path):
         Trainer(max_epochs=-1, default_root_dir=tmp_path, **quiet).fit(
             model, torch.utils.data.DataLoader(batches, batch_size=None)
         )
+
+
+class Recorder(ScoreHead):
+    """Doubles the scores and adds its number; notes what it is told."""
+
+    def __init__(self, number, told):
+        super().__init__()
+        self.number, self.told = number, told
+
+    def attach(self, backbone):
+        self.told.append((self.number, "backbone", backbone.num_items))
+
+    def attach_text(self, backbone, text_dim, num_views):
+        self.told.append((self.number, "text", text_dim, num_views))
+
+    def forward(self, scores, session, batch):
+        return 2 * scores + self.number
+
+
+@pytest.mark.parametrize("kind", [plain_bare, partial(plain_wrapped, text_dim=6)])
+def test_heads_are_attached_once_and_applied_in_their_order(kind):
+    """Seen to fail with the heads applied in reverse."""
+    told = []
+    model = kind(SRGNN(10, 8), heads=[Recorder(1, told), Recorder(2, told)]).eval()
+    plain, batch = kind(model.backbone).eval(), make_batch(SESSIONS)
+    plain.load_state_dict(model.state_dict())
+    assert torch.allclose(model(batch), 4 * plain(batch) + 2 * 1 + 2)
+    backbones = [(1, "backbone", 10), (2, "backbone", 10)]
+    assert told == [*backbones, *([(1, "text", 6, 2), (2, "text", 6, 2)] if kind is not plain_bare else [])]
+
+
+def test_parameters_that_a_loss_leaves_out_get_a_gradient_of_zero():
+    """And the loss keeps its value. Seen to fail with no term for them."""
+    idle, weights = IdleParameters(), [torch.nn.Parameter(torch.full((3,), 2.0)) for _ in range(3)]
+    weights[2].requires_grad_(False)
+    for used, unused in (weights[:2], weights[1::-1]):  # what the first loss left out is used in the second
+        loss = idle.touch(used.square().sum(), weights)
+        assert loss == 12
+        loss.backward()
+        assert used.grad.tolist() == [4.0] * 3
+        assert unused.grad.tolist() == [0.0] * 3
+        used.grad = unused.grad = None
+
+
+def test_an_optimiser_keeps_the_kernel_that_its_user_chose():
+    weights = [torch.nn.Parameter(torch.zeros(2))]
+    for options in ({}, {"foreach": True}, {"capturable": True}):
+        optimizer = torch.optim.AdamW(weights, **options)
+        fuse_on_cpu(optimizer, weights, None)
+        assert (optimizer.param_groups[0]["fused"] is True) == (not options)
 
 
 def test_gradients_are_clipped_in_mixed_precision_too(tmp_path):

@@ -181,6 +181,15 @@ def test_a_number_out_of_range_is_named(bad, source):
         makes(**bad)
 
 
+def test_titles_that_leave_no_choice_are_refused(tuner):
+    """Equal and blank ones are no second title."""
+    model = tuner()
+    for titles in ([], ["rose soap"], ["rose soap", " ", "rose soap"]):
+        with pytest.raises(InputError, match="two distinct titles"):
+            model.learn_titles(titles)
+    model.learn_titles(["rose soap", "silk soap"])
+
+
 def test_more_top_layers_than_the_model_has_are_refused(tuner):
     """Seen to fail with negative layer numbers handed to peft."""
     with pytest.raises(InputError, match="the model has 2 layers"):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from llm4sbr import InputError
 from llm4sbr.tuning.lora import LoRA
+from llm4sbr.views.complete_weights import require_all_weights
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.engines.language_model import LanguageModel
 
@@ -81,6 +82,13 @@ def test_a_language_model_with_nan_is_refused(tiny_module, tmp_path):
     folder = change(tiny_module.make(tmp_path / "llm"), nan)
     with pytest.raises(InputError, match="language model's scores are not finite"):
         _ = LanguageModel(str(folder), device="cpu", dtype="float32").reads_trees
+
+
+def test_weights_of_another_shape_are_refused():
+    """transformers lists them where a caller lets it pass."""
+    info = {"missing_keys": [], "mismatched_keys": [("a.weight", (2, 3), (3, 2))]}
+    with pytest.raises(InputError, match=r"llm: 1 weights have another shape: a\.weight"):
+        require_all_weights(torch.nn.Linear(2, 3), info, "llm")
 
 
 def test_tensors_that_match_nothing_are_told(tiny_module, tmp_path):

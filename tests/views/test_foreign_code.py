@@ -53,6 +53,22 @@ def test_an_adapter_that_names_modules_is_refused(tmp_path, key):
         check_adapter(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "check"),
+    [
+        ("modules.json", "[1", check_encoder),
+        ("1_Dense/config.json", "[" * 100_000, check_encoder),
+        ("adapter_config.json", "[1", check_adapter),
+        ("adapter_config.json", "[]", check_adapter),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path, name, text, check):
+    put(tmp_path, name, None)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name}: this (file cannot be read as JSON|is not the config)"):
+        check(tmp_path)
+
+
 @pytest.mark.parametrize("part", ["tokenizer", "base_model"])
 def test_a_model_with_code_of_its_own_is_refused_without_a_question(tmp_path, part, monkeypatch):
     """Without `trust_remote_code=False`, transformers asks [y/N] on the terminal."""

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.views.localization import localize, view_from_titles
+from llm4sbr.views.localization import localize, mix, view_from_titles
 
 
 def reference(answers, titles, mask, r):
@@ -56,6 +56,23 @@ def test_ties_go_to_the_lower_id_and_padding_adds_nothing():
     titles = torch.tensor([[0.0, 1.0]] + [[1.0, 0.0]] * 700)
     ids, _ = localize(torch.tensor([[1.0, 0.0]] * 3), titles, torch.ones(701, dtype=torch.bool), r=4)
     assert ids.tolist() == [[2, 3, 4, 5]] * 3
+
+
+def test_similarities_that_round_alike_tie_and_are_kept_unrounded():
+    """Seen to fail with the raw similarities ranked, and with the rounded ones kept."""
+    titles = torch.tensor([[1.0, 6e-4], [1.0, 0.0]])
+    ids, weights = localize(torch.tensor([[1.0, 0.0]]), titles, torch.ones(2, dtype=torch.bool), r=2)
+    assert ids.tolist() == [[1, 2]]
+    assert weights[0, 0] < weights[0, 1] == 1
+
+
+def test_one_answer_keeps_its_titles_and_the_weights_of_several_are_added():
+    ids, weights = torch.tensor([[[4, 2, 0]]]), torch.tensor([[[-0.5, 0.25, 0.0]]])
+    one = mix(ids, weights, torch.tensor([[0.1]]), 3)
+    assert (one[0].tolist(), one[1].tolist()) == ([[4, 2, 0]], [[-0.5, 0.25, 0.0]])
+    ids, weights = torch.tensor([[[4, 2], [2, 0]]]), torch.tensor([[[-0.5, 0.25], [1.0, 0.0]]])
+    several = mix(ids, weights, torch.tensor([[3.0, 1.0]]), 2)
+    assert (several[0].tolist(), several[1].tolist()) == ([[2, 4]], [[0.4375, -0.375]])
 
 
 def test_catalogue_smaller_than_r():

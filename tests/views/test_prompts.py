@@ -144,6 +144,7 @@ def test_templates_from_files(tmp_path):
         ("just text", "no templates"),
         ("a: [", "YAML"),
         ("- {name: a}", "fields"),
+        ("- {name: a, template: 3}", "must be text"),
         ("- {name: a, template: '{items}', max_items: many}", "whole number"),
         ("- {name: a, template: '{items}', max_items: 0}", "at least 1"),
         ("- {name: a, template: '{items}', target: last}", "'next' or 'later'"),

@@ -3,7 +3,7 @@ import torch
 
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.views.tables import DenseViews, LocalisedViews, TitleTable, TitleViews
+from llm4sbr.views.tables import DenseViews, LocalisedViews, TitleTable, TitleViews, UsedViews
 
 VIEWS = ("long_term", "short_term")
 
@@ -62,6 +62,15 @@ def test_dense_views_and_moving_dtype_safe(table):
     views, out = DenseViews(table, VIEWS, vectors, mask).to("cpu")(batch([0, 2]))
     assert torch.equal(views, vectors[[0, 2]] * mask[[0, 2]].unsqueeze(-1))
     assert torch.equal(out, mask[[0, 2]])
+
+
+def test_views_that_are_not_used_are_masked(table):
+    inner = TitleViews(table, VIEWS)
+    views, mask = UsedViews(inner, ["short_term"])(batch([0, 1]))
+    assert torch.equal(views, inner(batch([0, 1]))[0] * torch.tensor([[0.0], [1.0]]))
+    assert mask.tolist() == [[False, True]] * 2
+    with pytest.raises(InputError, match=r"no such view; there are .*long_term.* \(got \['mood'\]\)"):
+        UsedViews(inner, ["mood", "short_term"])
 
 
 def test_a_fallback_of_other_views_is_refused(table):

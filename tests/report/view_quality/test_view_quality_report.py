@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 
 from llm4sbr import Catalogue, InputError
 from llm4sbr.report.view_quality.command import measure_store, views_report
-from llm4sbr.report.view_quality.measure import POPULAR
+from llm4sbr.report.view_quality.measure import POPULAR, RANDOM
 from llm4sbr.report.view_quality.records import Provenance
 from llm4sbr.report.view_quality.statistics import METRICS, gains
 from llm4sbr.views.engines import Answer
@@ -140,7 +140,10 @@ def test_every_figure_is_that_of_a_loop_over_the_examples(stubs, tmp_path):
             ranks.setdefault((POPULAR, place), []).append(math.inf if target in left_out else found)
     assert report.data.covered == len(ranks["long_term view", "every"]) > 5
     assert report.data.coverage["validate"] == pytest.approx(report.data.covered / len(part))
-    seen = 0
+    seen, (titles_of_all, last_title) = 0, ("the mean of the session's titles", "the last title")
+    assert [one.name for one in report.rankings] == [
+        "long_term view", titles_of_all, "short_term view", last_title, POPULAR, RANDOM
+    ]  # fmt: skip
     for one in report.rankings[:-1]:
         for place in ("every", "unclicked"):
             for metric, found in getattr(one, place).items():
@@ -278,6 +281,7 @@ def test_text_page_and_json_are_written_for_every_kind_of_spec(stubs, tmp_path, 
         assert "token" in text
     else:
         assert report.views[0].baseline.name == POPULAR
+        assert [one.name for one in report.rankings][2:] == [POPULAR, RANDOM]  # once, and not beside a view
         assert "answers" not in text
         assert report.data.covered == len(source.examples("validate"))
     assert ("items among the titles" in text) == (spec == "llm" and r > 0)

@@ -4,6 +4,7 @@ import torch
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.views import infer_views, load_view_table
+from llm4sbr.views.engines import Failure, Reply
 from llm4sbr.views.inference.plan import Selection
 from llm4sbr.views.localization import localize
 from llm4sbr.views.prompts import PromptOptions
@@ -169,7 +170,12 @@ def test_bad_arguments_are_refused(stubs, tmp_path):
     for options in ({"limit": -1}, {"splits": ("train", "dev")}):
         with pytest.raises(InputError):
             Selection(**options)
+    with ViewStore(tmp_path) as store, pytest.raises(InputError, match="need an engine"):
+        infer_views(stubs.FakeSource(), store, encoder=stubs.StubEncoder())
     broken = stubs.StubEngine()
-    broken.generate = lambda prompts: iter([])
-    with pytest.raises(InputError, match="without a reply"):
-        infer(stubs, tmp_path, broken)
+    for places, told in (((), "without a reply"), ((0, 0), "prompt 0 of .* twice"), ((99,), "out of range")):
+        broken.generate = lambda prompts, places=places: iter(
+            [[Reply(place, Failure("x")) for place in places]]
+        )
+        with pytest.raises(InputError, match=told):
+            infer(stubs, tmp_path, broken)

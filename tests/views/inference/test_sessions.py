@@ -6,6 +6,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm4sbr.views.inference.lightning import Chunks
+from llm4sbr.views.inference.progress import StopRequest
 from llm4sbr.views.inference.sessions import batched, in_chains, session_keys
 
 PREFIXES = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=6).map(tuple), max_size=25, unique=True)
@@ -68,6 +70,18 @@ def test_keys_stand_in_example_order(stubs):
     pairs = session_keys(source, "train")
     assert [prefix for _, prefix in pairs] == source.examples("train").prefixes()
     assert [key for key, _ in pairs] == source.keys("train")
+
+
+def test_processes_share_the_chunks_until_a_stop():
+    """Seen to fail with every chunk given to every process."""
+    keys, stop = [bytes([number]) for number in range(11)], StopRequest()
+    shares = [list(Chunks(keys, 2, stop, rank, 3)) for rank in range(3)]
+    assert shares[1] == [keys[2:4], keys[8:10]]
+    assert sorted(key for share in shares for chunk in share for key in chunk) == keys
+    stopped = iter(Chunks(keys, 2, stop))
+    next(stopped)
+    stop._requested = True
+    assert list(stopped) == []
 
 
 def test_batched():

@@ -15,6 +15,7 @@ from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.views.engines import Answer, Choice
 from llm4sbr.views.identity import EngineIdentity, ModelIdentity
 from llm4sbr.views.store import StoreError, ViewStore
+from llm4sbr.views.store.database import checksum
 from llm4sbr.views.store.reading import LocalisedRows, RunRecord
 from llm4sbr.views.store.spec import AnswerSpec, ViewSpec
 
@@ -154,9 +155,12 @@ def test_a_harmed_title_table_is_named(tmp_path, harm):
             store.add_titles(replace(VIEW, catalogue="other"), torch.ones(4, 3), torch.ones(4) > 0)
         (other,) = set(tmp_path.glob("titles-*")) - {table}
         other.replace(table)
-    with ViewStore(tmp_path) as store, pytest.raises(StoreError, match="title embeddings") as caught:
-        store.titles(VIEW)
-    assert str(table) in str(caught.value)
+    with ViewStore(tmp_path) as store:
+        with pytest.raises(StoreError, match="title embeddings") as caught:
+            store.titles(VIEW)
+        assert str(table) in str(caught.value)
+        with pytest.raises(StoreError, match="no title embeddings for this encoder"):
+            store.titles(replace(VIEW, catalogue="a third"))
 
 
 def test_what_is_no_store_is_refused(tmp_path):
@@ -173,11 +177,50 @@ def test_what_is_no_store_is_refused(tmp_path):
     for act in (ViewStore.view_specs, ViewStore.lock):
         with pytest.raises(StoreError, match="not a view store"):
             act(ViewStore(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"file: the view store failed: .*Check that the folder exists"):
+        ViewStore(tmp_path / "file").lock()
     fill(tmp_path / "new")
     with sqlite3.connect(tmp_path / "new" / "views.sqlite") as newer:
         newer.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match="version 99"):
         ViewStore(tmp_path / "new").view_specs()
+
+
+@pytest.mark.parametrize("column", ["ids", "weights"])
+def test_a_view_of_another_size_is_refused_though_its_checksum_is_right(tmp_path, column):
+    """As another program would write it. Seen to fail by an error of NumPy without the check."""
+    fill(tmp_path)
+    raw = {"ids": bytes(2 * 3 * 4), "weights": bytes(2 * 3 * 2)}
+    raw[column] += bytes(2)
+    found = checksum(VIEW.fingerprint, KEYS[3], *raw.values())
+    with sqlite3.connect(tmp_path / "views.sqlite") as file:
+        file.execute("UPDATE localised SET ids = ?, weights = ?, checksum = ? WHERE session_key = ?",
+                     (*raw.values(), found, KEYS[3]))  # fmt: skip
+    with (
+        ViewStore(tmp_path) as store,
+        pytest.raises(StoreError, match=f"{KEYS[3].hex()}: a view has the wrong"),
+    ):
+        store.lookup_localised(VIEW, KEYS)
+
+
+def test_specs_come_back_oldest_first(tmp_path):
+    views = [VIEW, *(replace(VIEW, catalogue=name) for name in "zay")]
+    with ViewStore(tmp_path) as store:
+        for spec in (SHORT, LONG, *views, VIEW):  # the last is there already
+            store.add_spec(spec)
+        assert store.answer_specs() == [SHORT, LONG]
+        assert store.view_specs() == views
+
+
+def test_a_store_may_be_closed_twice_and_reopens(tmp_path):
+    written, store = fill(tmp_path), ViewStore(tmp_path)
+    store.lock()
+    for _ in range(2):
+        store.close()
+    ViewStore(tmp_path).lock()  # released
+    assert (store.lookup_localised(VIEW, KEYS).ids == written.ids).all()
+    store.close()
 
 
 def test_one_writer_many_readers(tmp_path):
