@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from llm4sbr.contracts.errors import InputError
 
@@ -67,6 +66,9 @@ def complaint(error: BaseException | None, words: Sequence[str] = ()) -> str | N
     Returns:
         The line, or None if no bad input is the cause: a traceback is more useful then.
     """
+    # Imported here: most command lines have no error, and `llm4sbr --help` needs no Lightning.
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     for one in _causes(error):
         if isinstance(one, InputError | MisconfigurationException):
             return one_line(str(one))
