@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -93,12 +94,16 @@ class ViewCache(Ranged, Callback):
         self._check(loaded, pl_module)
         less = "" if self.r is None else f", of which the nearest {self.r}"
         spec = loaded.spec
-        pl_module.run_state.views = SeenViews(spec.fingerprint + less, spec.describe() + less, self.store)
+        settings = replace(spec, catalogue="").fingerprint
+        pl_module.run_state.views = SeenViews(
+            spec.fingerprint + less, settings + less, spec.describe() + less, self.store
+        )
         self.spec_used = spec
         self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
+        titles = loaded.table.table
+        pl_module.catalogue_titles = titles.titles[1:], titles.mask[1:]  # for items that a checkpoint lacks
         if stage == "fit":  # a tested or served checkpoint holds its own titles
-            titles = loaded.table.table
-            pl_module.read_titles(titles.titles[1:], titles.mask[1:])
+            pl_module.read_titles(*pl_module.catalogue_titles)
         shares = ", ".join(f"{share:.1%} of {split}" for split, share in loaded.coverage.items())
         rank_zero_info(
             f"View cache: {loaded.spec.source} views of {shares}; elsewhere "
@@ -134,7 +139,10 @@ class ViewCache(Ranged, Callback):
             )
 
     def _place(self, model: LightningModule) -> None:
-        if self.table is None or not isinstance(model, LLM4SBRWrapper) or model.view_table is not None:
+        if self.table is None or not isinstance(model, LLM4SBRWrapper):
+            return
+        model.catalogue_titles = None  # the model has been loaded
+        if model.view_table is not None:
             return
         if model.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(model.device)
