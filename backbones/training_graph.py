@@ -54,12 +54,11 @@ class TrainingGraph(nn.Module):
             )
 
     def carry_over(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
-        """The graph of the new training sessions when training follows, else the saved one with new numbers."""
+        """The graph of the new training sessions if training follows, else the saved one with new numbers."""
         if change.fitting:
             return self.state_dict()
-        return (
-            self.renumbered(before, change) if all(part.numel() for part in before.values()) else {**before}
-        )
+        known = all(part.numel() for part in before.values())
+        return self.renumbered(before, change) if known else {**before}
 
     def renumbered(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
         """Convert a saved graph to another catalogue; edges of items that are gone are dropped."""

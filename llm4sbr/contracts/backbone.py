@@ -88,11 +88,8 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
         {'embedding.weight': 1}
         """
         item = self.num_items // 2  # index in item_embeddings
-        tables = {
-            name: table
-            for name, table in self.named_parameters(remove_duplicate=False)
-            if table.requires_grad
-        }
+        every = self.named_parameters(remove_duplicate=False)
+        tables = {name: table for name, table in every if table.requires_grad}
         with torch.enable_grad():
             seen = self.item_embeddings()[item].sum()
             if not seen.requires_grad:

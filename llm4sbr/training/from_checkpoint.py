@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,7 @@ from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import CosineScores, OwnScores
-from llm4sbr.training.carry_over import carried_state, describe_change
+from llm4sbr.training.carry_over import carried_state, describe_change, new_rows
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.run_state import RunState
@@ -87,9 +87,24 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
     def on_fit_start(self) -> None:
         """Convert the optimisers' states of a checkpoint with another catalogue, before they are loaded."""
         if self._to_take is not None:
-            checkpoint, change = self._to_take
+            (checkpoint, change), self._to_take = self._to_take, None
             take_optimizers(checkpoint, self.trainer, self, change)
-        self._to_take = None
+
+    def check_items(
+        self, checkpoint: Mapping[str, Any], catalogue: Catalogue | None, path: str | Path
+    ) -> None:
+        """Check that weights fit a catalogue as they are, item by item, where none can be carried over.
+
+        Raises:
+            InputError: If the checkpoint has other items, or the same ones in another order.
+        """
+        change = RunState().compare(checkpoint.get("llm4sbr", {}), catalogue)
+        if change is not None and not change.same_items:
+            raise InputError(
+                f"the checkpoint has other items than the data: {describe_change(change, titles=False)}",
+                path=path,
+                hint="Use the data that it was trained on",
+            )
 
     def _carry_over(self, checkpoint: dict[str, Any], change: CatalogueChange) -> None:
         """Convert a checkpoint to the data module's catalogue, in place."""
@@ -107,8 +122,9 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
         titles, titled = self.catalogue_titles or (None, None)
         change = replace(change, fitting=fitting, titles=titles, titled=titled)
         state = carried_state(self, checkpoint["state_dict"], change)
-        if self.trainer.world_size > 1:  # rows of new items are random
-            state = self.trainer.strategy.broadcast(state)
+        if self.trainer.world_size > 1 and not fitting:  # for `fit`, DDP makes the ranks equal
+            for name, rows in new_rows(self, change).items():
+                state[name][rows] = self.trainer.strategy.broadcast(state[name][rows])
         checkpoint["state_dict"] = state
         said = describe_change(change, titles=self.reads_titles)
         if fitting:

@@ -156,10 +156,10 @@ def _read_digests(items: Any) -> tuple[IntArray, IntArray]:
     Raises:
         InputError: If they have another form.
     """
-    found = [items.get(name) if isinstance(items, Mapping) else None for name in ("ids", "titles")]
-    if not all(isinstance(one, Tensor) and one.dtype == torch.int64 and one.ndim == 1 for one in found):
-        raise InputError("the checkpoint's list of items is not valid")
-    ids, titles = (one.numpy() for one in found)
-    if len(ids) != len(titles) or not len(ids):
-        raise InputError("the checkpoint's list of items is not valid", value=(len(ids), len(titles)))
-    return ids, titles
+    ids, titles = (items.get(name) if isinstance(items, Mapping) else None for name in ("ids", "titles"))
+    if not (isinstance(ids, Tensor) and isinstance(titles, Tensor)):
+        raise InputError("the checkpoint's list of items is not valid", value=type(items).__name__)
+    whole = ids.dtype == titles.dtype == torch.int64 and ids.ndim == 1 and ids.shape == titles.shape
+    if not whole or not len(ids):
+        raise InputError("the checkpoint's list of items is not valid", value=tuple(ids.shape))
+    return ids.numpy(), titles.numpy()

@@ -1,8 +1,8 @@
-"""Training of a checkpoint that goes on with another catalogue: what of the old run stays, and what begins anew.
+"""Training that goes on from a checkpoint with another catalogue: what stays, and what begins anew.
 
 The weights, the optimiser's state, the number of finished epochs and the number of steps stay. The order of
-examples, random states, the learning rate with its schedule, and the choice of the best epoch begin anew: other
-examples and other validation sessions give them another meaning.
+examples, random states, the learning rate with its schedule, and the choice of the best epoch begin anew:
+with other examples and other validation sessions they have another meaning.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def take_optimizers(
         model: The model.
         change: How the catalogues differ.
     """
+    if "optimizer_states" not in checkpoint:
+        return  # the Trainer reports weights without a state
     rows, parameters = item_rows(model), dict(model.named_parameters())
     name_of = {id(parameter): name for name, parameter in parameters.items()}
     for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=False):
