@@ -79,7 +79,7 @@ def carried_state(
 
 
 def new_rows(model: nn.Module, change: CatalogueChange) -> dict[str, Tensor]:
-    """Rows of the new items in every tensor with a row per item; they are random, so ranks must share them."""
+    """Rows of new items in every tensor with a row per item; they are random, so another rank has others."""
     new = (change.source == 0).nonzero().flatten()
     return {name: first + new for name, first in item_rows(model).items()}
 
