@@ -38,8 +38,8 @@ def begin_epoch(checkpoint: dict[str, Any], trainer: Trainer) -> int:
     finished = {"ready": done, "started": done, "processed": done, "completed": done}
     fresh["epoch_progress"] = {"total": {**finished}, "current": {**finished}}
     for name in _COUNTS:
-        key = f"epoch_loop.{name}"
-        fresh[key]["total"] = saved[key]["total"]
+        key = f"epoch_loop.{name}"  # all equal: a batch that has just been trained is completed
+        fresh[key]["total"] = dict.fromkeys(saved[key]["total"], saved[key]["total"]["ready"])
     for name in _STEPS:
         fresh[f"epoch_loop.{name}"] = saved[f"epoch_loop.{name}"]
     checkpoint["loops"]["fit_loop"] = fresh

@@ -31,12 +31,15 @@ class Seen(Callback):
     """Places in the epoch, learning rates and random numbers of the steps."""
 
     def __init__(self):
-        self.steps, self.rates, self.examples = [], [], []
+        self.steps, self.rates, self.examples, self.validations = [], [], [], 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.steps.append((trainer.current_epoch, batch_idx))
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         self.examples += batch.example_index.tolist()
+
+    def on_validation_end(self, trainer, pl_module):
+        self.validations += not trainer.sanity_checking
 
 
 def shop_of(folder, titles=TITLES, *, prefix="", order=None):
@@ -47,7 +50,7 @@ def shop_of(folder, titles=TITLES, *, prefix="", order=None):
     (folder / "items.csv").write_text("\n".join([head, *(prefix + row for row in rows), ""]))
     if prefix:
         events = (folder / "events.csv").read_text()
-        (folder / "events.csv").write_text(events.replace(",i", f",{prefix}i"))
+        (folder / "events.csv").write_text(events.replace(",i0", f",{prefix}i0"))
     return SessionDataModule(
         str(folder), split=SplitBy(by="column"), batch_size=16, cache_dir=str(folder / "cache")
     )
@@ -162,6 +165,7 @@ def test_an_epoch_that_was_interrupted_begins_again(shop, grown, tmp_path, by_st
     seen = Seen()
     trainer_of(tmp_path, seen, **limits).fit(bare(grown), grown, ckpt_path=path, weights_only=True)
     assert seen.steps == [(epoch, batch) for epoch in (1, 2) for batch in range(count)]
+    assert seen.validations == 2
     assert said[0].endswith("; training goes on at the start of epoch 1.")
 
 
@@ -316,11 +320,20 @@ def test_a_checkpoint_without_items_is_refused_as_before(grown, trained, tmp_pat
     refused(bare(grown), grown, tmp_path / "old.ckpt", tmp_path, "trained on catalogue .* does not say which")
 
 
+NONE, NINE = torch.zeros(0).long(), torch.arange(9)
+
+
 @pytest.mark.parametrize(
     "items",
-    [3, {}, {"ids": [1], "titles": [2]}, {"ids": torch.zeros(0).long(), "titles": torch.zeros(0).long()},
-     {"ids": torch.zeros(9), "titles": torch.zeros(9)}, {"ids": torch.ones(9).long(), "titles": torch.ones(2).long()}],
-)  # fmt: skip
+    [
+        3,
+        {},
+        {"ids": [1], "titles": [2]},
+        {"ids": NONE, "titles": NONE},
+        {"ids": NINE.float(), "titles": NINE.float()},
+        {"ids": NINE, "titles": NINE[:2]},
+    ],
+)
 def test_a_list_of_items_of_another_form_is_refused(grown, trained, tmp_path, items):
     content = torch.load(trained[2], weights_only=True)
     content["llm4sbr"]["items"] = items
