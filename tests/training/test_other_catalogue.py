@@ -10,6 +10,7 @@ from letters import Letters, title_views
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from one_and_two import one_and_two
 from plain import plain_bare, plain_wrapped
 from shops import PARTS, write_shop
 from torch.optim.lr_scheduler import StepLR
@@ -365,3 +366,11 @@ def test_a_million_items_stay_small(tmp_path):
     torch.save(state["items"], tmp_path / "items")
     assert (tmp_path / "items").stat().st_size < 17 * 100_000
     assert torch.load(tmp_path / "items", weights_only=True).keys() == {"ids", "titles"}
+
+
+def test_every_process_has_the_same_new_rows(trained, tmp_path):
+    """Seen to fail with the rows that each process drew for itself."""
+    shop_of(tmp_path / "shop", [*TITLES, "Pearl a", "Pearl b", "Pearl c"])
+    one, *both = one_and_two("grown_catalogue.py", tmp_path, str(trained[2]), str(tmp_path / "shop"))
+    assert one == both[0] == both[1]
+    assert any(map(any, one["new"]))
