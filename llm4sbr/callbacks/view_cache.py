@@ -73,7 +73,10 @@ class ViewCache(Ranged, Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look up the views of every example of the data module once."""
-        if self.table is not None or not isinstance(pl_module, LLM4SBRWrapper):
+        if not isinstance(pl_module, LLM4SBRWrapper):
+            return
+        if self.table is not None:
+            pl_module.catalogue_titles = _titles_of(self.table)
             return
         if self.store is None:
             rank_zero_warn(
@@ -100,10 +103,9 @@ class ViewCache(Ranged, Callback):
         )
         self.spec_used = spec
         self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
-        titles = loaded.table.table
-        pl_module.catalogue_titles = titles.titles[1:], titles.mask[1:]  # for items that a checkpoint lacks
+        titles = pl_module.catalogue_titles = _titles_of(self.table)  # for items that a checkpoint lacks
         if stage == "fit":  # a tested or served checkpoint holds its own titles
-            pl_module.read_titles(*pl_module.catalogue_titles)
+            pl_module.read_titles(*titles)
         shares = ", ".join(f"{share:.1%} of {split}" for split, share in loaded.coverage.items())
         rank_zero_info(
             f"View cache: {loaded.spec.source} views of {shares}; elsewhere "
@@ -177,3 +179,8 @@ class HostViews:
 
 def _nbytes(table: ViewTable) -> int:
     return sum(buffer.numel() * buffer.element_size() for buffer in table.buffers())
+
+
+def _titles_of(table: ViewTable) -> tuple[Tensor, Tensor]:
+    """Title embeddings ``(V, d_t)`` and their mask ``(V,)``, without padding."""
+    return table.table.titles[1:], table.table.mask[1:]

@@ -14,6 +14,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from llm4sbr.contracts.catalogue_change import CatalogueChange
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.training.carry_over import carried_optimizer, item_rows
 from llm4sbr.training.schedules import CosineToEnd
 
@@ -58,9 +59,24 @@ def take_optimizers(
         trainer: Trainer with its optimisers.
         model: The model.
         change: How the catalogues differ.
+
+    Raises:
+        InputError: If a state is not valid, or cannot be divided by item.
     """
     if "optimizer_states" not in checkpoint:
         return  # the Trainer reports weights without a state
+    try:
+        _take(checkpoint, trainer, model, change)
+    except InputError:
+        raise
+    except Exception as error:  # a foreign state fails in many ways
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"the optimiser's state cannot be carried over to other items: {said}") from error
+
+
+def _take(
+    checkpoint: dict[str, Any], trainer: Trainer, model: LightningModule, change: CatalogueChange
+) -> None:
     rows, parameters = item_rows(model), dict(model.named_parameters())
     name_of = {id(parameter): name for name, parameter in parameters.items()}
     for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=False):

@@ -267,7 +267,10 @@ def test_a_wrapped_model_goes_on(shop, grown, tmp_path, said, views, stage):
     assert bool(titles.any(1).all()) == views
     assert torch.equal(titles, by_id(grown, torch.cat((titles[:1], now.heads[0].titles)), added))
     assert now.catalogue_titles is None
-    assert len(said) == 1
+    again = wrapped(grown)  # by a Trainer whose view cache has been filled
+    trainer.predict(again, grown, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+    assert torch.equal(again.heads[0].titles, now.heads[0].titles)
+    assert len(said) == 2
 
 
 @pytest.mark.parametrize("views", [True, False])
@@ -319,6 +322,23 @@ def test_a_checkpoint_without_items_is_refused_as_before(grown, trained, tmp_pat
     del content["llm4sbr"]["items"]
     torch.save(content, tmp_path / "old.ckpt")
     refused(bare(grown), grown, tmp_path / "old.ckpt", tmp_path, "trained on catalogue .* does not say which")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda state: state.update(param_groups=[3]),
+        lambda state: state.update(state=[torch.zeros(3)]),
+        lambda state: state["state"][0].update(exp_avg=torch.zeros(7, 8)),
+    ],
+    ids=["groups", "state", "moments"],
+)
+def test_an_optimizers_state_of_another_form_is_refused(grown, trained, tmp_path, harm):
+    """Seen to fail with a traceback."""
+    content = torch.load(trained[2], weights_only=True)
+    harm(content["optimizer_states"][0])
+    torch.save(content, tmp_path / "odd.ckpt")
+    refused(bare(grown), grown, tmp_path / "odd.ckpt", tmp_path, "optimiser's .* cannot be", "fit")
 
 
 NONE, NINE = torch.zeros(0).long(), torch.arange(9)
