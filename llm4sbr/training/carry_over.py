@@ -78,12 +78,6 @@ def carried_state(
     return carried
 
 
-def new_rows(model: nn.Module, change: CatalogueChange) -> dict[str, Tensor]:
-    """Rows of new items in every tensor with a row per item; they are random, so another rank has others."""
-    new = (change.source == 0).nonzero().flatten()
-    return {name: first + new for name, first in item_rows(model).items()}
-
-
 def _check_unrelated(name: str, before: Tensor, here: Tensor, change: CatalogueChange) -> None:
     """Refuse a tensor that no part declares and that may hold rows or numbers of items."""
     then, now = change.num_before, change.num_items

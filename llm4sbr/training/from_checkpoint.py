@@ -21,7 +21,7 @@ from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import CosineScores, OwnScores
-from llm4sbr.training.carry_over import carried_state, describe_change, new_rows
+from llm4sbr.training.carry_over import carried_state, describe_change
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.run_state import RunState
@@ -121,11 +121,8 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
         fitting = self.trainer.state.fn == "fit"
         titles, titled = self.catalogue_titles or (None, None)
         change = replace(change, fitting=fitting, titles=titles, titled=titled)
-        state = carried_state(self, checkpoint["state_dict"], change)
-        if self.trainer.world_size > 1 and not fitting:  # for `fit`, DDP makes the ranks equal
-            for name, rows in new_rows(self, change).items():
-                state[name][rows] = self.trainer.strategy.broadcast(state[name][rows])
-        checkpoint["state_dict"] = state
+        # Rows of new items are random; the strategy then copies the state of rank 0 to all ranks.
+        checkpoint["state_dict"] = carried_state(self, checkpoint["state_dict"], change)
         said = describe_change(change, titles=self.reads_titles)
         if fitting:
             done = begin_epoch(checkpoint, self.trainer)

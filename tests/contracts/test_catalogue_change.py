@@ -33,7 +33,7 @@ def test_the_same_items_in_order_are_the_same_and_otherwise_not():
 
 @pytest.mark.parametrize(("first", "more"), [(0, 0), (1, 0), (1, 1)])
 def test_rows_follow_their_items_and_other_rows_stay(first, more):
-    """Seen to fail with the rows after the last item left out: a mask token became an item."""
+    """Seen to fail with the rows after the last item left out."""
     before = torch.arange(float(first + 4 + more)).unsqueeze(1)
     fresh = torch.full((first + 5 + more, 1), -1.0)
     assert change().fits(before, fresh, first)
