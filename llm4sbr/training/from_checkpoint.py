@@ -82,7 +82,6 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
             means = self.run_state.resume(state, trainer.global_rank, trainer.world_size)
             if means is not None:
                 self.epoch_means.load_state_dict(means, self.device)
-        self.catalogue_titles = None
 
     def on_fit_start(self) -> None:
         """Convert the optimisers' states of a checkpoint with another catalogue, before they are loaded."""
