@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, IntArray
 
@@ -51,6 +52,17 @@ class TrainingGraph(nn.Module):
                 hint="Call its read_training_sessions(data.examples('train')), as Trainer.fit does with a "
                 "data module, or load a checkpoint",
             )
+
+    def carry_over(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
+        """The graph of the new training sessions if training follows, else the saved one with new numbers."""
+        if change.fitting:
+            return self.state_dict()
+        known = all(part.numel() for part in before.values())
+        return self.renumbered(before, change) if known else {**before}
+
+    def renumbered(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
+        """Convert a saved graph to another catalogue; edges of items that are gone are dropped."""
+        raise NotImplementedError
 
     def clicks(self, examples: Examples, prefixes: bool = False) -> tuple[IntArray, IntArray]:
         """Clicked items of all training sessions, concatenated, and the session (0, 1, ...) of each click.
@@ -126,6 +138,16 @@ class GlobalGraph(TrainingGraph):
         neighbours[where], weights[where] = neighbour[kept], weight[kept]
         self.fill(neighbours=neighbours, weights=weights)
 
+    def renumbered(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
+        """Convert a saved graph to another catalogue; edges of items that are gone are dropped."""
+        neighbours = change.number[before["neighbours"]]  # (V' + 1, N)
+        weights = before["weights"].where(neighbours > 0, 0.0)
+        size = (change.num_items + 1, neighbours.size(1))
+        return {
+            "neighbours": change.rows(neighbours, neighbours.new_zeros(size), 1),
+            "weights": change.rows(weights, weights.new_zeros(size), 1),
+        }
+
 
 class Hypergraph(TrainingGraph):
     r"""Hypergraph with one hyperedge per training session over its distinct items (Sec. 3, arXiv:2012.06852).
@@ -167,19 +189,33 @@ class Hypergraph(TrainingGraph):
     def read(self, examples: Examples) -> None:
         """Store the items of every training session."""
         clicked, number = self.clicks(examples, prefixes=self.hyperedges == "prefixes")
-        stride = self.num_items + 1
+        self.fill(**self._incidence(clicked, number, self.num_items))
+
+    def renumbered(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
+        """Convert a saved graph to another catalogue; items and sessions that are gone are dropped."""
+        sizes = np.diff(before["session_start"].numpy(), append=len(before["items"]))  # (M,)
+        session = np.repeat(np.arange(len(sizes)), sizes)  # (E,)
+        item = change.number[before["items"].long()].numpy()
+        session = np.unique(session[item > 0], return_inverse=True)[1]  # without sessions that are empty now
+        arrays = self._incidence(item[item > 0], session, change.num_items)
+        return {name: torch.from_numpy(array).to(before[name].dtype) for name, array in arrays.items()}
+
+    @staticmethod
+    def _incidence(clicked: IntArray, number: IntArray, num_items: int) -> dict[str, np.ndarray]:
+        """The buffers of the hypergraph with an entry for each item of each session."""
+        stride = num_items + 1
         session, item = np.divmod(np.unique(number * stride + clicked), stride)  # (E,), (E,): by session
         by_item = np.argsort(item, kind="stable")
         session_size = np.bincount(session)  # (M,)
         item_size = np.bincount(item, minlength=stride)  # (V + 1,)
-        self.fill(
-            items=item,
-            sessions=session[by_item],
-            session_start=np.cumsum(session_size) - session_size,
-            item_start=np.cumsum(item_size) - item_size,
-            session_share=1 / session_size[:, None],
-            item_share=np.where(item_size > 0, 1 / np.maximum(item_size, 1), 0)[:, None],
-        )
+        return {
+            "items": item,
+            "sessions": session[by_item],
+            "session_start": np.cumsum(session_size) - session_size,
+            "item_start": np.cumsum(item_size) - item_size,
+            "session_share": 1 / session_size[:, None],
+            "item_share": np.where(item_size > 0, 1 / np.maximum(item_size, 1), 0)[:, None],
+        }
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Propagate from items to sessions and back, with a mean in each direction."""

@@ -93,6 +93,11 @@ class RecBoleBackbone(ModuleBackbone):
         table: Tensor = model.item_embedding.weight
         return table[1 : self.num_items + 1]
 
+    def item_rows(self) -> dict[str, int]:
+        """The item embedding, between padding and a mask token, and BERT4Rec's bias of every item."""
+        bias = {"module.output_bias": 1} if self._score is _biased else {}
+        return {**super().item_rows(), **bias}
+
     def _check_rows(self, table: Tensor) -> None:
         """No check: `_check_model` counts the items, and a mask token adds a row."""
 

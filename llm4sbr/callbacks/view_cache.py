@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -72,7 +73,10 @@ class ViewCache(Ranged, Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look up the views of every example of the data module once."""
-        if self.table is not None or not isinstance(pl_module, LLM4SBRWrapper):
+        if not isinstance(pl_module, LLM4SBRWrapper):
+            return
+        if self.table is not None:
+            pl_module.catalogue_titles = _titles_of(self.table)
             return
         if self.store is None:
             rank_zero_warn(
@@ -93,12 +97,15 @@ class ViewCache(Ranged, Callback):
         self._check(loaded, pl_module)
         less = "" if self.r is None else f", of which the nearest {self.r}"
         spec = loaded.spec
-        pl_module.run_state.views = SeenViews(spec.fingerprint + less, spec.describe() + less, self.store)
+        settings = replace(spec, catalogue="").fingerprint
+        pl_module.run_state.views = SeenViews(
+            spec.fingerprint + less, settings + less, spec.describe() + less, self.store
+        )
         self.spec_used = spec
         self.table = loaded.table if self.use is None else UsedViews(loaded.table, self.use)
+        titles = pl_module.catalogue_titles = _titles_of(self.table)  # for items that a checkpoint lacks
         if stage == "fit":  # a tested or served checkpoint holds its own titles
-            titles = loaded.table.table
-            pl_module.read_titles(titles.titles[1:], titles.mask[1:])
+            pl_module.read_titles(*titles)
         shares = ", ".join(f"{share:.1%} of {split}" for split, share in loaded.coverage.items())
         rank_zero_info(
             f"View cache: {loaded.spec.source} views of {shares}; elsewhere "
@@ -134,7 +141,10 @@ class ViewCache(Ranged, Callback):
             )
 
     def _place(self, model: LightningModule) -> None:
-        if self.table is None or not isinstance(model, LLM4SBRWrapper) or model.view_table is not None:
+        if self.table is None or not isinstance(model, LLM4SBRWrapper):
+            return
+        model.catalogue_titles = None  # the model has been loaded
+        if model.view_table is not None:
             return
         if model.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(model.device)
@@ -169,3 +179,8 @@ class HostViews:
 
 def _nbytes(table: ViewTable) -> int:
     return sum(buffer.numel() * buffer.element_size() for buffer in table.buffers())
+
+
+def _titles_of(table: ViewTable) -> tuple[Tensor, Tensor]:
+    """Title embeddings ``(V, d_t)`` and their mask ``(V,)``, without padding."""
+    return table.table.titles[1:], table.table.mask[1:]

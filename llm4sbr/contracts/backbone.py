@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from llm4sbr.contracts.batch import Interests, SessionBatch
@@ -74,6 +75,33 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
     def has_own_scores(cls) -> bool:
         """Return whether this class overrides `score`, the product with the item embeddings."""
         return cls.score is not SessionBackbone.score
+
+    def item_rows(self) -> dict[str, int]:
+        """Names of the tensors in the state dict with one row per item, and the number of rows before item 1.
+
+        A checkpoint of another catalogue is loaded row by row with it. The default finds every parameter of
+        which one item's embedding needs exactly one row. Override it if the model has further tensors with a
+        row per item, such as a bias; a module that holds item numbers implements `CarriesOver` as well.
+
+        >>> from llm4sbr.backbones import SRGNN
+        >>> SRGNN(9, 4).item_rows()
+        {'embedding.weight': 1}
+        """
+        item = self.num_items // 2  # index in item_embeddings
+        every = self.named_parameters(remove_duplicate=False)
+        tables = {name: table for name, table in every if table.requires_grad}
+        with torch.enable_grad():
+            seen = self.item_embeddings()[item].sum()
+            if not seen.requires_grad:
+                return {}
+            grads = torch.autograd.grad(seen, list(tables.values()), allow_unused=True)
+        found = {}
+        for (name, table), grad in zip(tables.items(), grads, strict=True):
+            rows = () if grad is None else grad.flatten(1).any(1).nonzero().flatten().tolist()
+            first = rows[0] - item if len(rows) == 1 else -1
+            if 0 <= first <= len(table) - self.num_items:
+                found[name] = first
+        return found
 
     def read_training_sessions(self, examples: Examples) -> None:
         """Build what the model needs from all training sessions, such as a global graph.

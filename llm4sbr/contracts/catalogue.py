@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+
 from llm4sbr.contracts.errors import InputError
 
 
@@ -65,7 +68,22 @@ class Catalogue:
         """Hex digest of every id and title in order; it identifies the catalogue."""
         return hashlib.blake2b(b"".join(self.digests), digest_size=16).hexdigest()
 
+    @cached_property
+    def id_digests(self) -> npt.NDArray[np.int64]:
+        """An 8-byte digest of every id, ``(V,)``; two of a million ids are equal with probability 3e-8."""
+        return _short_digests(self.item_ids)
+
+    @cached_property
+    def title_digests(self) -> npt.NDArray[np.int64]:
+        """An 8-byte digest of every title, ``(V,)``."""
+        return _short_digests(self.titles)
+
     def session_key(self, items: Sequence[int]) -> bytes:
         """16-byte content key of a session, a digest of its items' ids and titles in click order."""
         digests = self.digests
         return hashlib.blake2b(b"".join([digests[item - 1] for item in items]), digest_size=16).digest()
+
+
+def _short_digests(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    joined = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(joined, dtype="<i8").astype(np.int64)

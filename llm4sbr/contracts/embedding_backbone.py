@@ -40,6 +40,10 @@ class EmbeddingBackbone(SessionBackbone):
         """``(V, d)``, without the padding row."""
         return self.embedding.weight[1:]
 
+    def item_rows(self) -> dict[str, int]:
+        """The table, with its padding row; a subclass with further rows per item adds their names."""
+        return {"embedding.weight": 1}
+
     def init_uniform(self, *modules: nn.Module) -> None:
         r"""Draw parameters from :math:`U(-1/\sqrt{d}, 1/\sqrt{d})`; the padding row stays zero.
 

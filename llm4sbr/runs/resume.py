@@ -23,6 +23,7 @@ from llm4sbr.runs.record import read_record
 from llm4sbr.runs.saved_run import checkpoint_options, read_config
 from llm4sbr.runs.trainer_cli import SBRCLI, run, say
 from llm4sbr.training.checkpoint import read_checkpoint
+from llm4sbr.training.sbr_module import SBRModule
 
 _FOLDERS = ("CSVLogger", "TensorBoardLogger")  # loggers that write into the run's folder
 
@@ -67,7 +68,17 @@ def resumed(run_dir: str | Path, ckpt_path: str | None = None) -> SBRCLI:
         write_text(file, yaml.safe_dump(config))
         words = ["fit", "--config", str(file)]
         with in_folder(folder):
-            return run(words + (["--ckpt_path", str(checkpoint)] if step else []), save_config=None)
+            words += ["--ckpt_path", str(checkpoint)] if step else []
+            return run(words, save_config=None, cli=_ExactCLI)
+
+
+class _ExactCLI(SBRCLI):
+    """Command line of a run that is continued with the same results, so only with the same catalogue."""
+
+    def before_fit(self) -> None:
+        """Refuse a checkpoint of another catalogue."""
+        if isinstance(self.model, SBRModule):
+            self.model.run_state.exact = True
 
 
 def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:

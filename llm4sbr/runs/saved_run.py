@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 
+from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.runs.bootstrap import bootstrap
@@ -48,7 +49,7 @@ def load_run(path: str | Path) -> SavedRun:
     folder, checkpoint = _find(path)
     config = read_config(folder / "config.yaml")
     cli = _build(folder, config)
-    _load_weights(cli.model, checkpoint)
+    _load_weights(cli.model, checkpoint, getattr(cli.datamodule, "catalogue", None))
     if not all(head.in_training for head in cli.model.score_heads()):  # no checkpoint holds their counts
         cli.datamodule.prepare_data()
         cli.model.read_training_sessions(cli.datamodule.examples("train"), fitting=False)
@@ -169,8 +170,10 @@ def checkpoint_options(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [one["init_args"] for one in kept if isinstance(one["init_args"], dict)]
 
 
-def _load_weights(model: SBRModule, checkpoint: Path) -> None:
-    state = read_checkpoint(checkpoint)["state_dict"]
+def _load_weights(model: SBRModule, checkpoint: Path, catalogue: Catalogue | None) -> None:
+    content = read_checkpoint(checkpoint)
+    model.check_items(content, catalogue, checkpoint)
+    state = content["state_dict"]
     require_finite_state(state, finite=frozenset(dict(model.named_parameters())), path=checkpoint)
     with named_mismatch(checkpoint):
         model.load_state_dict(state)

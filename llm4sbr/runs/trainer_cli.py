@@ -25,6 +25,7 @@ from llm4sbr.runs.record import RecordConfig
 from llm4sbr.training.checkpoint import checked, save_atomically
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.schedules import configure
+from llm4sbr.training.sharded import is_sharded, read_rest
 
 _PARTS = ("model", "data", "views")  # the parts that identify a run
 say = rank_zero_only(print)  # print on rank 0 only
@@ -94,7 +95,10 @@ class SBRCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the command; a bad checkpoint is reported as bad input."""
         self._runs = True
-        with checked(self.config[subcommand].get("ckpt_path"), to_train=subcommand == "fit"):
+        path = self.config[subcommand].get("ckpt_path")
+        with checked(path, to_train=subcommand == "fit"):
+            if path is not None and is_sharded(path) and isinstance(self.model, SBRModule):
+                self.model.check_items(read_rest(path), getattr(self.datamodule, "catalogue", None), path)
             super()._run_subcommand(subcommand)
 
     def before_predict(self) -> None:
@@ -174,6 +178,7 @@ def run(
     about: dict[str, str] | None = None,
     *,
     save_config: type[SaveConfigCallback] | None = RecordConfig,
+    cli: type[SBRCLI] = SBRCLI,
 ) -> SBRCLI:
     """Parse and run one trainer command.
 
@@ -182,9 +187,10 @@ def run(
         about: ``description`` and ``epilog`` of the command's help.
         save_config: Callback that writes the configuration into the run's folder; None if it is there
             already.
+        cli: Class of the command line.
     """
     bootstrap()
-    return SBRCLI(
+    return cli(
         SBRModule,
         LightningDataModule,
         subclass_mode_model=True,

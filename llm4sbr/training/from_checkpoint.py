@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, describe
@@ -15,9 +21,11 @@ from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import CosineScores, OwnScores
+from llm4sbr.training.carry_over import carried_state, describe_change
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.run_state import RunState
+from llm4sbr.training.train_on import begin_epoch, take_optimizers
 
 # Classes that a checkpoint may name besides registered backbones and heads.
 PARTS: tuple[type, ...] = (Alignment, CosineScores, FullSoftmax, OwnScores)
@@ -27,8 +35,12 @@ _NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # training settings; a run's 
 class LoadedFromCheckpoint(Rebuildable, LightningModule):
     """A `LightningModule` of `Rebuildable` parts that can be rebuilt from its checkpoint alone."""
 
+    backbone: SessionBackbone
     run_state: RunState
     epoch_means: EpochMeans
+    reads_titles = False  # whether weights or buffers depend on the titles
+    catalogue_titles: tuple[Tensor, Tensor] | None = None  # embeddings and mask, while a Trainer starts
+    _to_take: tuple[dict[str, Any], CatalogueChange] | None = None  # optimisers' states for `on_fit_start`
 
     def described(self) -> dict[str, Any]:
         """Class and arguments of the model as plain values, without the optimiser and the schedule."""
@@ -52,27 +64,76 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
         checkpoint["llm4sbr"] = {**state, "model": self.described()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject weights of another catalogue; load the state that `on_save_checkpoint` saved.
+        """Load the state that `on_save_checkpoint` saved; weights of another catalogue are carried over.
 
         Raises:
-            InputError: If a weight is not finite, or the checkpoint's catalogue is not the data module's.
+            InputError: If a weight is not finite, or the weights cannot be carried over to the data module's
+                catalogue (`RunState.compare`, `carried_state`).
         """
         require_finite_state(
             checkpoint.get("state_dict", {}), finite=frozenset(dict(self.named_parameters()))
         )
         state = checkpoint.get("llm4sbr", {})
-        self.run_state.check(state, self._catalogue())
+        change = self.run_state.compare(state, self._catalogue())
         trainer = self._trainer
-        if trainer is not None and trainer.state.fn == "fit":
+        if change is not None and not (change.same_items and not self.reads_titles):
+            self._carry_over(checkpoint, change)
+        elif trainer is not None and trainer.state.fn == "fit":
             means = self.run_state.resume(state, trainer.global_rank, trainer.world_size)
             if means is not None:
                 self.epoch_means.load_state_dict(means, self.device)
 
-    def _catalogue(self) -> str | None:
-        """Fingerprint of the data module's catalogue; None without one."""
+    def on_fit_start(self) -> None:
+        """Convert the optimisers' states of a checkpoint with another catalogue, before they are loaded."""
+        if self._to_take is not None:
+            (checkpoint, change), self._to_take = self._to_take, None
+            take_optimizers(checkpoint, self.trainer, self, change)
+
+    def check_items(
+        self, checkpoint: Mapping[str, Any], catalogue: Catalogue | None, path: str | Path
+    ) -> None:
+        """Check that weights fit a catalogue as they are, item by item, where none can be carried over.
+
+        Raises:
+            InputError: If the checkpoint has other items, or the same ones in another order.
+        """
+        change = RunState().compare(checkpoint.get("llm4sbr", {}), catalogue)
+        if change is not None and not change.same_items:
+            raise InputError(
+                f"the checkpoint has other items than the data: {describe_change(change, titles=False)}",
+                path=path,
+                hint="Use the data that it was trained on",
+            )
+
+    def _carry_over(self, checkpoint: dict[str, Any], change: CatalogueChange) -> None:
+        """Convert a checkpoint to the data module's catalogue, in place."""
+        if self.trainer.strategy.restore_checkpoint_after_setup:  # FSDP: no process has the whole weights
+            raise InputError(
+                "the checkpoint has another catalogue, and sharded weights cannot be carried over",
+                hint="Train on with another strategy, such as ddp, from a checkpoint in one file",
+            )
+        if self.backbone.num_items != change.num_items:
+            raise InputError(
+                f"the model has {self.backbone.num_items} items, the data module {change.num_items}",
+                hint="Build the backbone with the num_items of the data module",
+            )
+        fitting = self.trainer.state.fn == "fit"
+        titles, titled = self.catalogue_titles or (None, None)
+        change = replace(change, fitting=fitting, titles=titles, titled=titled)
+        # Rows of new items are random; the strategy then copies the state of rank 0 to all ranks.
+        checkpoint["state_dict"] = carried_state(self, checkpoint["state_dict"], change)
+        said = describe_change(change, titles=self.reads_titles)
+        if fitting:
+            done = begin_epoch(checkpoint, self.trainer)
+            self._to_take = checkpoint, change
+            said += f"; training goes on at the start of epoch {done}"
+        rank_zero_info(f"Another catalogue: {said}.")
+
+    def _catalogue(self) -> Catalogue | None:
+        """The data module's catalogue; None without one."""
         source = getattr(self._trainer, "datamodule", None)
-        fingerprint = getattr(getattr(source, "catalogue", None), "fingerprint", None)
-        return str(fingerprint) if fingerprint else None
+        catalogue = getattr(source, "catalogue", None)
+        return catalogue if isinstance(catalogue, Catalogue) else None
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

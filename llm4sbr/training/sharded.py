@@ -84,6 +84,12 @@ def check_sharded(path: str | Path) -> None:
         ) from error
 
 
+def read_rest(path: str | Path) -> dict[str, Any]:
+    """Read all of a sharded checkpoint but weights and optimisers, as tensors and plain values only."""
+    found: dict[str, Any] = torch.load(Path(path) / _TRAINER, map_location="cpu", weights_only=True)
+    return found
+
+
 def _check_value(folder: Path, stored: Any) -> None:
     """Load one value that is not a tensor, as tensors and plain values only."""
     file = folder / stored.relative_path

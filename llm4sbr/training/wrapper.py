@@ -76,6 +76,8 @@ class LLM4SBRWrapper(SBRModule):
         - forward: `SessionBatch` -> scores ``(B, V)``
     """
 
+    reads_titles = True
+
     def __init__(
         self,
         backbone: SessionBackbone,

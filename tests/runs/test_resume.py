@@ -222,17 +222,6 @@ def test_random_states_are_set_once_and_for_as_many_processes_as_before():
     assert torch.rand(()) != before
 
 
-def test_a_checkpoint_of_another_catalogue_is_refused(folder, views, tmp_path):
-    path = tmp_path / "crash.ckpt"
-    fit(folder, views, tmp_path, StopAt(2, path))
-    other = write_shop(tmp_path / "other", [f"Ring {n}" for n in range(9)], sessions=60, parts=PARTS)
-    shop = make_shop(other)
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-    model = plain_wrapped(SASRec(shop.num_items, 8), text_dim=8)
-    with pytest.raises(InputError, match="catalogue"):
-        trainer.test(model, shop, ckpt_path=path, weights_only=True)
-
-
 def test_a_checkpoint_of_other_views_is_refused(folder, views, tmp_path):
     """By what made them, wherever they lie; none at all is allowed."""
     path = tmp_path / "crash.ckpt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -12,10 +12,11 @@ from torch.nn.utils import parametrize
 
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveInt
 from llm4sbr.nn.heads.score_head import ScoreHead
-from llm4sbr.nn.heads.title_axes import title_axes
+from llm4sbr.nn.heads.title_axes import carried_titles, title_axes
 
 ItemTable = nn.Embedding | nn.EmbeddingBag
 
@@ -61,7 +62,7 @@ class ItemTitles(ScoreHead):
             )
         self._tables = []
         for table in tables:
-            titled = TitledTable(table.weight, backbone.num_items, min(self.axes, text_dim))
+            titled = TitledTable(table.weight, backbone.num_items, text_dim, min(self.axes, text_dim))
             parametrize.register_parametrization(table, "weight", titled)
             self._tables.append(titled)
 
@@ -87,6 +88,7 @@ class TitledTable(nn.Module):
         weight: Item table with ``V + 1`` rows (row 0 is padding) or ``V`` rows; only its size and scale are
             read.
         num_items: ``V``.
+        text_dim: ``d_t``, size of a title embedding.
         axes: ``p``.
 
     Shapes:
@@ -94,11 +96,15 @@ class TitledTable(nn.Module):
     """
 
     titles: Tensor
+    mean: Tensor
+    basis: Tensor
 
-    def __init__(self, weight: Tensor, num_items: PositiveInt, axes: int) -> None:
+    def __init__(self, weight: Tensor, num_items: PositiveInt, text_dim: int, axes: int) -> None:
         super().__init__()
         # Saved in the checkpoint: the axes are unique only up to rotation, and serving needs no view store.
         self.register_buffer("titles", weight.new_zeros(len(weight), axes))
+        self.register_buffer("mean", weight.new_zeros(text_dim))  # with the axes, for titles of new items
+        self.register_buffer("basis", weight.new_zeros(text_dim, axes))
         self.padding = len(weight) - num_items
         self.projection = nn.Linear(axes, weight.size(1), bias=False)
         nn.init.orthogonal_(self.projection.weight)
@@ -130,7 +136,14 @@ class TitledTable(nn.Module):
         expected = len(self.titles) - self.padding
         if len(titles) != expected:
             raise InputError(f"there must be {expected} titles, one an item", value=len(titles))
-        self.titles[self.padding :] = title_axes(titles, mask, self.titles.size(1)).titles.to(self.titles)
+        found = title_axes(titles, mask, self.titles.size(1))
+        self.mean.copy_(found.mean)
+        self.basis.copy_(found.basis)
+        self.titles[self.padding :] = found.titles.to(self.titles)
+
+    def carry_over(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
+        """Convert the titles to another catalogue; the axes and the projection stay."""
+        return {**before, **carried_titles(before, change, self.padding)}
 
 
 @contextmanager

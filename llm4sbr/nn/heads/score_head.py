@@ -41,6 +41,13 @@ class ScoreHead(Rebuildable, nn.Module):
             num_views: ``K``, number of views of a session.
         """
 
+    def item_rows(self) -> dict[str, int]:
+        """Names of the head's tensors with one row per item, and the number of rows before item 1.
+
+        A checkpoint of another catalogue is loaded row by row with it.
+        """
+        return {}
+
     def read_training_sessions(self, examples: Examples) -> None:
         """Read the statistics that the head needs from the training sessions, and from no other split.
 

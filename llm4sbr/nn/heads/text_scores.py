@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch.nn.functional import normalize
 
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveInt
 from llm4sbr.nn.heads.score_head import ScoreHead
-from llm4sbr.nn.heads.title_axes import title_axes
+from llm4sbr.nn.heads.title_axes import carried_titles, title_axes
 
 
 class TextScores(ScoreHead):
@@ -89,6 +91,10 @@ class TextScores(ScoreHead):
         self.mean.copy_(found.mean)
         self.basis.copy_(found.basis)
         self.titles.copy_(found.titles)
+
+    def carry_over(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
+        """Convert the titles to another catalogue; the axes and the weights stay."""
+        return {**before, **(carried_titles(before, change, 0) if "titles" in before else {})}
 
     def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
         """Add the scaled cosines of the session's text query and every title to the scores."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.contracts.errors import InputError
 
 
@@ -48,6 +50,36 @@ def title_axes(titles: Tensor, mask: Tensor, axes: int) -> TitleAxes:
     basis = every.flip(1)[:, :axes]  # (d_t, p)
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))  # (1, p): eigh does not fix the sign
     basis = basis * largest.sign()
-    reduced = titles.new_zeros(len(titles), axes)
-    reduced[mask] = normalize(centred @ basis, dim=-1).to(reduced)
-    return TitleAxes(mean.to(titles), basis.to(titles), reduced)
+    return TitleAxes(mean.to(titles), basis.to(titles), along_axes(titles, mask, mean, basis))
+
+
+def along_axes(titles: Tensor, mask: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
+    """Project titles onto given axes, ``(V, p)``; 0 where an item has no title.
+
+    Shapes:
+        - titles: ``(V, d_t)``; mask: ``(V,)`` bool; mean: ``(d_t,)``; basis: ``(d_t, p)``
+    """
+    reduced = titles.new_zeros(len(titles), basis.size(1))
+    reduced[mask] = normalize((titles[mask].to(basis) - mean) @ basis, dim=-1).to(reduced)
+    return reduced
+
+
+def carried_titles(before: Mapping[str, Tensor], change: CatalogueChange, padding: int) -> dict[str, Tensor]:
+    """Convert the titles of a checkpoint to another catalogue, along the checkpoint's axes.
+
+    The axes stay, because weights were trained for them. Kept titles are copied; new and corrected ones are
+    projected if their embeddings are known, else new ones are 0 and corrected ones as they were.
+
+    Args:
+        before: ``titles``, ``mean`` and ``basis`` in the checkpoint.
+        change: How the catalogues differ.
+        padding: Number of rows of ``titles`` before item 1.
+    """
+    old, mean, basis = (before[name] for name in ("titles", "mean", "basis"))
+    fresh = old.new_zeros(padding + change.num_items, old.size(1))
+    titles = change.rows(old, fresh, padding)
+    if change.titles is not None and change.titled is not None:
+        other = (change.source == 0) | change.retitled
+        found = along_axes(change.titles[other].cpu(), change.titled[other].cpu(), mean.cpu(), basis.cpu())
+        titles[padding:][other] = found.to(titles)
+    return {"titles": titles, "mean": mean, "basis": basis}
