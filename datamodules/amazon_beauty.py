@@ -18,7 +18,8 @@ from .download import fetch
 from .pipeline import Recipe
 from .rules import Columns, KCore, Protocol, Sessions, SplitBy
 from .session_module import SessionDataModule
-from .tables import read_bytes, read_events, read_items
+from .table_files import read_bytes
+from .tables import read_events, read_items
 
 URL = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
 REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"

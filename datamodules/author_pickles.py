@@ -22,7 +22,8 @@ from .dataset import expand
 from .pipeline import Prepared, Recipe, make_catalogue
 from .rules import Columns, KCore, Sessions, SplitBy
 from .splits import cut_at_random
-from .tables import read_bytes, read_items
+from .table_files import read_bytes
+from .tables import read_items
 
 Sequences = list[list[int]]
 _HINT = "Save lists of plain integers: pickle.dump((list_of_lists, list_of_targets), file)"

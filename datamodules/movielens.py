@@ -14,7 +14,8 @@ from .download import fetch, unpack
 from .recbole_atomic import read_atomic
 from .rules import Columns, ExampleMode, KCore, Protocol, Sessions, SplitBy
 from .session_module import SessionDataModule
-from .tables import parse_delimited, read_bytes, read_events, read_items
+from .table_files import parse_delimited, read_bytes
+from .tables import read_events, read_items
 
 _RATINGS = ("user_id", "item_id", "rating", "timestamp")
 

@@ -8,7 +8,8 @@ import polars as pl
 
 from .rules import Columns, KCore, SplitBy
 from .session_module import SessionDataModule
-from .tables import read_events, read_table, require_columns
+from .table_files import read_table
+from .tables import read_events, require_columns
 from .timestamps import parse_timestamps
 
 _FILTER = KCore(over="all", min_item_clicks=5, min_session_length=2)

@@ -14,7 +14,8 @@ from .pipeline import Recipe
 from .recbole_sessions import part_files, sessions_of_parts
 from .rules import Columns, KCore, Sessions, SplitBy
 from .session_module import SessionDataModule
-from .tables import parse_delimited, read_bytes, read_events, read_items
+from .table_files import parse_delimited, read_bytes
+from .tables import read_events, read_items
 
 
 def read_atomic(path: str | Path) -> pl.DataFrame:

@@ -44,7 +44,7 @@ class RecommendationWriter(BasePredictionWriter):
             raise InputError("recommendations are written as .parquet, .jsonl or .csv", path=path)
         self._rows: list[dict[str, Any]] = []
         self._known: tuple[Examples, Catalogue] | None = None
-        self._outputs = Outputs()
+        self._outputs = Outputs(self.path)
         self._ended = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

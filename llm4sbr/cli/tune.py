@@ -12,7 +12,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from llm4sbr.contracts.outputs import replacing
 from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.parser import SuggestingParser
-from llm4sbr.training.checkpoint import checked, save_atomically
+from llm4sbr.training.atomic_io import save_atomically
+from llm4sbr.training.checkpoint import checked
 from llm4sbr.tuning.adapter_writer import AdapterWriter
 from llm4sbr.tuning.training_texts import TrainingTextDataModule
 from llm4sbr.tuning.tuner import TitleTuner

@@ -83,7 +83,8 @@ class RecordConfig(SaveConfigCallback):
         saved = self.already_saved
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not saved:
-            self.write(record(trainer), self._folder / NAME, trainer)
+            made_with = {**record(trainer), "run": str(self._folder.resolve())}
+            self.write(made_with, self._folder / NAME, trainer)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the configuration, on rank 0, and trust it: its classes are the user's choice."""

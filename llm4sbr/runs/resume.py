@@ -86,10 +86,11 @@ def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:
 
     In Weights & Biases the run continues as the same run.
     """
-    tracked = _tracked(folder / RECORD)
+    tracked, begun_in = _recorded(folder / RECORD)
     trainer = config["trainer"]
+    elsewhere = begun_in is not None and begun_in != str(folder.resolve())
     for options in checkpoint_options(config):
-        if not options.get("dirpath"):
+        if elsewhere or not options.get("dirpath"):  # the original of a copied run keeps its checkpoints
             options["dirpath"] = str(folder / "checkpoints")
     if trainer.get("logger") is False:
         trainer["default_root_dir"] = str(folder)
@@ -115,16 +116,17 @@ def _log_into(folder: Path, config: dict[str, Any], step: int) -> None:
             options["after_step"] = step
 
 
-def _tracked(record: Path) -> str | None:
-    """Id of the run in Weights & Biases, from its record."""
+def _recorded(record: Path) -> tuple[str | None, str | None]:
+    """Id of the run in Weights & Biases, and the folder that it began in, from its record."""
     if not record.exists():
-        return None
-    found = read_record(record).get("wandb")
-    if not isinstance(found, str | None):
+        return None, None
+    found = read_record(record)
+    tracked, begun_in = found.get("wandb"), found.get("run")
+    if not isinstance(tracked, str | None):
         raise InputError(
-            "the record of the run has no valid id of Weights & Biases", path=record, value=found
+            "the record of the run has no valid id of Weights & Biases", path=record, value=tracked
         )
-    return found
+    return tracked, begun_in if isinstance(begun_in, str) else None
 
 
 class ContinuedCSVLogger(CSVLogger):

@@ -17,12 +17,14 @@ from torch.optim import Optimizer
 from llm4sbr.callbacks import CandidateFilter, EpochChoice, RecommendationWriter, ResumePoint, ViewCache
 from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.outputs import Outputs
 from llm4sbr.contracts.registry import HEADS, load_plugins
 from llm4sbr.runs.bootstrap import bootstrap
 from llm4sbr.runs.complaint import complaint, one_line
 from llm4sbr.runs.parser import SuggestingParser
 from llm4sbr.runs.record import RecordConfig
-from llm4sbr.training.checkpoint import checked, save_atomically
+from llm4sbr.training.atomic_io import save_atomically
+from llm4sbr.training.checkpoint import checked
 from llm4sbr.training.sbr_module import SBRModule
 from llm4sbr.training.schedules import configure
 from llm4sbr.training.sharded import is_sharded, read_rest
@@ -35,10 +37,11 @@ class SBRCLI(LightningCLI):
     """LightningCLI that links the catalogue size to the backbone and finds the checkpoint of a run."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._runs = False
+        self._runs, self._old = False, Outputs()
         try:
             super().__init__(*args, **kwargs)
         except Exception as error:
+            self._old.warn_stale()
             # Before the command runs, only its options can be at fault.
             if self._runs or complaint(error) is not None or isinstance(error, ArgumentError):
                 raise
@@ -81,6 +84,8 @@ class SBRCLI(LightningCLI):
         """Choose the checkpoint: without --ckpt_path, evaluation uses the last run of the same parts."""
         config = self.config[self.subcommand]
         config.weights_only = True  # an untrusted checkpoint must not run code
+        if self.subcommand == "predict":
+            self._old = Outputs(config.output)
         if self.subcommand != "fit" and config.get("ckpt_path") is None:
             config.ckpt_path = str(self._trained_checkpoint())
             say(f"Checkpoint: {config.ckpt_path}")
@@ -103,6 +108,7 @@ class SBRCLI(LightningCLI):
 
     def before_predict(self) -> None:
         """Add the callback that writes the recommendations of `predict`."""
+        self._old = Outputs()  # from here on the writer tells
         self.trainer.callbacks.append(RecommendationWriter(self.config.predict.output))  # type: ignore[attr-defined]
 
     def after_fit(self) -> None:

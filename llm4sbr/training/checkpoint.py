@@ -1,8 +1,7 @@
-"""Checkpoints on disk: integrity checks, atomic writes and readable mismatch errors."""
+"""Checkpoints on disk: integrity checks and readable mismatch errors."""
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 import traceback
@@ -13,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.contracts.files import atomic_file
 from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.training.sharded import check_sharded, is_sharded
 
@@ -224,31 +220,3 @@ def _while_restoring(error: BaseException) -> bool:
         if connector and not frame.f_code.co_name.startswith(("dump", "hpc_save", "_get")):
             return True
     return False
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a local checkpoint to a temporary sibling file and renames it.
-
-    Lightning's default writes to the system's temporary folder and moves the file from there. Between two
-    file systems such a move is a copy, and a kill during the copy leaves a truncated checkpoint.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            InputError: If the file cannot be written.
-        """
-        if storage_options is not None or "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        content = io.BytesIO()  # torch.save to a file hides the error of a full disk
-        torch.save(checkpoint, content)
-        with atomic_file(path) as file:
-            file.write(content.getbuffer())
-
-
-def save_atomically(trainer: Trainer) -> None:
-    """Make a Trainer write checkpoints with `AtomicCheckpointIO`, unless the user chose another plug-in."""
-    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()

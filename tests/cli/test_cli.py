@@ -70,6 +70,9 @@ def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):
     assert row["scores"] == sorted(row["scores"], reverse=True)
     assert main(words("predict", ring_shop, *FAST, "--output", "out/next.jsonl")) == 0
     assert pl.read_ndjson("out/next.jsonl", schema=table.schema).equals(table)
+    missing = ("--output", "out/next.jsonl", "--ckpt_path", "no.ckpt")
+    with pytest.warns(UserWarning, match=r"next\.jsonl was not written"):  # seen to be passed over
+        assert main(words("predict", ring_shop, *FAST, *missing)) == 1
     assert main(words("predict", ring_shop, *FAST, "--output", "out/next.xlsx")) == 1  # seen to hold Parquet
     assert not Path("out/next.xlsx").exists()
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.datamodules.quotes import mend_quotes
 from llm4sbr.datamodules.rules import Columns
-from llm4sbr.datamodules.tables import read_events, read_items, read_table
+from llm4sbr.datamodules.table_files import read_table
+from llm4sbr.datamodules.tables import read_events, read_items
 from llm4sbr.datamodules.timestamps import parse_timestamps
 
 Write = Callable[[str, "str | bytes"], Path]

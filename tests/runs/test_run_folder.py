@@ -62,22 +62,27 @@ def numbers(folder):
 def test_a_run_goes_on_in_the_folder_that_is_named(place, monkeypatch):
     """From elsewhere, copied and renamed; the best epoch so far is still known, and the original untouched.
 
-    Seen to fail in a new folder below the working directory, and with the best epoch forgotten.
+    So are checkpoints with a folder of their own. Seen to fail in a new folder below the working directory,
+    with the best epoch forgotten, and with the copy's further checkpoints among the original's.
     """
-    assert main(words(place, "--trainer.logger.init_args.name", "whole")) == 0
+    last = ("--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.dirpath")
+    assert main(words(place, "--trainer.logger.init_args.name", "whole", *last, str(place / "of-whole"))) == 0
     monkeypatch.setenv("STOP_AT", "8")
-    stop(words(place))
+    stop(words(place, *last, str(place / "last")))
     monkeypatch.setenv("STOP_AT", "0")
     whole, run = place / "work/runs/whole/version_0", place / "work/runs/llm4sbr/version_0"
     copied = place / "elsewhere" / "renamed"
     shutil.copytree(run, copied)
-    before = files(run)
+    before, last_before = files(run), files(place / "last")
     (place / "empty").mkdir()
     monkeypatch.chdir(place / "empty")
     assert main(["resume", "../elsewhere/renamed"]) == 0
     assert files(run) == before
+    assert files(place / "last") == last_before
     assert not files(place / "empty")
-    assert sorted(path for path in files(copied)) == sorted(path for path in files(whole))
+    lasts = {path for path in files(copied) if "epoch=" in path}
+    assert len(lasts) == 1
+    assert set(files(copied)) - lasts == set(files(whole))
     assert numbers(copied) == numbers(whole)
     assert (copied / "summary.json").read_text() == (whole / "summary.json").read_text()
     assert main(["resume", str(run)]) == 0  # and the original, where it is

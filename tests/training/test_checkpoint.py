@@ -13,7 +13,8 @@ from scripts import Started
 from torch import nn
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.training.checkpoint import checked, named_mismatch, read_checkpoint, save_atomically
+from llm4sbr.training.atomic_io import save_atomically
+from llm4sbr.training.checkpoint import checked, named_mismatch, read_checkpoint
 
 CONTENT = {
     "pytorch-lightning_version": "2.5.0", "state_dict": {"w": torch.arange(50.0)},
@@ -235,7 +236,7 @@ def test_a_trainer_saves_atomically(tmp_path):
     before = (tmp_path / "a.ckpt").read_bytes()
     read_checkpoint(tmp_path / "a.ckpt")
     code = (
-        "import os, pathlib, signal, sys; from llm4sbr.training.checkpoint import AtomicCheckpointIO\n"
+        "import os, pathlib, signal, sys; from llm4sbr.training.atomic_io import AtomicCheckpointIO\n"
         "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "AtomicCheckpointIO().save_checkpoint({'state_dict': {}}, sys.argv[1])"
     )
