@@ -11,8 +11,9 @@ demo: install
 	$(BIN)/llm4sbr demo --out demo
 	@echo "Open demo/report.html"
 
-# Several files at a time; each worker may load a small LLM. In their order, for the last are short.
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Several files at a time; each worker may load a small LLM. One more than cores, for many tests wait. In their order, for the
+# last are short.
+PYTEST_ARGS ?= -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4))) --dist loadfile --no-loadscope-reorder
 test: install
 	$(BIN)/pytest $(PYTEST_ARGS)
 
@@ -25,8 +26,10 @@ lint: install
 # The lowest versions that pyproject.toml allows lie before the tested ones on the path.
 SMOKE := tests/cli/test_cli.py::test_fit_test_and_predict_find_each_other tests/cli/test_views.py \
          tests/datamodules/test_tables.py tests/callbacks/test_wandb_logger.py::test_three_loggers_have_the_same_numbers \
-         tests/views/test_real_models.py tests/tuning/test_tuner.py::test_the_command_line_tunes_and_resumes \
-         tests/experiments/test_search.py::test_one_trial_leaves_nothing_to_choose tests/report/test_page.py \
+         tests/views/test_real_models.py::test_control_tokens_in_a_prompt_are_plain_text \
+         tests/views/test_real_models.py::test_encoder_rows_are_unit_and_do_not_depend_on_the_batch tests/tuning/test_tuner.py::test_the_command_line_tunes_and_resumes \
+         tests/experiments/test_search.py::test_one_trial_leaves_nothing_to_choose \
+         tests/report/test_page.py::test_a_full_page_is_well_formed_and_self_contained \
          tests/views/engines/test_families.py::test_answers_are_those_of_one_prompt_at_a_time[gemma3_text]
 lowest: install
 	$(UV) --no-deps --target $(VENV)/lowest -r requirements/lowest.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,18 +41,19 @@ class Study:
         """Save the space of a search; a new file has no fits."""
         with self._lock():
             if self.space() != space:
-                rows = pl.read_parquet(self.path) if self.exists() else frame([])
+                rows = pl.read_parquet(self._content()) if self.exists() else frame([])
                 self._write(rows, {SPACE: space})
 
     def space(self) -> str | None:
         """Return the search space of the study as YAML; None without a search."""
-        return pl.read_parquet_metadata(self.path).get(SPACE) if self.exists() else None
+        return pl.read_parquet_metadata(self._content()).get(SPACE) if self.exists() else None
 
     def scores(self) -> dict[Key, float]:
         """Return the saved fits and their validation results."""
-        if not self.exists() or not pl.read_parquet_schema(self.path):
+        content = self._content() if self.exists() else None
+        if content is None or not pl.read_parquet_schema(content):
             return {}
-        rows = pl.read_parquet(self.path, columns=[*Key._fields, "best_validation"])
+        rows = pl.read_parquet(content, columns=[*Key._fields, "best_validation"])
         return {key_of(row): row["best_validation"] for row in rows.iter_rows(named=True)}
 
     def kept(self) -> set[Key]:
@@ -66,7 +68,7 @@ class Study:
         """
         if not self.exists():
             raise InputError("there is no such study", path=self.path)
-        return [unpack(row) for row in pl.read_parquet(self.path).iter_rows(named=True)]
+        return [unpack(row) for row in pl.read_parquet(self._content()).iter_rows(named=True)]
 
     def tested(self) -> list[Run]:
         """Return the tested fits."""
@@ -92,7 +94,7 @@ class Study:
                 raise InputError(
                     "these fits are saved already", path=self.path, value=sorted(map(str, twice))
                 )
-            kept: list[Row] = list(pl.read_parquet(self.path).iter_rows(named=True)) if self.exists() else []
+            kept: list[Row] = list(pl.read_parquet(self._content()).iter_rows(named=True)) if self.exists() else []
             space = self.space()
             self._write(frame([*kept, *added]), {} if space is None else {SPACE: space})
 
@@ -122,6 +124,10 @@ class Study:
         folder = self.work / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{name}.lock", timeout=timeout)
+
+    def _content(self) -> io.BytesIO:
+        """The whole file in one read: polars opens a path several times, and another process may replace it."""
+        return io.BytesIO(self.path.read_bytes())
 
     def _lock(self) -> BaseFileLock:
         return self.lock("results")

@@ -101,3 +101,26 @@ def test_kept_studies_are_whole(path):
             assert len(run["ranks"]) == len(run["session"])
             assert run["test"]["test/recall@20"] == pytest.approx((run["ranks"] <= 20).mean(), abs=6e-6)
     assert path.stat().st_size < 2_000_000
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_or_the_new_one(monkeypatch):
+    """Another process adds a fit after each read. Seen to fail with polars reading the path itself."""
+    study, real = Study("study"), pl.read_parquet
+    study.add(fit(0))
+
+    def and_another_replaces_it(source, **options):
+        with monkeypatch.context() as alone:
+            alone.setattr(pl, "read_parquet", real)
+            Study("study").add(fit(len(Study("study").runs())))
+        return real(source, **options)
+
+    for seen in range(1, 4):
+        with monkeypatch.context() as patched:
+            patched.setattr(pl, "read_parquet_schema", lambda source: study.path.unlink() or {"here": 1})
+            patched.setattr(study, "exists", lambda: True)
+            copy = study.path.read_bytes()
+            assert len(study.scores()) == seen
+            study.path.write_bytes(copy)
+        monkeypatch.setattr(pl, "read_parquet", and_another_replaces_it)
+        assert len(study.runs()) == seen
+        monkeypatch.setattr(pl, "read_parquet", real)
