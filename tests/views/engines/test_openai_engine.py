@@ -45,7 +45,10 @@ def test_the_request(serve):
 
 
 def test_the_answer(serve):
-    """Seen to fail with `computed_tokens` left at the prompt's, with content alone read, with all retried."""
+    """Seen to fail with `computed_tokens` left at the prompt's, with content alone read, with all retried.
+
+    And with counts that exceed 64 bits.
+    """
     details = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 5}}
     replies = {
         "plain": completion(" soap \n"),
@@ -53,15 +56,17 @@ def test_the_answer(serve):
         "silent": completion("", usage=None),
         "refusal": completion(None),
         "thinker": completion(None, finish="length"),
+        "boaster": completion("soap", usage={"prompt_tokens": 10**30, "completion_tokens": 2**63}),
     }
     replies["refusal"]["choices"][0]["message"]["refusal"] = "I can't"
     server = serve(lambda prompt, number: replies[prompt])
-    plain, cut, silent, refusal, thinker = dict(
+    plain, cut, silent, refusal, thinker, boaster = dict(
         sorted(collect(engine_for(server).generate(list(replies))).items())
     ).values()
     assert plain == Answer("soap", 7, 7, 3, True)
     assert cut == Answer("soa", 7, 2, 2, False)
     assert silent == Answer("", 0, 0, 0, True)
+    assert boaster == Answer("soap", 0, 0, 0, True)  # a store could not keep such numbers
     assert refusal.text == "I can't"
     assert "reasoned up to max_new_tokens" in thinker.reason
     assert server.asked["thinker"] == 1
@@ -82,12 +87,13 @@ BAD = {
     "no text": completion(None),
     "odd text": completion(["x"]),
     "error in 200": {"error": {"message": "overloaded"}},
+    "deep": f'{{"choices": {"[" * 100_000}{"]" * 100_000}}}',
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_what_goes_wrong_twice_is_asked_a_third_time(serve, kind):
-    """Seen to fail with `ValueError` not caught, and with one retry."""
+    """Seen to fail with `ValueError` or `RecursionError` not caught, and with one retry."""
     server = serve(lambda prompt, number: BAD[kind] if number <= 2 and prompt == PROMPTS[5] else None)
     timeout = 1.5 if kind == "hang" else 10.0
     assert_all_answered(collect(engine_for(server, timeout=timeout).generate(PROMPTS)))
