@@ -94,7 +94,9 @@ class Study:
                 raise InputError(
                     "these fits are saved already", path=self.path, value=sorted(map(str, twice))
                 )
-            kept: list[Row] = list(pl.read_parquet(self._content()).iter_rows(named=True)) if self.exists() else []
+            kept: list[Row] = []
+            if self.exists():
+                kept = list(pl.read_parquet(self._content()).iter_rows(named=True))
             space = self.space()
             self._write(frame([*kept, *added]), {} if space is None else {SPACE: space})
 
@@ -126,7 +128,7 @@ class Study:
         return FileLock(folder / f"{name}.lock", timeout=timeout)
 
     def _content(self) -> io.BytesIO:
-        """The whole file in one read: polars opens a path several times, and another process may replace it."""
+        """The whole file in one read: polars opens a path twice, and another process may replace it."""
         return io.BytesIO(self.path.read_bytes())
 
     def _lock(self) -> BaseFileLock:
