@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import require_finite_state
+from llm4sbr.contracts.mismatch import differences
 from llm4sbr.contracts.rebuildable import arguments
 from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.heads.item_titles import TitledTable
@@ -139,19 +140,15 @@ def load_serving_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         InputError: If a tensor is missing, unexpected, of another shape or not finite.
     """
-    present, beside = model.state_dict(), _left_out(model)
-    missing = sorted(set(present).difference(state))
-    unexpected = sorted(set(state).difference(present, beside))
-    shapes = [name for name in present if name in state and state[name].shape != present[name].shape]
-    for names, problem in (
-        (missing, "the weights lack tensors of the model"),
-        (unexpected, "the weights hold tensors that the model does not have"),
-        (shapes, "tensors have another shape than in the model"),
-    ):
-        if names:
-            raise InputError(f"{problem}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}")
-    require_finite_state(state, finite=frozenset(dict(model.named_parameters())))
-    model.load_state_dict({name: state[name] for name in present})
+    beside, weights = _left_out(model), frozenset(dict(model.named_parameters()))
+    require_finite_state(state, finite=weights)
+    try:
+        model.load_state_dict({name: value for name, value in state.items() if name not in beside})
+    except (RuntimeError, ValueError, IndexError, KeyError) as error:  # hooks of plug-ins raise their own
+        text = str(error)
+        known = text.startswith("Error(s) in loading state_dict")
+        said = differences(text, "bundle") if known else " ".join(text.split())
+        raise InputError(f"the weights do not fit the model: {said}") from error
     for name in set(beside).intersection(state):
         owner, _, buffer = name.rpartition(".")
         setattr(model.get_submodule(owner), buffer, state[name].clone())
