@@ -86,6 +86,12 @@ COMMANDS = {
         ("bundle --session B001 B002", "bundle --session B001 B002 --k 5 --seen false --json"),
         "own",
     ),
+    "explain": Command(
+        "llm4sbr.cli.explain:explain",
+        "explain the place of an item for a session: what each click, view and head does to it",
+        ("bundle --session B001 B002 --item B003", "bundle --session B001 --item B003 --picture why.png"),
+        "own",
+    ),
     "draw": Command(
         "llm4sbr.cli.draw:draw",
         "draw figures of finished runs",

@@ -23,7 +23,7 @@ from llm4sbr.runs.complaint import one_line, report
 from llm4sbr.serving import Recommendation, Recommender
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Parser whose error is one line, as that of the other commands."""
 
     def error(self, message: str) -> NoReturn:
@@ -94,7 +94,7 @@ def parser(description: str, examples: str) -> argparse.ArgumentParser:
         description: Description for the help.
         examples: Examples for the help.
     """
-    made = _Parser(
+    made = Parser(
         prog="llm4sbr recommend",
         description=description,
         epilog=f"Examples:\n{examples}",

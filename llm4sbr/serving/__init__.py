@@ -8,6 +8,7 @@ Nothing here imports Lightning, transformers or a language model; `llm4sbr expor
 makes the folder where the model was trained.
 """
 
+from llm4sbr.serving.explain import Explanation
 from llm4sbr.serving.recommender import Recommendation, Recommender
 
-__all__ = ["Recommendation", "Recommender"]
+__all__ = ["Explanation", "Recommendation", "Recommender"]

@@ -20,6 +20,7 @@ from llm4sbr.contracts.ranges import PositiveInt, check_arguments
 from llm4sbr.nn.candidates import leave_out
 from llm4sbr.nn.scoring import Scoring
 from llm4sbr.serving.bundle import read_bundle
+from llm4sbr.serving.explain import Explanation, explain
 from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import Manifest
 
@@ -188,6 +189,26 @@ class Recommender:
         with torch.inference_mode():
             return self._score(read)[0].cpu()
 
+    def explain(self, session: Sequence[str], item: str) -> Explanation:
+        """Explain the place of an item for a session: what each click, view and head does to it.
+
+        Each effect is exact: the session is scored once more without the part.
+
+        Args:
+            session: Ids of the clicked items, oldest first.
+            item: Id of the item, recommended or not.
+
+        Raises:
+            InputError: If the catalogue lacks the item, or every item of the session.
+        """
+        return explain(self, session, item)
+
+    def read_session(self, session: Sequence[str]) -> tuple[list[int], list[int], tuple[str, ...]]:
+        """Item numbers of the latest known clicks, their places in the session, and the unknown ids."""
+        clicks, ignored = self._read(session)
+        known = [place for place, item in enumerate(session) if item in self._index]
+        return clicks, known[len(known) - len(clicks) :], ignored
+
     def _read(self, session: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
         """Item numbers of the latest known clicks, and the unknown ids."""
         if isinstance(session, str) or not all(isinstance(item, str) for item in session):
@@ -214,17 +235,27 @@ class Recommender:
         return best.tolist(), columns.tolist(), states
 
     def _score(self, sessions: list[list[int]]) -> tuple[Tensor, SessionBatch, list[ViewState]]:
+        batch, states = self.batch(sessions)
+        scores: Tensor = self.model(batch)
+        return scores, batch, states
+
+    def batch(self, sessions: list[list[int]], *, views: bool = True) -> tuple[SessionBatch, list[ViewState]]:
+        """Batch of sessions as the model reads it, and where each session's views come from.
+
+        Args:
+            sessions: Item numbers of the clicks.
+            views: Whether to look up the views.
+        """
         batch = batch_prefixes(sessions, graph=False)
         batch = batch._replace(**{
             name: getattr(batch, name).to(self.device)
             for name in ("item_ids", "lengths", "target", "example_index")
         })  # fmt: skip
         states: list[ViewState] = ["absent"] * len(sessions)
-        if self.views is not None:
+        if self.views is not None and views:
             found = self.views(batch, [self.catalogue.session_key(clicks) for clicks in sessions])
             batch, states = batch._replace(views=found.views, view_mask=found.mask), found.states
-        scores: Tensor = self.model(batch)
-        return scores, batch, states
+        return batch, states
 
     def _allowed(
         self, only: Collection[str] | None, without: Collection[str] | None, mask: Any, count: int

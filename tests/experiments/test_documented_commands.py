@@ -11,6 +11,7 @@ import pytest
 from scripts import EXPERIMENTS
 
 from llm4sbr.cli.main import main as llm4sbr
+from llm4sbr.cli.explain import parser as explain
 from llm4sbr.cli.recommend import parser as recommend
 
 ROOT = EXPERIMENTS.parent
