@@ -14,7 +14,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.heads import ItemTitles
 from llm4sbr.nn.scoring import Scoring, WrappedScoring
 from llm4sbr.serving.known_views import ViewState
-from llm4sbr.views.tables import LocalisedViews
+from llm4sbr.views.tables import LocalisedViews, UsedViews
 
 if TYPE_CHECKING:
     from llm4sbr.serving.recommender import Recommender
@@ -133,7 +133,7 @@ def explain(recommender: Recommender, session: Sequence[str], item: str) -> Expl
         whole.rank[0],
         whole.log_probability[0].exp().item(),
         tuple(click_effects),
-        tuple(_view_effects(recommender, clicks, batch, whole)),
+        tuple(_view_effects(recommender, batch, whole)),
         tuple(_head_effects(model, batch, whole)),
         states[0],
         ignored,
@@ -163,22 +163,20 @@ def _with_views_of(less: SessionBatch, batch: SessionBatch) -> SessionBatch:
     return less._replace(views=batch.views.expand(count, -1, -1), view_mask=batch.view_mask.expand(count, -1))
 
 
-def _view_effects(
-    recommender: Recommender, clicks: Sequence[int], batch: SessionBatch, whole: _Place
-) -> list[ViewEffect]:
+def _view_effects(recommender: Recommender, batch: SessionBatch, whole: _Place) -> list[ViewEffect]:
     views, catalogue = recommender.views, recommender.catalogue
     if views is None or batch.view_mask is None:
         return []
-    row = 0 if views.index is None else int(views.index.rows([catalogue.session_key(clicks)])[0]) + 1
+    table = views.table.inner if isinstance(views.table, UsedViews) else views.table
+    row = int(batch.example_index[0])  # 0 for a session without a known view
     found = []
     for view in batch.view_mask[0].nonzero().flatten().tolist():
         mask = batch.view_mask.clone()
         mask[0, view] = False
         without = _Place(recommender.model(batch._replace(view_mask=mask)), whole.column)
         intents: list[tuple[int, float]] = []
-        if isinstance(views.stored, LocalisedViews) and row:
-            ids, weights = views.stored.ids[row, view].tolist(), views.stored.weights[row, view].tolist()
-            pairs = zip(ids, weights, strict=True)
+        if isinstance(table, LocalisedViews) and row:
+            pairs = zip(table.ids[row, view].tolist(), table.weights[row, view].tolist(), strict=True)
             intents = sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[1])
         shown = tuple((catalogue.item_ids[one - 1], catalogue.title(one), weight) for one, weight in intents)
         found.append(ViewEffect(*whole.minus(without), views.spec.names[view], shown))

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.contracts.mismatch import differences
 from llm4sbr.contracts.rebuildable import arguments
-from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
+from llm4sbr.contracts.registry import BACKBONES, HEADS, find_class, load_plugins
+from llm4sbr.nn.functional import unit_rows
 from llm4sbr.nn.heads.item_titles import TitledTable
 from llm4sbr.nn.heads.score_head import ScoreHead
-from llm4sbr.nn.scorers import SCORERS, Scorer
+from llm4sbr.nn.scorers import SCORERS, CosineScores, Scorer
 from llm4sbr.nn.scoring import Scoring, WrappedScoring
 
 # The modules that train these models, by name: importing them would import Lightning.
@@ -57,6 +59,34 @@ class WrappedModel(WrappedScoring):
         self.assemble(backbone, heads, scorer)
         self.assemble_views(**views)
 
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Scores over the catalogue, ``(B, V)``; `freeze` has computed the item tables."""
+        return self.score_enhanced(self.enhance(batch))
+
+
+class UnitItems(Scorer):
+    """`CosineScores` of items that stay as they are: they are normalised once, and not for every request.
+
+    Args:
+        scale: Scale of the cosines.
+        items: Item embeddings.
+
+    Shapes:
+        - items: ``(V, d)``, session: ``(B, d)``
+        - output: ``(B, V)``
+    """
+
+    items: Tensor
+
+    def __init__(self, scale: float, items: Tensor) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("items", unit_rows(items))
+
+    def forward(self, session: Tensor, items: Tensor) -> Tensor:
+        """Scaled cosines; the given items are those of the constructor."""
+        return self.scale * unit_rows(session) @ self.items.T
+
 
 def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) -> Scoring:
     """Build a model from the description that a checkpoint or a bundle holds; its weights are random.
@@ -77,9 +107,9 @@ def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) ->
     lacking = [name for name in needed if name not in given]
     if lacking:
         raise InputError(f"the description of the model lacks {', '.join(lacking)}")
-    allowed = [*load_plugins(BACKBONES).values(), *load_plugins(HEADS).values(), *SCORERS, *classes]
     try:
         with torch.random.fork_rng(devices=[]):
+            allowed = [*_registered(given["backbone"]), *load_plugins(HEADS).values(), *SCORERS, *classes]
             made = arguments({"init_args": {name: given[name] for name in needed}}, allowed)
             lost = [name for name in needed if name not in made]
             if lost:
@@ -100,6 +130,13 @@ def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) ->
     except Exception as error:  # constructors of plug-ins may raise anything
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"the model cannot be built: {said}") from error
+
+
+def _registered(backbone: object) -> list[type]:
+    """Registered backbones that a description may name: the one class where that is known, else all."""
+    path = backbone.get("class_path") if isinstance(backbone, Mapping) else None
+    found = find_class(BACKBONES, path) if isinstance(path, str) else None
+    return list(load_plugins(BACKBONES).values()) if found is None else [found]
 
 
 def _check_types(made: Mapping[str, Any]) -> None:
@@ -165,7 +202,8 @@ def freeze(model: Scoring) -> Scoring:
     """Prepare a model for serving, in place: evaluation mode, no gradients, titles folded into item tables.
 
     In training the table ``E + T P^T`` of `ItemTitles` is computed anew for every batch. Here its numbers are
-    final, so a wrapped model reads one table, as a bare one does.
+    final, so a wrapped model reads one table, as a bare one does. Items are normalised for cosines once,
+    unless the backbone computes the items that it scores anew for every batch.
     """
     model.eval().requires_grad_(False)
     for module in list(model.backbone.modules()):
@@ -173,4 +211,8 @@ def freeze(model: Scoring) -> Scoring:
             made: Any = module.parametrizations
             if any(isinstance(part, TitledTable) for part in made.weight):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    backbone, scorer = model.backbone, model.scorer
+    fixed = type(backbone).scored_items is SessionBackbone.scored_items and not backbone.has_own_scores()
+    if fixed and type(scorer) is CosineScores:
+        model.scorer = UnitItems(scorer.scale, backbone.item_embeddings())
     return model.requires_grad_(False)

@@ -21,7 +21,9 @@ from every_backbone import ITEMS, OURS, TRAINING
 
 from llm4sbr import InputError
 from llm4sbr.nn.heads import SequentialRules
+from llm4sbr.nn.scorers import CosineScores
 from llm4sbr.serving import Recommender
+from llm4sbr.serving.model import UnitItems
 from llm4sbr.testing import make_batch, make_examples
 from llm4sbr.views.tables import ScaledTitleViews, TitleTable, TitleViews
 
@@ -55,6 +57,18 @@ def test_the_tables_of_a_served_model_hold_the_titles(recommender):
     assert "Parametrized" not in type(recommender.model.backbone.embedding).__name__
     assert not any(one.requires_grad for one in recommender.model.parameters())
     assert not recommender.model.training
+
+
+@pytest.mark.parametrize(
+    ("name", "once"), [("SRGNN", True), ("SASRec", True), ("CORE", False), ("DHCN", False)]
+)
+def test_items_are_normalised_once_where_they_stay_the_same(name, once, tmp_path):
+    """Scores are equal to the last bit. CORE scores by itself, and DHCN computes its items for each batch."""
+    model = trained(name, scorer=None if name == "CORE" else CosineScores(7.0))
+    served = Recommender.load(bundle(tmp_path / "bundle", model))
+    assert isinstance(served.model.scorer, UnitItems) == once
+    with torch.inference_mode():
+        assert torch.equal(served.scores(raw(SESSIONS)), model(make_batch(SESSIONS, graph=False)))
 
 
 def test_a_model_without_views_in_its_bundle_recommends_from_clicks(tmp_path):
