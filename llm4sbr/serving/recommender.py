@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +19,7 @@ from llm4sbr.nn.candidates import leave_out
 from llm4sbr.nn.scoring import Scoring
 from llm4sbr.serving.bundle import read_bundle
 from llm4sbr.serving.explain import Explanation, explain
+from llm4sbr.serving.filters import allowed_items
 from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import Manifest
 
@@ -154,7 +153,7 @@ class Recommender:
         """
         check_arguments(Recommender.recommend, {"k": k})
         read = [self._read(session) for session in sessions]
-        allowed = self._allowed(only, without, mask, len(read))
+        allowed = allowed_items(self.catalogue, only, without, mask, len(read))
         found: list[Recommendation | None] = [
             None
             if clicks
@@ -255,45 +254,6 @@ class Recommender:
         if self.views is not None and views:
             batch, states = self.views(batch, [self.catalogue.session_key(clicks) for clicks in sessions])
         return batch, states
-
-    def _allowed(
-        self, only: Collection[str] | None, without: Collection[str] | None, mask: Any, count: int
-    ) -> Tensor | None:
-        """The filters as one mask, ``(V,)`` or ``(B, V)``; None without filters."""
-        allowed = None
-        if only is not None or without is not None:
-            allowed = self._listed(only, "only") if only is not None else self._listed((), "only") | True
-            if without is not None:
-                allowed = allowed & ~self._listed(without, "without")
-            if not allowed.any():
-                raise InputError("no item is left to recommend: the lists exclude the whole catalogue")
-        if mask is not None:
-            given = mask if isinstance(mask, Tensor) else torch.from_numpy(np.asarray(mask))
-            shapes = (self.catalogue.num_items,), (count, self.catalogue.num_items)
-            if given.dtype != torch.bool or tuple(given.shape) not in shapes:
-                raise InputError(
-                    f"a mask is {shapes[0]} or {shapes[1]} of bool",
-                    value=f"{tuple(given.shape)} of {given.dtype}",
-                )
-            allowed = given.cpu() if allowed is None else allowed & given.cpu()
-        return allowed
-
-    def _listed(self, ids: Collection[str], option: str) -> Tensor:
-        """True for each listed item, ``(V,)``."""
-        if isinstance(ids, str):
-            raise InputError(f"{option} is a list of item ids", value=ids)
-        listed = torch.zeros(self.catalogue.num_items, dtype=torch.bool)
-        known = [self._index[item] - 1 for item in ids if item in self._index]
-        listed[known] = True
-        unknown = [item for item in ids if item not in self._index]
-        if unknown:
-            warnings.warn(
-                f"{option}: {len(unknown)} of {len(ids)} items are not in the catalogue, such as "
-                f"{unknown[0]!r}",
-                UserWarning,
-                stacklevel=4,
-            )
-        return listed
 
     def _named(
         self, scores: list[float], columns: list[int], ignored: tuple[str, ...], state: ViewState
