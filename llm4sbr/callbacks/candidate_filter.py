@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.catalogue import Catalogue, read_ids
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.candidates import Candidates
 from llm4sbr.training.ranking_module import RankingModule
@@ -68,14 +68,7 @@ def _catalogue(trainer: Trainer) -> Catalogue:
 
 def _listed(path: Path, catalogue: Catalogue) -> Tensor:
     """True for each item of a file, ``(V,)``; ids that the catalogue lacks are counted in a warning."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"this list of items cannot be read: {reason}", path=path) from error
-    wanted = {line.strip() for line in lines if line.strip()}
-    if not wanted:
-        raise InputError("this list of items is empty", path=path, hint="Write one item id a line")
+    wanted = set(read_ids(path))
     listed = torch.tensor([item in wanted for item in catalogue.item_ids])
     unknown = sorted(wanted.difference(catalogue.item_ids))
     if unknown:

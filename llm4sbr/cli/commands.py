@@ -19,7 +19,7 @@ class Command(NamedTuple):
         examples: One to three examples, without the leading ``llm4sbr COMMAND``.
         arguments: Kind of the parser: `options`, `positional` and `list` use jsonargparse's `auto_cli`, and
             `list` collects the words before the first option in a list; with `lightning` the function creates
-            a LightningCLI.
+            a LightningCLI; with `own` it parses the words itself, and Lightning is not loaded.
     """
 
     function: str
@@ -71,6 +71,27 @@ COMMANDS = {
         ("runs/llm4sbr/version_0", "runs/llm4sbr/version_0 --max_epochs 1"),
         "positional",
     ),
+    "export": Command(
+        "llm4sbr.runs.export:export",
+        "make one folder of a run that recommends without Lightning, an LLM or a pickle",
+        (
+            "runs/llm4sbr/version_0 --out bundle",
+            "runs/llm4sbr/version_0 --out bundle --ckpt_path runs/llm4sbr/version_0/checkpoints/last.ckpt",
+        ),
+        "positional",
+    ),
+    "recommend": Command(
+        "llm4sbr.cli.recommend:recommend",
+        "recommend items for a session, from a bundle of `export`",
+        ("bundle --session B001 B002", "bundle --session B001 B002 --k 5 --seen false --json"),
+        "own",
+    ),
+    "explain": Command(
+        "llm4sbr.cli.explain:explain",
+        "explain the place of an item for a session: what each click, view and head does to it",
+        ("bundle --session B001 B002 --item B003", "bundle --session B001 --item B003 --picture why.png"),
+        "own",
+    ),
     "draw": Command(
         "llm4sbr.cli.draw:draw",
         "draw figures of finished runs",
@@ -117,12 +138,15 @@ def run(name: str, words: Sequence[str]) -> int:
         name: Key of `COMMANDS`.
         words: Options and arguments of the command.
     """
+    command = COMMANDS[name]
+    if command.arguments == "own":
+        status: int = _function(command)(words, *_about(name, command))
+        return status
     # Imported here: `llm4sbr --help` needs none of it.
     from llm4sbr.runs.bootstrap import bootstrap
     from llm4sbr.runs.class_paths import renamed_word
     from llm4sbr.runs.trust import TRUST, check_words, trusting
 
-    command = COMMANDS[name]
     bootstrap()
     with trusting(TRUST in words):
         check_words(words)
@@ -132,13 +156,8 @@ def run(name: str, words: Sequence[str]) -> int:
 def _called(name: str, command: Command, words: list[str]) -> int:
     from llm4sbr.runs.parser import EXAMPLES, SuggestingParser
 
-    module, _, function = command.function.partition(":")
-    called: Callable[..., Any] = getattr(import_module(module), function)
-    examples = "".join(f"  llm4sbr {name} {example}\n" for example in command.examples)
-    about: dict[str, Any] = {
-        "description": f"{command.summary[0].upper()}{command.summary[1:]}.",
-        "epilog": EXAMPLES + examples,
-    }
+    called, (description, examples) = _function(command), _about(name, command)
+    about: dict[str, Any] = {"description": description, "epilog": EXAMPLES + examples}
     if command.arguments == "lightning":
         called([name, *words], about)
         return 0
@@ -156,6 +175,18 @@ def _called(name: str, command: Command, words: list[str]) -> int:
         **about,
     )
     return _status(result)
+
+
+def _function(command: Command) -> Callable[..., Any]:
+    module, _, function = command.function.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
+
+
+def _about(name: str, command: Command) -> tuple[str, str]:
+    """Description and examples of a command, for its help."""
+    examples = "".join(f"  llm4sbr {name} {example}\n" for example in command.examples)
+    return f"{command.summary[0].upper()}{command.summary[1:]}.", examples
 
 
 def _status(result: object) -> int:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,23 @@ class Catalogue:
         """16-byte content key of a session, a digest of its items' ids and titles in click order."""
         digests = self.digests
         return hashlib.blake2b(b"".join([digests[item - 1] for item in items]), digest_size=16).digest()
+
+
+def read_ids(path: str | Path) -> list[str]:
+    """Read a list of items: one id a line, in UTF-8; spaces around an id and empty lines are left out.
+
+    Raises:
+        InputError: If the file cannot be read, or has no id.
+    """
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"this list of items cannot be read: {reason}", path=path) from error
+    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not found:
+        raise InputError("this list of items is empty", path=path, hint="Write one item id a line")
+    return found
 
 
 def _short_digests(texts: Sequence[str]) -> npt.NDArray[np.int64]:

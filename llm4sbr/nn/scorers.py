@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveFloat
 from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import unit_rows
@@ -67,3 +69,24 @@ class CosineScores(Scorer):
     def forward(self, session: Tensor, items: Tensor) -> Tensor:
         """Scaled cosines of sessions and items."""
         return self.scale * unit_rows(session) @ unit_rows(items).T
+
+
+def choose_scorer(backbone: SessionBackbone, scorer: Scorer | None) -> Scorer:
+    """Choose the scorer of a model: by default cosines, unless the backbone overrides `score`.
+
+    Raises:
+        InputError: If a scorer is given for a backbone that overrides `score`.
+    """
+    own = backbone.has_own_scores()
+    if scorer is None:
+        return OwnScores() if own else CosineScores(16.0)
+    if own and not isinstance(scorer, OwnScores):
+        raise InputError(
+            f"{type(backbone).__name__} has scores of its own, so no scorer can replace them",
+            value=type(scorer).__name__,
+            hint="Leave the scorer out; the backbone's own options set its scale",
+        )
+    return scorer
+
+
+SCORERS: tuple[type[Scorer], ...] = (CosineScores, OwnScores)  # those that a checkpoint may name

@@ -66,11 +66,11 @@ def complaint(error: BaseException | None, words: Sequence[str] = ()) -> str | N
     Returns:
         The line, or None if no bad input is the cause: a traceback is more useful then.
     """
-    # Imported here: most command lines have no error, and `llm4sbr --help` needs no Lightning.
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
+    # Lightning's own error, if Lightning runs: `llm4sbr recommend` and `llm4sbr --help` need none.
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    refusals = (InputError, *([lightning.MisconfigurationException] if lightning else []))
     for one in _causes(error):
-        if isinstance(one, InputError | MisconfigurationException):
+        if isinstance(one, refusals):
             return one_line(str(one))
         if isinstance(one, yaml.YAMLError):
             return _blamed(words) + one_line(

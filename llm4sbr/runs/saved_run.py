@@ -32,7 +32,7 @@ class SavedRun(NamedTuple):
     checkpoint: Path
 
 
-def load_run(path: str | Path) -> SavedRun:
+def load_run(path: str | Path, checkpoint: str | Path | None = None) -> SavedRun:
     """Build the model of a run from its configuration, and load its weights.
 
     Only tensors and plain values are read from the checkpoint (``weights_only``).
@@ -40,13 +40,14 @@ def load_run(path: str | Path) -> SavedRun:
     Args:
         path: Folder of the run, with ``config.yaml`` and ``checkpoints/best*.ckpt`` (the newest is used, as
             in ``llm4sbr test``), or one of its checkpoints.
+        checkpoint: Another checkpoint of the same model, from anywhere; by default the run's best.
 
     Raises:
         InputError: The folder is not that of a run, its data are missing, or checkpoint and configuration
             differ.
     """
     path = Path(path)
-    folder, checkpoint = _find(path)
+    folder, checkpoint = _find(path) if checkpoint is None else (path, _find(Path(checkpoint))[1])
     config = read_config(folder / "config.yaml")
     cli = _build(folder, config)
     _load_weights(cli.model, checkpoint, getattr(cli.datamodule, "catalogue", None))

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import Interests, SessionBatch
@@ -19,17 +19,18 @@ from llm4sbr.contracts.rebuildable import settings
 from llm4sbr.nn.heads import RepeatExplore, ScoreHead
 from llm4sbr.nn.losses import FullSoftmax, RecommendationLoss
 from llm4sbr.nn.scorers import Scorer
+from llm4sbr.nn.scoring import Scoring
 from llm4sbr.training.diagnosis import LossCheck, first_not_finite
 from llm4sbr.training.distributed import IdleParameters
 from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.from_checkpoint import LoadedFromCheckpoint
-from llm4sbr.training.parts import check_backbone, choose_scorer, optimizer_settings
+from llm4sbr.training.parts import optimizer_settings
 from llm4sbr.training.ranking_module import RankingModule
 from llm4sbr.training.run_state import RunState
 from llm4sbr.training.schedules import CosineToEnd, configure, fuse_on_cpu
 
 
-class SBRModule(LoadedFromCheckpoint, RankingModule):
+class SBRModule(Scoring, LoadedFromCheckpoint, RankingModule):
     """A bare session-based recommender under Lightning.
 
     The defaults were chosen by validation for bare and wrapped models together, on Beauty and MovieLens 100K
@@ -68,13 +69,8 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         top_k: PositiveInt = 20,
     ) -> None:
         super().__init__(ks, top_k)
-        check_backbone(backbone)
-        self.heads = nn.ModuleList(self.default_heads() if heads is None else heads)
-        for head in self.score_heads():
-            head.attach(backbone)
-        self.backbone, self.scorer = backbone, choose_scorer(backbone, scorer)
+        self.assemble(backbone, self.default_heads() if heads is None else heads, scorer, session_dropout)
         self.loss = FullSoftmax(0.1) if loss is None else loss
-        self.dropout = nn.Dropout(session_dropout)
         self.make_optimizer, self.make_schedule = optimizer, lr_scheduler
         self.epoch_means, self.run_state = EpochMeans(), RunState()
         self.observed: dict[str, Tensor] = {}  # means of a step, logged in addition to the losses
@@ -119,37 +115,6 @@ class SBRModule(LoadedFromCheckpoint, RankingModule):
         for head in self.score_heads():
             if fitting or not head.in_training:
                 head.read_training_sessions(examples)
-
-    def score_heads(self, *, training: bool = False) -> list[ScoreHead]:
-        """The heads in their order; with ``training`` only those that join in training."""
-        every = [head for head in self.heads if isinstance(head, ScoreHead)]
-        return [head for head in every if head.in_training or not training]
-
-    def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
-        """One vector per session, ``(B, d)``, and the interests that it merges."""
-        interests = self.backbone.encode(batch)
-        return self.backbone.merge(interests), interests
-
-    def score(self, session: Tensor, interests: Interests) -> Tensor:
-        """Scores over the catalogue, ``(B, V)``, before the heads: those of the backbone or of the scorer."""
-        session = self.dropout(session)
-        if self.backbone.has_own_scores():
-            return self.backbone.score(session, interests)
-        scores: Tensor = self.scorer(session, self.backbone.scored_items(interests))
-        return scores
-
-    def join_heads(
-        self, scores: Tensor, session: Tensor, batch: SessionBatch, *, training: bool = False
-    ) -> Tensor:
-        """Scores ``(B, V)`` after all heads, or after those that join in training."""
-        for head in self.score_heads(training=training):
-            scores = head(scores, session, batch)
-        return scores
-
-    def forward(self, batch: SessionBatch) -> Tensor:
-        """Scores over the catalogue, ``(B, V)``, for recommendation."""
-        session, interests = self.read(batch)
-        return self.join_heads(self.score(session, interests), session, batch)
 
     def stages(self, batch: SessionBatch) -> Iterator[tuple[str, Tensor]]:
         """Names and results of a forward pass, in the order of computation (`llm4sbr.training.diagnosis`)."""

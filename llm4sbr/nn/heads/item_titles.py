@@ -151,12 +151,16 @@ def item_tables_once(backbone: SessionBackbone) -> Iterator[None]:
     """Compute the tables with titles once inside the block, however often the backbone reads them.
 
     They are computed at the start of the block: if the backbone's first read ran under ``no_grad``, the
-    cached table would have no gradient.
+    cached table would have no gradient. A backbone without such a table leaves the cache alone, which all
+    threads share.
     """
+    titled = [module for module in backbone.modules() if parametrize.is_parametrized(module, "weight")]
+    if not titled:
+        yield
+        return
     with parametrize.cached():
-        for module in backbone.modules():
-            if parametrize.is_parametrized(module, "weight"):
-                _ = module.weight
+        for module in titled:
+            _ = module.weight
         yield
 
 

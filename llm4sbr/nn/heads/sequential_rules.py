@@ -54,15 +54,17 @@ class SequentialRules(ScoreHead):
     start: Tensor
     item: Tensor
     similarity: Tensor
+    repeats: Tensor
 
     def __init__(self, weight: PositiveFloat = 1.0, neighbors: PositiveInt = 100) -> None:
         super().__init__()
         self.weight, self.neighbors = weight, neighbors
-        self.repeats = False  # whether items of the session get rules; counted in the training sessions
         # Item k has the rules start[k]:start[k + 1]; item 0, padding, has none.
         self.register_buffer("start", torch.zeros(0, dtype=torch.long), persistent=False)  # (V + 2,)
         self.register_buffer("item", torch.zeros(0, dtype=torch.int32), persistent=False)  # (M,)
         self.register_buffer("similarity", torch.zeros(0), persistent=False)  # (M,)
+        # 1 if items of the session get rules, which the training sessions decide; else 0.
+        self.register_buffer("repeats", torch.zeros(1), persistent=False)
 
     def attach(self, backbone: SessionBackbone) -> None:
         """Store the number of items."""
@@ -79,7 +81,7 @@ class SequentialRules(ScoreHead):
             order="later",
             pair_decay="harmonic",
         )
-        self.repeats = share_of_repeats(examples) >= FEW_REPEATS
+        self.repeats.fill_(share_of_repeats(examples) >= FEW_REPEATS)
         for name in ("start", "item", "similarity"):
             old = self.get_buffer(name)
             setattr(self, name, torch.from_numpy(getattr(counted, name)).to(old.device, old.dtype))
@@ -107,8 +109,7 @@ class SequentialRules(ScoreHead):
         found = weight.new_zeros(len(batch.lengths) * self.num_items)
         found = found.index_add_(0, cell, weight[owner] * self.similarity[where])
         found = found.view(-1, self.num_items)
-        if not self.repeats:
-            found[row, asking - 1] = 0
+        found[row, asking - 1] *= self.repeats
         return found
 
     def log_shares(self, batch: SessionBatch) -> Tensor:

@@ -1,0 +1,140 @@
+"""``llm4sbr explain``: why a bundle gives an item its place for a session, as tables, JSON or a picture.
+
+Like `recommend`, the command needs neither Lightning nor transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llm4sbr.cli.recommend import Parser
+from llm4sbr.contracts.files import atomic_file
+from llm4sbr.contracts.text import printable
+from llm4sbr.runs.complaint import one_line
+from llm4sbr.serving import Explanation, Recommender
+
+
+def explain(words: Sequence[str], description: str, examples: str) -> int:
+    """Explain the item that the words name, and return the exit status.
+
+    Args:
+        words: Options and arguments.
+        description: Description for the help.
+        examples: Examples for the help.
+
+    Raises:
+        InputError: If the bundle cannot be read, or the catalogue lacks the item or the whole session.
+    """
+    given = parser(description, examples).parse_args(words)
+    found = Recommender.load(given.bundle, given.device).explain(given.session, given.item)
+    if given.picture is not None:
+        draw(found, given.picture)
+    if given.json:
+        print(json.dumps({"session": given.session, **asdict(found)}))
+    else:
+        show(found, Console())
+    return 0
+
+
+def show(found: Explanation, console: Console) -> None:
+    """Print an explanation as a table; characters that act on a terminal are escaped.
+
+    Args:
+        found: Explanation of one item.
+        console: Where to print.
+    """
+    console.print(
+        _safe(f"{found.item_id} {found.title}: rank {found.rank}, probability {found.probability:.2%}")
+    )
+    table = Table("what", "", "effect", "rank without")
+    for column in (2, 3):
+        table.columns[column].justify = "right"
+    for kind, name, effect, rank in rows(found):
+        table.add_row(kind, _safe(name), f"{effect:+.3f}", str(rank))
+    console.print(table)
+    for view in found.views:
+        if view.intents:
+            said = ", ".join(f"{title or item} ({weight:.2f})" for item, title, weight in view.intents)
+            console.print(_safe(f"The {view.name} view is made of {said}."))
+    if found.ignored:
+        console.print(_safe(f"Ignored, because the catalogue lacks them: {', '.join(found.ignored)}."))
+    console.print("Effects are log-probabilities of the item with the part, minus those without it.")
+
+
+def rows(found: Explanation) -> list[tuple[str, str, float, int]]:
+    """Kind, name, effect and rank without it of each part, in the order of the session and the model."""
+    return [
+        *(
+            ("click", f"{one.item_id} {one.title}", one.effect, one.rank_without)
+            for one in found.clicks
+        ),
+        *(("view", one.name, one.effect, one.rank_without) for one in found.views),
+        *(("head", one.name, one.effect, one.rank_without) for one in found.heads),
+    ]  # fmt: skip
+
+
+def draw(found: Explanation, path: Path) -> None:
+    """Draw the effects as bars.
+
+    Args:
+        found: Explanation of one item.
+        path: Picture; its ending is the format, such as .png or .svg.
+
+    Raises:
+        InputError: If the ending is unknown.
+    """
+    from matplotlib.figure import Figure
+
+    from llm4sbr.contracts.errors import InputError
+
+    parts = rows(found)[::-1]
+    figure = Figure(figsize=(8, 1.2 + 0.35 * len(parts)), layout="constrained")
+    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
+        raise InputError("the picture has an unknown ending", path=path, value=path.suffix)
+    axes = figure.subplots()
+    names = [one_line(printable(f"{kind}: {name}"))[:60] for kind, name, *_ in parts]
+    effects = [effect for *_, effect, _ in parts]
+    axes.barh(range(len(parts)), effects, color=["#2a6f4e" if one > 0 else "#a23b3b" for one in effects])
+    axes.set_yticks(range(len(parts)), names, parse_math=False)
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.set_xlabel("effect on the item's log-probability")
+    axes.set_title(
+        one_line(printable(f"{found.title or found.item_id}: rank {found.rank}"))[:80], parse_math=False
+    )
+    with atomic_file(path) as file:
+        figure.savefig(file, format=path.suffix.lstrip("."))
+
+
+def parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Parser of the command.
+
+    Args:
+        description: Description for the help.
+        examples: Examples for the help.
+    """
+    made = Parser(
+        prog="llm4sbr explain",
+        description=description,
+        epilog=f"Examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("bundle", type=Path, help="folder of `llm4sbr export`")
+    made.add_argument("--session", nargs="+", required=True, metavar="ID", help="clicked items, oldest first")
+    made.add_argument("--item", required=True, metavar="ID", help="item to explain, recommended or not")
+    made.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    made.add_argument("--picture", type=Path, metavar="FILE", help="draw the effects (.png, .svg, .pdf)")
+    return made
+
+
+def _safe(text: str) -> Text:
+    return Text(one_line(printable(text)))

@@ -1,0 +1,202 @@
+"""Reasons: what each click, each view and each head does to the score of one item, by leaving it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.heads import ItemTitles
+from llm4sbr.nn.scoring import Scoring, WrappedScoring
+from llm4sbr.serving.known_views import ViewState
+from llm4sbr.views.tables import LocalisedViews, UsedViews
+
+if TYPE_CHECKING:
+    from llm4sbr.serving.recommender import Recommender
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one part of the input or of the model does to an item.
+
+    Attributes:
+        effect: Log-probability of the item with the part, minus the one without it. Above 0, the part speaks
+            for the item. Exact: the model scores the session once more without the part.
+        rank_without: Rank of the item without the part, 1 for the best.
+    """
+
+    effect: float
+    rank_without: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClickEffect(Effect):
+    """Effect of a click: the session without it, with the same views.
+
+    Attributes:
+        item_id: The clicked item.
+        title: Its title.
+        place: Its place in the session, from 0, as it was given.
+    """
+
+    item_id: str
+    title: str
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class ViewEffect(Effect):
+    """Effect of a view: the same clicks without it.
+
+    Attributes:
+        name: Name of the view, such as ``long_term``.
+        intents: Items that the view is made of, with their weights: those nearest to what the language model
+            said. Empty for a view that is no mixture of items.
+    """
+
+    name: str
+    intents: tuple[tuple[str, str, float], ...]  # (item_id, title, weight), the heaviest first
+
+
+@dataclass(frozen=True, slots=True)
+class HeadEffect(Effect):
+    """Effect of a score head: the same scores without it.
+
+    Attributes:
+        name: Class of the head.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an item has its place.
+
+    Attributes:
+        item_id: The item.
+        title: Its title.
+        rank: Its rank among all items, 1 for the best.
+        probability: Softmax of the scores at the item.
+        clicks: Effects of the clicks, in their order. Empty for a session of one click, without which
+            nothing is left to score.
+        views: Effects of the known views.
+        heads: Effects of the heads. `ItemTitles` has none: it is part of the items' vectors.
+        view: Where the session's views come from, as in `Recommendation`.
+        ignored: Ids of the session that the catalogue lacks.
+    """
+
+    item_id: str
+    title: str
+    rank: int
+    probability: float
+    clicks: tuple[ClickEffect, ...]
+    views: tuple[ViewEffect, ...]
+    heads: tuple[HeadEffect, ...]
+    view: ViewState
+    ignored: tuple[str, ...]
+
+
+@torch.inference_mode()
+def explain(recommender: Recommender, session: Sequence[str], item: str) -> Explanation:
+    """Explain the place of an item; see `Recommender.explain`."""
+    catalogue = recommender.catalogue
+    if item not in catalogue.index:
+        raise InputError("the item is not in the catalogue", value=item)
+    clicks, places, ignored = recommender.read_session(session)
+    if not clicks:
+        raise InputError("no item of the session is in the catalogue", value=list(session))
+    batch, states = recommender.batch([clicks])
+    column, model = catalogue.index[item] - 1, recommender.model
+    whole = _Place(model(batch), column)
+
+    def named(place: int) -> tuple[str, str]:
+        return catalogue.item_ids[place - 1], catalogue.title(place)
+
+    click_effects = []
+    if len(clicks) > 1:
+        others = [clicks[:place] + clicks[place + 1 :] for place in range(len(clicks))]
+        less = _with_views_of(recommender.batch(others, views=False)[0], batch)
+        without = _Place(model(less), column)
+        click_effects = [
+            ClickEffect(*whole.minus(without, row), *named(click), place)
+            for row, (click, place) in enumerate(zip(clicks, places, strict=True))
+        ]
+    return Explanation(
+        item,
+        catalogue.title(column + 1),
+        whole.rank[0],
+        whole.log_probability[0].exp().item(),
+        tuple(click_effects),
+        tuple(_view_effects(recommender, batch, whole)),
+        tuple(_head_effects(model, batch, whole)),
+        states[0],
+        ignored,
+    )
+
+
+class _Place:
+    """Log-probability and rank of an item in each row of scores ``(B, V)``."""
+
+    def __init__(self, scores: Tensor, column: int) -> None:
+        own = scores[:, column : column + 1]
+        self.column = column
+        self.log_probability = scores.double().log_softmax(1)[:, column]  # (B,)
+        self.rank: list[int] = ((scores > own).sum(1) + 1).tolist()
+
+    def minus(self, without: _Place, row: int = 0) -> tuple[float, int]:
+        """Effect of what `without` lacks, and the rank without it."""
+        effect = self.log_probability[0] - without.log_probability[row]
+        return effect.item(), without.rank[row]
+
+
+def _with_views_of(less: SessionBatch, batch: SessionBatch) -> SessionBatch:
+    """The views of one session, for each row of a batch: a click is left out alone."""
+    if batch.views is None or batch.view_mask is None:
+        return less
+    count = len(less.lengths)
+    return less._replace(views=batch.views.expand(count, -1, -1), view_mask=batch.view_mask.expand(count, -1))
+
+
+def _view_effects(recommender: Recommender, batch: SessionBatch, whole: _Place) -> list[ViewEffect]:
+    views, catalogue = recommender.views, recommender.catalogue
+    if views is None or batch.view_mask is None:
+        return []
+    table = views.table.inner if isinstance(views.table, UsedViews) else views.table
+    row = int(batch.example_index[0])  # 0 for a session without a known view
+    found = []
+    for view in batch.view_mask[0].nonzero().flatten().tolist():
+        mask = batch.view_mask.clone()
+        mask[0, view] = False
+        without = _Place(recommender.model(batch._replace(view_mask=mask)), whole.column)
+        intents: list[tuple[int, float]] = []
+        if isinstance(table, LocalisedViews) and row:
+            pairs = zip(table.ids[row, view].tolist(), table.weights[row, view].tolist(), strict=True)
+            intents = sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[1])
+        shown = tuple((catalogue.item_ids[one - 1], catalogue.title(one), weight) for one, weight in intents)
+        found.append(ViewEffect(*whole.minus(without), views.spec.names[view], shown))
+    return found
+
+
+def _head_effects(model: Scoring, batch: SessionBatch, whole: _Place) -> list[HeadEffect]:
+    if isinstance(model, WrappedScoring):
+        enhanced = model.enhance(batch)
+        session, interests, seen = enhanced.session, enhanced.interests, enhanced.seen
+    else:
+        session, interests = model.read(batch)
+        seen = batch
+    before, heads, found = model.score(session, interests), model.score_heads(), []
+    for left_out in heads:
+        if isinstance(left_out, ItemTitles):
+            continue
+        scores = before
+        for head in heads:
+            if head is not left_out:
+                scores = head(scores, session, seen)
+        found.append(HeadEffect(*whole.minus(_Place(scores, whole.column)), type(left_out).__name__))
+    return found

@@ -1,0 +1,270 @@
+"""Recommender: recommendations for sessions that are given by the shop's own ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from llm4sbr.contracts.batch import SessionBatch, batch_prefixes
+from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.contracts.ranges import PositiveInt, check_arguments
+from llm4sbr.nn.candidates import leave_out
+from llm4sbr.nn.scoring import Scoring
+from llm4sbr.serving.bundle import read_bundle
+from llm4sbr.serving.explain import Explanation, explain
+from llm4sbr.serving.filters import allowed_items
+from llm4sbr.serving.known_views import SessionViews, ViewState
+from llm4sbr.serving.manifest import Manifest
+
+_AT_ONCE = 256  # sessions in a batch: bounds the memory of the scores, (B, V)
+
+NO_CLICKS = "the session has no click"
+NOTHING_KNOWN = "no item of the session is in the catalogue"
+NOTHING_LEFT = "the filters leave no item"
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Recommended items of one session, best first.
+
+    Attributes:
+        item_ids: The shop's ids of the items.
+        titles: Their titles.
+        scores: Their scores; comparable within one session only.
+        ignored: Ids of the session that the catalogue lacks, in their order.
+        view: Where the session's views come from: ``known`` (the run's own), ``titles`` (title views in place
+            of unknown ones) or ``absent`` (none; also for every session of a bare model).
+        reason: Why there are no items; None if there are some.
+    """
+
+    item_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    scores: tuple[float, ...]
+    ignored: tuple[str, ...] = ()
+    view: ViewState = "absent"
+    reason: str | None = None
+
+
+class Recommender:
+    """Recommends from a trained model. It keeps no state between calls, so threads may share it.
+
+    Args:
+        model: Model of `llm4sbr.serving.model.build_model` with its weights, in evaluation mode.
+        catalogue: Items of the model.
+        max_length: Number of latest clicks that the model reads; None for any number.
+        views: Views of a wrapped model; None without views.
+        device: Device of the model.
+        manifest: Manifest of the bundle, if the model comes from one.
+    """
+
+    def __init__(
+        self,
+        model: Scoring,
+        catalogue: Catalogue,
+        *,
+        max_length: int | None = None,
+        views: SessionViews | None = None,
+        device: str | torch.device = "cpu",
+        manifest: Manifest | None = None,
+    ) -> None:
+        self.model, self.catalogue, self.views = model, catalogue, views
+        self.max_length, self.device, self.manifest = max_length, torch.device(device), manifest
+        # Cached properties are computed here once, and not by the first thread that needs them.
+        self._index = catalogue.index
+        if views is not None:
+            _ = catalogue.digests
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        check: bool = True,
+        classes: Iterable[type] = (),
+    ) -> Self:
+        """Load a bundle of ``llm4sbr export``. It runs no code of the bundle and reads no pickle.
+
+        Args:
+            path: Folder of the bundle.
+            device: Device of the model, such as ``cpu`` or ``cuda``.
+            check: Whether to compare every file with its checksum. Leave it on for files that were copied.
+            classes: Classes that may be built besides registered ones, such as your own backbone.
+
+        Raises:
+            InputError: If the bundle is damaged, incomplete, of another version, or names a class that is not
+                registered; or there is no such device.
+        """
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise InputError("there is no such device", value=str(device)) from error
+        opened = read_bundle(path, device, check=check, classes=classes)
+        return cls(
+            opened.model,
+            opened.catalogue,
+            max_length=opened.manifest.max_length,
+            views=opened.views,
+            device=device,
+            manifest=opened.manifest,
+        )
+
+    def recommend(
+        self,
+        sessions: Sequence[Sequence[str]],
+        k: PositiveInt = 20,
+        *,
+        seen: bool = True,
+        only: Collection[str] | None = None,
+        without: Collection[str] | None = None,
+        mask: Any = None,
+    ) -> list[Recommendation]:
+        """Recommend the next item of each session.
+
+        A session without a known item gets no recommendations, and a `Recommendation.reason`: it says nothing
+        that a model could read, and what a shop shows then (its bestsellers, say) is the shop's choice.
+
+        Args:
+            sessions: Ids of the clicked items, oldest first. Ids that the catalogue lacks are left out and
+                listed in `Recommendation.ignored`.
+            k: Number of items; fewer if fewer are left.
+            seen: Whether a session's own items may be recommended.
+            only: Ids of the only items to recommend, such as those in stock.
+            without: Ids of items to leave out.
+            mask: True for each item that may be recommended, in the order of the catalogue, for all sessions
+                or for each; together with the other filters.
+
+        Shapes:
+            - mask: ``(V,)`` or ``(B, V)`` bool
+
+        Raises:
+            InputError: If a session is not a list of ids, `k` is below 1, the mask has another shape, or
+                `only` and `without` leave no item at all.
+
+        Warns:
+            UserWarning: If `only` or `without` name items that the catalogue lacks.
+        """
+        check_arguments(Recommender.recommend, {"k": k})
+        read = [self._read(session) for session in sessions]
+        allowed = allowed_items(self.catalogue, only, without, mask, len(read))
+        found: list[Recommendation | None] = [
+            None
+            if clicks
+            else Recommendation((), (), (), ignored, reason=NOTHING_KNOWN if ignored else NO_CLICKS)
+            for clicks, ignored in read
+        ]
+        places = [place for place, (clicks, _) in enumerate(read) if clicks]
+        for begin in range(0, len(places), _AT_ONCE):
+            part = places[begin : begin + _AT_ONCE]
+            rows = allowed[torch.tensor(part)] if allowed is not None and allowed.ndim == 2 else allowed
+            best, columns, states = self._rank([read[place][0] for place in part], rows, k, seen)
+            for place, scores, items, state in zip(part, best, columns, states, strict=True):
+                found[place] = self._named(scores, items, read[place][1], state)
+        return [one for one in found if one is not None]
+
+    def scores(self, sessions: Sequence[Sequence[str]]) -> Tensor:
+        """Scores over the catalogue, without filters.
+
+        Args:
+            sessions: Ids of the clicked items; each session has one that the catalogue has.
+
+        Shapes:
+            - output: ``(B, V)`` on the CPU; column ``k - 1`` is item ``k`` of the catalogue
+
+        Raises:
+            InputError: If a session has no known item.
+        """
+        read = [self._read(session)[0] for session in sessions]
+        for place, clicks in enumerate(read, start=1):
+            if not clicks:
+                raise InputError(NOTHING_KNOWN, row=f"session {place}")
+        with torch.inference_mode():
+            return self._score(read)[0].cpu()
+
+    def explain(self, session: Sequence[str], item: str) -> Explanation:
+        """Explain the place of an item for a session: what each click, view and head does to it.
+
+        Each effect is exact: the session is scored once more without the part.
+
+        Args:
+            session: Ids of the clicked items, oldest first.
+            item: Id of the item, recommended or not.
+
+        Raises:
+            InputError: If the catalogue lacks the item, or every item of the session.
+        """
+        return explain(self, session, item)
+
+    def read_session(self, session: Sequence[str]) -> tuple[list[int], list[int], tuple[str, ...]]:
+        """Item numbers of the latest known clicks, their places in the session, and the unknown ids."""
+        clicks, ignored = self._read(session)
+        known = [place for place, item in enumerate(session) if item in self._index]
+        return clicks, known[len(known) - len(clicks) :], ignored
+
+    def _read(self, session: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+        """Item numbers of the latest known clicks, and the unknown ids."""
+        if isinstance(session, str) or not all(isinstance(item, str) for item in session):
+            raise InputError(
+                "a session is a list of item ids, which are strings",
+                value=session,
+                hint='Write [["B001", "B002"]] for one session of two clicks',
+            )
+        clicks = [self._index[item] for item in session if item in self._index]
+        ignored = tuple(item for item in session if item not in self._index)
+        return clicks[-self.max_length :] if self.max_length is not None else clicks, ignored
+
+    @torch.inference_mode()
+    def _rank(
+        self, sessions: list[list[int]], allowed: Tensor | None, k: int, seen: bool
+    ) -> tuple[list[list[float]], list[list[int]], list[ViewState]]:
+        scores, batch, states = self._score(sessions)
+        scores = leave_out(scores, batch, allowed, seen=seen)
+        best, columns = scores.topk(min(k, scores.size(1)), dim=1)
+        if best.isnan().any():  # topk ranks NaN first
+            raise InputError(
+                "the scores are not finite", hint="The model is broken: export another checkpoint"
+            )
+        return best.tolist(), columns.tolist(), states
+
+    def _score(self, sessions: list[list[int]]) -> tuple[Tensor, SessionBatch, list[ViewState]]:
+        batch, states = self.batch(sessions)
+        scores: Tensor = self.model(batch)
+        return scores, batch, states
+
+    def batch(self, sessions: list[list[int]], *, views: bool = True) -> tuple[SessionBatch, list[ViewState]]:
+        """Batch of sessions as the model reads it, and where each session's views come from.
+
+        Args:
+            sessions: Item numbers of the clicks.
+            views: Whether to look up the views.
+        """
+        batch = batch_prefixes(sessions, graph=False)
+        batch = batch._replace(**{
+            name: getattr(batch, name).to(self.device)
+            for name in ("item_ids", "lengths", "target", "example_index")
+        })  # fmt: skip
+        states: list[ViewState] = ["absent"] * len(sessions)
+        if self.views is not None and views:
+            batch, states = self.views(batch, [self.catalogue.session_key(clicks) for clicks in sessions])
+        return batch, states
+
+    def _named(
+        self, scores: list[float], columns: list[int], ignored: tuple[str, ...], state: ViewState
+    ) -> Recommendation:
+        count = sum(score > -math.inf for score in scores)  # the last ones may be left out by a filter
+        ids, titles = self.catalogue.item_ids, self.catalogue.titles
+        return Recommendation(
+            tuple(ids[column] for column in columns[:count]),
+            tuple(titles[column] for column in columns[:count]),
+            tuple(scores[:count]),
+            ignored,
+            state,
+            None if count else NOTHING_LEFT,
+        )
