@@ -16,7 +16,7 @@ from llm4sbr.contracts.rebuildable import arguments
 from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.heads.item_titles import TitledTable
 from llm4sbr.nn.heads.score_head import ScoreHead
-from llm4sbr.nn.scorers import SCORERS, Scorer
+from llm4sbr.nn.scorers import SCORERS, CosineScores, FixedCosines, Scorer
 from llm4sbr.nn.scoring import Scoring, WrappedScoring
 
 # The modules that train these models, by name: importing them would import Lightning.
@@ -165,10 +165,10 @@ def _left_out(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def freeze(model: Scoring) -> Scoring:
-    """Prepare a model for serving, in place: evaluation mode, no gradients, titles folded into item tables.
+    """Prepare a model for serving, in place: evaluation mode, no gradients, tables of items computed once.
 
-    In training the table ``E + T P^T`` of `ItemTitles` is computed anew for every batch. Here its numbers are
-    final, so a wrapped model reads one table, as a bare one does.
+    In training the table ``E + T P^T`` of `ItemTitles` is computed anew for every batch, and so are the unit
+    rows of `CosineScores`. Here the numbers are final: a wrapped model reads one table, as a bare one does.
     """
     model.eval().requires_grad_(False)
     for module in list(model.backbone.modules()):
@@ -176,4 +176,7 @@ def freeze(model: Scoring) -> Scoring:
             made: Any = module.parametrizations
             if any(isinstance(part, TitledTable) for part in made.weight):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    backbone, scorer = model.backbone, model.scorer
+    if type(scorer) is CosineScores and type(backbone).scored_items is SessionBackbone.scored_items:
+        model.scorer = FixedCosines(scorer, backbone.item_embeddings())
     return model.requires_grad_(False)
