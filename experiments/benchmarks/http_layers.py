@@ -159,7 +159,7 @@ def wait_for(port: int, requests: list[bytes], seconds: float = 60) -> Outcome:
     """Send requests until one gets status 200."""
     stop = time.monotonic() + seconds
     while time.monotonic() < stop:
-        found = in_turn(port, requests, 0.05, 1) if _listens(port) else Outcome()
+        found = in_turn(port, requests, 0.05, 1) if listens(port) else Outcome()
         if found.statuses["200"]:
             return found
         time.sleep(0.1)
@@ -178,6 +178,7 @@ def cpu_seconds(pid: int) -> float:
     return sum(one.user + one.system for one in times)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether a server listens on a port of the loopback interface."""
     with socket.socket() as found:
         return found.connect_ex(("127.0.0.1", port)) == 0

@@ -18,7 +18,7 @@ import polars as pl
 import psutil
 import torch
 
-from experiments.benchmarks.http_layers import SERVERS, cpu_seconds, free_port, wait_for
+from experiments.benchmarks.http_layers import SERVERS, cpu_seconds, free_port, listens, wait_for
 from experiments.benchmarks.open_loop import Outcome, at_rate, in_turn, post
 from experiments.benchmarks.results import keep, row
 from llm4sbr import LLM4SBRWrapper, SBRModule
@@ -131,7 +131,7 @@ def _at(
 
 
 def made_bundle(folder: Path, items: int, dim: int, wrapped: bool, seed: int = 0) -> Path:
-    """Write a bundle of an SR-GNN with random weights; half of its known views are those of short sessions."""
+    """Write a bundle of an SR-GNN with random weights; a third of the sessions of the load have known views."""
     torch.manual_seed(seed)
     ids = tuple(f"B{number:08d}" for number in range(items))
     catalogue = Catalogue(ids, tuple(f"Article {number} of shelf {number % 97}" for number in range(items)))
@@ -173,7 +173,7 @@ def start(bundle: Path, scratch: Path, options: list[str]) -> Running:
     with (scratch / "server.log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     stop = time.monotonic() + 120
-    while b'"listening"' not in (scratch / "server.log").read_bytes():
+    while not listens(port):
         if process.poll() is not None or time.monotonic() > stop:
             raise RuntimeError((scratch / "server.log").read_text())
         time.sleep(0.1)

@@ -43,7 +43,7 @@ def recommend(words: Sequence[str], description: str, examples: str) -> int:
     Raises:
         InputError: If the bundle or a list of items cannot be read, or an option is out of range.
     """
-    given = _parser(description, examples).parse_args(words)
+    given = parser(description, examples).parse_args(words)
     recommender = Recommender.load(given.bundle, given.device)
     (found,) = recommender.recommend(
         [given.session],
@@ -87,29 +87,33 @@ def show(found: Recommendation, console: Console) -> None:
         console.print(Text(one_line(printable(line))))
 
 
-def _parser(description: str, examples: str) -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Parser of the command.
+
+    Args:
+        description: Description for the help.
+        examples: Examples for the help.
+    """
+    made = _Parser(
         prog="llm4sbr recommend",
         description=description,
         epilog=f"Examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("bundle", type=Path, help="folder of `llm4sbr export`")
-    parser.add_argument(
-        "--session", nargs="+", required=True, metavar="ID", help="clicked items, oldest first"
-    )
-    parser.add_argument("--k", type=int, default=20, help="number of items (default: 20)")
-    parser.add_argument(
+    made.add_argument("bundle", type=Path, help="folder of `llm4sbr export`")
+    made.add_argument("--session", nargs="+", required=True, metavar="ID", help="clicked items, oldest first")
+    made.add_argument("--k", type=int, default=20, help="number of items (default: 20)")
+    made.add_argument(
         "--seen",
         choices=("true", "false"),
         default="true",
         help="whether items of the session may be recommended (default: true)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--only", metavar="FILE", help="text file of the only items to recommend, one id a line"
     )
-    parser.add_argument("--without", metavar="FILE", help="text file of items to leave out, one id a line")
-    parser.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
+    made.add_argument("--without", metavar="FILE", help="text file of items to leave out, one id a line")
+    made.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made

@@ -93,7 +93,7 @@ def read_ids(path: str | Path) -> list[str]:
     """
     try:
         lines = Path(path).read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"this list of items cannot be read: {reason}", path=path) from error
     found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))

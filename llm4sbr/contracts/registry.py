@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from llm4sbr.contracts.errors import InputError
@@ -47,6 +48,34 @@ def load_plugins(group: str) -> dict[str, type]:
                     hint="Uninstall one of the two distributions, or rename its entry point",
                 )
     return {name: kind for name, (kind, _) in sorted(found.items())}
+
+
+def find_class(group: str, path: str) -> type | None:
+    """Find a registered class by its dotted path, and import no more than that.
+
+    A package that an entry point names may list its classes in ``HOMES``, a mapping from class name to the
+    module inside the package. Only then a class is found without the import of all others.
+
+    Args:
+        group: `BACKBONES`, `HEADS` or `DATAMODULES`.
+        path: Module and name of the class.
+
+    Returns:
+        The class; None if no package lists it, and `load_plugins` may know it.
+
+    >>> find_class(BACKBONES, "llm4sbr.backbones.sasrec.SASRec").__name__
+    'SASRec'
+    >>> find_class(BACKBONES, "os.system")
+    """
+    module, _, name = path.rpartition(".")
+    for entry in entry_points(group=group):
+        if not module.startswith(f"{entry.module}."):
+            continue
+        homes = getattr(import_module(entry.module), "HOMES", {})
+        if module == f"{entry.module}.{homes.get(name)}":
+            found = getattr(import_module(module), name)
+            return found if isinstance(found, type) else None
+    return None
 
 
 def _load(entry: EntryPoint) -> dict[str, type]:

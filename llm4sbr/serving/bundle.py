@@ -17,7 +17,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_folder
 from llm4sbr.nn.scoring import Scoring, WrappedScoring
 from llm4sbr.serving.known_views import SessionViews
-from llm4sbr.serving.manifest import CATALOGUE, REMAKE, TITLES, VIEWS, WEIGHTS, Manifest, is_bundle
+from llm4sbr.serving.manifest import CATALOGUE, MANIFEST, REMAKE, TITLES, VIEWS, WEIGHTS, Manifest, is_bundle
 from llm4sbr.serving.model import build_model, freeze, load_serving_state
 
 
@@ -95,12 +95,13 @@ def read_bundle(
             path=folder / CATALOGUE,
             hint=REMAKE,
         )
-    with _named(folder / WEIGHTS):
+    with _named(folder / MANIFEST):
         model = build_model(manifest.model, classes)
         if model.backbone.num_items != catalogue.num_items:
             raise InputError(
                 f"the model has {model.backbone.num_items} items, the catalogue {catalogue.num_items}"
             )
+    with _named(folder / WEIGHTS):
         load_serving_state(model, _load(folder / WEIGHTS))
     views = None
     if manifest.views is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +26,6 @@ from llm4sbr.views.tables import (
 
 # `known`: the run's own views. `titles`: title views in place of an unknown view. `absent`: none.
 ViewState = Literal["known", "titles", "absent"]
-
-
-class ServedViews(NamedTuple):
-    """Views of a batch and where they come from."""
-
-    views: Tensor  # (B, K, d_t)
-    mask: Tensor  # (B, K) bool
-    states: list[ViewState]  # (B,)
 
 
 class KeyIndex:
@@ -111,37 +103,45 @@ class SessionViews:
             self.index = KeyIndex(stored["keys"].numpy())
             if spec.fallback == "titles":
                 made.fallback = ScaledTitleViews(table, spec.names, torch.tensor(spec.norms))
-        self.stored = made.to(device) if isinstance(made, StoredViews) else None
+        self.made_for_all = (
+            stored is None or spec.fallback == "titles"
+        )  # also for sessions without a known view
+        # (n + 1,) on the host, where a request asks: whether a row has a view that the model reads.
+        used = torch.tensor([name in spec.used for name in spec.names])
+        self.known = (made.mask & used).any(1).numpy() if isinstance(made, StoredViews) else None
         self.table = (made if spec.used == spec.names else UsedViews(made, spec.used)).to(device)
-        self.used = torch.tensor([name in spec.used for name in spec.names])
 
     @property
     def text_dim(self) -> int:
         """``d_t``."""
         return self.table.text_dim
 
-    def __call__(self, batch: SessionBatch, keys: Sequence[bytes]) -> ServedViews:
-        """Views of a batch.
+    def __call__(self, batch: SessionBatch, keys: Sequence[bytes]) -> tuple[SessionBatch, list[ViewState]]:
+        """Add the views to a batch that has none.
 
         Args:
             batch: Sessions; their `example_index` is not read.
             keys: Content key of every session (`Catalogue.session_key`).
+
+        Returns:
+            The batch, without views if no session has any, and where each session's views come from.
         """
-        known = torch.zeros(len(keys), dtype=torch.bool)
-        if self.index is not None and self.stored is not None:
-            rows = torch.from_numpy(self.index.rows(keys) + 1)  # row 0 is that of unknown sessions
-            here = rows.to(batch.item_ids.device)
-            batch = batch._replace(example_index=here)
-            known = (self.stored.mask[here].cpu() & self.used).any(1)
+        known = [False] * len(keys)
+        if self.index is not None and self.known is not None:
+            rows = self.index.rows(keys) + 1  # row 0 is that of unknown sessions
+            known = self.known[rows].tolist()
+            if not (self.made_for_all or any(known)):
+                return batch, ["absent"] * len(keys)
+            batch = batch._replace(example_index=torch.from_numpy(rows).to(batch.item_ids.device))
         views, mask = self.table(batch)
-        some = mask.any(1).tolist()
-        if self.index is None:
-            return ServedViews(views, mask, ["known" if any_ else "absent" for any_ in some])
-        states: list[ViewState] = [
-            "known" if own else "titles" if any_ else "absent"
-            for own, any_ in zip(known.tolist(), some, strict=True)
+        batch = batch._replace(views=views, view_mask=mask)
+        if not self.made_for_all:
+            return batch, ["known" if own else "absent" for own in known]
+        other: ViewState = "known" if self.index is None else "titles"
+        return batch, [
+            "known" if own else other if some else "absent"
+            for own, some in zip(known, mask.any(1).tolist(), strict=True)
         ]
-        return ServedViews(views, mask, states)
 
 
 def pack_views(keys: Sequence[bytes], views: dict[str, Tensor]) -> dict[str, Tensor]:

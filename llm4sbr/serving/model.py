@@ -10,13 +10,20 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from llm4sbr.contracts.backbone import SessionBackbone
+from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import require_finite_state
+from llm4sbr.contracts.mismatch import differences
 from llm4sbr.contracts.rebuildable import arguments
-from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
+from llm4sbr.contracts.registry import BACKBONES, HEADS, find_class, load_plugins
+from llm4sbr.nn.functional import unit_rows
 from llm4sbr.nn.heads.item_titles import TitledTable
 from llm4sbr.nn.heads.score_head import ScoreHead
+<<<<<<< HEAD
 from llm4sbr.nn.scorers import SCORERS, CosineScores, FixedCosines, Scorer
+=======
+from llm4sbr.nn.scorers import SCORERS, CosineScores, Scorer
+>>>>>>> serving
 from llm4sbr.nn.scoring import Scoring, WrappedScoring
 
 # The modules that train these models, by name: importing them would import Lightning.
@@ -56,6 +63,34 @@ class WrappedModel(WrappedScoring):
         self.assemble(backbone, heads, scorer)
         self.assemble_views(**views)
 
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Scores over the catalogue, ``(B, V)``; `freeze` has computed the item tables."""
+        return self.score_enhanced(self.enhance(batch))
+
+
+class UnitItems(Scorer):
+    """`CosineScores` of items that stay as they are: they are normalised once, and not for every request.
+
+    Args:
+        scale: Scale of the cosines.
+        items: Item embeddings.
+
+    Shapes:
+        - items: ``(V, d)``, session: ``(B, d)``
+        - output: ``(B, V)``
+    """
+
+    items: Tensor
+
+    def __init__(self, scale: float, items: Tensor) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("items", unit_rows(items))
+
+    def forward(self, session: Tensor, items: Tensor) -> Tensor:
+        """Scaled cosines; the given items are those of the constructor."""
+        return self.scale * unit_rows(session) @ self.items.T
+
 
 def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) -> Scoring:
     """Build a model from the description that a checkpoint or a bundle holds; its weights are random.
@@ -76,9 +111,9 @@ def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) ->
     lacking = [name for name in needed if name not in given]
     if lacking:
         raise InputError(f"the description of the model lacks {', '.join(lacking)}")
-    allowed = [*load_plugins(BACKBONES).values(), *load_plugins(HEADS).values(), *SCORERS, *classes]
     try:
         with torch.random.fork_rng(devices=[]):
+            allowed = [*_registered(given["backbone"]), *load_plugins(HEADS).values(), *SCORERS, *classes]
             made = arguments({"init_args": {name: given[name] for name in needed}}, allowed)
             lost = [name for name in needed if name not in made]
             if lost:
@@ -99,6 +134,13 @@ def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) ->
     except Exception as error:  # constructors of plug-ins may raise anything
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"the model cannot be built: {said}") from error
+
+
+def _registered(backbone: object) -> list[type]:
+    """Registered backbones that a description may name: the one class where that is known, else all."""
+    path = backbone.get("class_path") if isinstance(backbone, Mapping) else None
+    found = find_class(BACKBONES, path) if isinstance(path, str) else None
+    return list(load_plugins(BACKBONES).values()) if found is None else [found]
 
 
 def _check_types(made: Mapping[str, Any]) -> None:
@@ -139,19 +181,15 @@ def load_serving_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         InputError: If a tensor is missing, unexpected, of another shape or not finite.
     """
-    present, beside = model.state_dict(), _left_out(model)
-    missing = sorted(set(present).difference(state))
-    unexpected = sorted(set(state).difference(present, beside))
-    shapes = [name for name in present if name in state and state[name].shape != present[name].shape]
-    for names, problem in (
-        (missing, "the weights lack tensors of the model"),
-        (unexpected, "the weights hold tensors that the model does not have"),
-        (shapes, "tensors have another shape than in the model"),
-    ):
-        if names:
-            raise InputError(f"{problem}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}")
-    require_finite_state(state, finite=frozenset(dict(model.named_parameters())))
-    model.load_state_dict({name: state[name] for name in present})
+    beside, weights = _left_out(model), frozenset(dict(model.named_parameters()))
+    require_finite_state(state, finite=weights)
+    try:
+        model.load_state_dict({name: value for name, value in state.items() if name not in beside})
+    except (RuntimeError, ValueError, IndexError, KeyError) as error:  # hooks of plug-ins raise their own
+        text = str(error)
+        known = text.startswith("Error(s) in loading state_dict")
+        said = differences(text, "bundle") if known else " ".join(text.split())
+        raise InputError(f"the weights do not fit the model: {said}") from error
     for name in set(beside).intersection(state):
         owner, _, buffer = name.rpartition(".")
         setattr(model.get_submodule(owner), buffer, state[name].clone())
@@ -167,8 +205,14 @@ def _left_out(model: nn.Module) -> dict[str, Tensor]:
 def freeze(model: Scoring) -> Scoring:
     """Prepare a model for serving, in place: evaluation mode, no gradients, tables of items computed once.
 
+<<<<<<< HEAD
     In training the table ``E + T P^T`` of `ItemTitles` is computed anew for every batch, and so are the unit
     rows of `CosineScores`. Here the numbers are final: a wrapped model reads one table, as a bare one does.
+=======
+    In training the table ``E + T P^T`` of `ItemTitles` is computed anew for every batch. Here its numbers are
+    final, so a wrapped model reads one table, as a bare one does. Items are normalised for cosines once,
+    unless the backbone computes the items that it scores anew for every batch.
+>>>>>>> serving
     """
     model.eval().requires_grad_(False)
     for module in list(model.backbone.modules()):
@@ -177,6 +221,12 @@ def freeze(model: Scoring) -> Scoring:
             if any(isinstance(part, TitledTable) for part in made.weight):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     backbone, scorer = model.backbone, model.scorer
+<<<<<<< HEAD
     if type(scorer) is CosineScores and type(backbone).scored_items is SessionBackbone.scored_items:
         model.scorer = FixedCosines(scorer, backbone.item_embeddings())
+=======
+    fixed = type(backbone).scored_items is SessionBackbone.scored_items and not backbone.has_own_scores()
+    if fixed and type(scorer) is CosineScores:
+        model.scorer = UnitItems(scorer.scale, backbone.item_embeddings())
+>>>>>>> serving
     return model.requires_grad_(False)

@@ -222,8 +222,7 @@ class Recommender:
         })  # fmt: skip
         states: list[ViewState] = ["absent"] * len(sessions)
         if self.views is not None:
-            found = self.views(batch, [self.catalogue.session_key(clicks) for clicks in sessions])
-            batch, states = batch._replace(views=found.views, view_mask=found.mask), found.states
+            batch, states = self.views(batch, [self.catalogue.session_key(clicks) for clicks in sessions])
         scores: Tensor = self.model(batch)
         return scores, batch, states
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.files import atomic_file
 from llm4sbr.contracts.finite import require_finite_state
+from llm4sbr.contracts.mismatch import differences, listed
 from llm4sbr.training.sharded import check_sharded, is_sharded
 
 _LIGHTNING = "pytorch-lightning_version"  # the Trainer writes this key and needs it on reading
@@ -28,7 +29,6 @@ _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "epoch", "global_s
 _VERSION = re.compile(r"\d+(\.\w+)*(\+\w+)?")
 _ELSEWHERE = ("best", "last", "hpc")  # keywords that the Trainer resolves to a checkpoint itself
 _LONG = 300  # maximum number of characters of a path in an error message
-_SHOWN = 3  # maximum number of names in an error message
 
 
 def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def read_checkpoint(path: str | Path, *, to_train: bool = False) -> dict[str, An
     if wrong:
         raise InputError(
             f"this is not a checkpoint that {'training can resume from' if to_train else 'a Trainer wrote'}: "
-            f"it has no {_list(missing) if missing else 'valid ' + _list(wrong)}",
+            f"it has no {listed(missing) if missing else 'valid ' + listed(wrong)}",
             path=path,
         )
     return known
@@ -145,46 +145,13 @@ def named_mismatch(path: str | Path) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         text = str(error)
         if text.startswith("Error(s) in loading state_dict"):
-            problem = f"the checkpoint is of another model: {_differences(text)}"
+            problem = f"the checkpoint is of another model: {differences(text)}"
         elif text.startswith("loaded state dict"):
             problem = f"the checkpoint is of another optimiser: {text}"
         else:
             raise
         hint = "Give the options that it was trained with: those of config.yaml in the run's folder"
         raise InputError(problem, path=path, hint=hint) from error
-
-
-def _differences(text: str) -> str:
-    """Summarise the error message of ``load_state_dict``.
-
-    >>> _differences('Missing key(s) in state_dict: "a", "b". ')
-    'the model has a and b, the checkpoint does not'
-    >>> _differences("size mismatch for w: copying a param with shape torch.Size([3]) from checkpoint, "
-    ...              "the shape in current model is torch.Size([4]).")
-    'w has the shape [3] in the checkpoint and [4] in the model'
-    """
-    found = []
-    for which, sentence in (
-        ("Missing", "the model has {}, the checkpoint does not"),
-        ("Unexpected", "the checkpoint has {}, the model does not"),
-    ):
-        listed = re.search(rf"{which} key\(s\) in state_dict: (.*)", text)
-        if listed:
-            found.append(sentence.format(_list(re.findall(r'"([^"]+)"', listed[1]))))
-    shapes = re.findall(r"size mismatch for (\S+):.*?Size\((.*?)\).*?Size\((.*?)\)", text)
-    found += [
-        f"{name} has the shape {saved} in the checkpoint and {here} in the model"
-        for name, saved, here in shapes[:_SHOWN]
-    ]
-    if len(shapes) > _SHOWN:
-        found.append(f"so do {len(shapes) - _SHOWN} others")
-    return "; ".join(found) or " ".join(text.split())
-
-
-def _list(names: list[str]) -> str:
-    if len(names) > _SHOWN:
-        names = [*names[: _SHOWN - 1], f"{len(names) - _SHOWN + 1} others"]
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 @contextmanager

@@ -86,7 +86,7 @@ CLASSES = list(dict.fromkeys([*PLUGINS, *PARTS, *GROUPS, *OTHERS, *USED, *MODELS
 FUNCTIONS = [
     getattr(import_module(module), name)
     for command in COMMANDS.values()
-    if command.arguments != "lightning"
+    if command.arguments not in ("lightning", "own")  # their functions take words
     for module, name in [command.function.split(":")]
 ]
 BAD = {

@@ -13,6 +13,20 @@ from experiments.benchmarks.results import kept
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
 TINY = {
     "catalogue_ops": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
+    "serving": [
+        "--names",
+        "[SRGNN]",
+        "--num_items",
+        "30",
+        "--dim",
+        "5",
+        "--requests",
+        "4",
+        "--views",
+        "5",
+        "--repeats",
+        "1",
+    ],
     "stage1": ["--sessions", "2", "--prefixes", "2", "--repeats", "1", "--max_new_tokens", "4"],
     "wrapped_step": ["--names", "[SRGNN]", "--sizes", "[8]", "--dim", "5", "--repeats", "1"],
 }
@@ -48,6 +62,12 @@ def test_stage1(tmp_path):
 def test_catalogue_ops(tmp_path):
     told, rows = measured(tmp_path, "catalogue_ops")
     assert "training step" in told
+    assert all(row["value"] > 0 for row in rows.values())
+
+
+def test_serving(tmp_path):
+    told, rows = measured(tmp_path, "serving")
+    assert "wrapped, view known over bare: p90" in told
     assert all(row["value"] > 0 for row in rows.values())
 
 

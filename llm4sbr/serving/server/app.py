@@ -172,7 +172,9 @@ class App:
             None if asked.only is None else only.known,
             None if asked.without is None else without.known,
         )
-        job = Job(loaded, asked.sessions, asked.k, filters, time.monotonic() + limits.timeout_s)
+        job = Job(
+            loaded, asked.sessions, asked.k, filters, asyncio.get_running_loop().time() + limits.timeout_s
+        )
         try:
             found = await self.batcher.submit(job)
         except Full:

@@ -41,7 +41,7 @@ class Job:
         sessions: Sessions by the shop's ids.
         k: Number of items.
         filters: Filters.
-        deadline: Time on the monotonic clock after which nobody waits for the answer.
+        deadline: Time of the event loop after which nobody waits for the answer.
         future: Receives the recommendations.
     """
 
@@ -68,20 +68,25 @@ class Batcher:
         self._change = threading.Condition()
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"batches-{number}", daemon=True)
+            for number in range(options.workers)
+        ]
 
     def start(self) -> None:
         """Begin, inside the event loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for one in self._threads:
+            one.start()
 
     def close(self) -> None:
-        """Finish what waits, and end the thread."""
+        """Finish what waits, and end the threads."""
         with self._change:
             self._closed = True
-            self._change.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+            self._change.notify_all()
+        for one in self._threads:
+            if one.is_alive():
+                one.join()
 
     async def submit(self, job: Job) -> list[Recommendation]:
         """Wait for the recommendations of a request.
@@ -95,13 +100,29 @@ class Batcher:
             if self._closed or (self._waiting and self._waiting + len(job.sessions) > self.options.queue):
                 raise Full
             self._queue.append(job)
+            job.future.add_done_callback(lambda _: self._abandon(job))
             self._waiting += len(job.sessions)
             self.metrics.waiting.set(self._waiting)
             self._change.notify()
-        return await job.future
+        try:
+            async with asyncio.timeout_at(job.deadline):
+                return await job.future
+        except TimeoutError:
+            raise Expired from None
+
+    def _abandon(self, job: Job) -> None:
+        """Take a request out of the queue whose client does not wait any more."""
+        if not job.future.cancelled():
+            return
+        with self._change:
+            if job in self._queue:
+                self._queue.remove(job)
+                self._waiting -= len(job.sessions)
 
     def _work(self) -> None:
         while (jobs := self._next_batch()) is not None:
+            if not jobs:
+                continue
             began = time.perf_counter()
             answers = scored(jobs)
             self.metrics.batch.observe(sum(len(job.sessions) for job in jobs))
@@ -123,6 +144,8 @@ class Batcher:
                 if (left := stop - time.monotonic()) <= 0:
                     break
                 self._change.wait(left)
+            if not self._queue:  # another thread was faster, or the clients have gone
+                return []
             jobs: list[Job] = []
             size = 0
             while self._queue and (not jobs or size + len(self._queue[0].sessions) <= self.options.max_size):
@@ -135,12 +158,10 @@ class Batcher:
 
 def scored(jobs: Sequence[Job]) -> list[list[Recommendation] | Exception]:
     """Recommendations of each request, or its error; requests with the same bundle and filters together."""
-    answers: list[list[Recommendation] | Exception] = [Expired()] * len(jobs)
+    answers: list[list[Recommendation] | Exception] = [[]] * len(jobs)
     groups: dict[tuple[int, Filters], list[int]] = {}
-    now = time.monotonic()
     for place, job in enumerate(jobs):
-        if job.deadline >= now and not job.future.cancelled():
-            groups.setdefault((id(job.loaded), job.filters), []).append(place)
+        groups.setdefault((id(job.loaded), job.filters), []).append(place)
     for places in groups.values():
         together = [jobs[place] for place in places]
         try:

@@ -45,12 +45,14 @@ class Batching:
         max_size: Sessions in a batch. Larger batches are slower per session, once their scores leave the
             processor's cache.
         queue: Sessions that may wait; further requests get 503.
-        threads: Threads of torch. One core is best left to HTTP.
+        workers: Batches that are scored at a time, each in a thread.
+        threads: Threads of torch for each of them.
     """
 
-    window_ms: NonNegativeFloat = 1.0
+    window_ms: NonNegativeFloat = 2.0
     max_size: PositiveInt = 32
     queue: PositiveInt = 2048
+    workers: PositiveInt = 2
     threads: PositiveInt = 1
 
     def __post_init__(self) -> None:
