@@ -131,7 +131,7 @@ def _at(
 
 
 def made_bundle(folder: Path, items: int, dim: int, wrapped: bool, seed: int = 0) -> Path:
-    """Write a bundle of an SR-GNN with random weights; a third of the sessions of the load have known views."""
+    """Write a bundle of an SR-GNN with random weights; a third of the load's sessions have known views."""
     torch.manual_seed(seed)
     ids = tuple(f"B{number:08d}" for number in range(items))
     catalogue = Catalogue(ids, tuple(f"Article {number} of shelf {number % 97}" for number in range(items)))
