@@ -92,6 +92,8 @@ async def read_body(scope: Scope, receive: Receive, most: int, seconds: float) -
                 if size <= most:
                     parts.append(part)
     except TimeoutError:
+        if size > most:
+            raise large from None
         said = f"the body did not arrive within {seconds:g} s"
         raise Refusal(408, said, "body", ((b"connection", b"close"),)) from None
     if size > most or (length is not None and length.isdigit() and int(length) > most):

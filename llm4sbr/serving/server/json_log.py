@@ -26,6 +26,10 @@ class JsonLog(logging.Handler):
         self.stream = stream
         self.requests = self.level <= _LEVELS["info"]
 
+    def always(self, event: str, **fields: Any) -> None:
+        """Log an event of every level, such as the start."""
+        self._write("info", event, fields, always=True)
+
     def info(self, event: str, **fields: Any) -> None:
         """Log an event of normal operation."""
         self._write("info", event, fields)
@@ -46,8 +50,8 @@ class JsonLog(logging.Handler):
             fields["stack"] = "".join(traceback.format_exception(record.exc_info[1]))
         self._write(level, "library", fields)
 
-    def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        if _LEVELS[level] < self.level:
+    def _write(self, level: str, event: str, fields: dict[str, Any], *, always: bool = False) -> None:
+        if not always and _LEVELS[level] < self.level:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = msgspec.json.encode({"time": now, "level": level, "event": event, **fields}, enc_hook=str)

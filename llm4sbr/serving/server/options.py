@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -12,6 +13,8 @@ from llm4sbr.contracts.ranges import (
     PositiveInt,
     check_fields,
 )
+
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Network:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.port > _LAST_PORT:
+            raise InputError(f"port must be at most {_LAST_PORT}", value=self.port)
 
 
 @dataclass(frozen=True)

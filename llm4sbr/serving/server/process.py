@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         host, port = (sockets or [])[0].getsockname()[:2]
         loaded = self.app.live.now
-        self.app.log.info(
+        self.app.log.always(
             "listening",
             url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
             pid=os.getpid(),

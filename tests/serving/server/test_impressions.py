@@ -107,5 +107,5 @@ def test_a_folder_without_impressions_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no impressions here"):
         read_impressions(tmp_path)
     (tmp_path / "impressions-x.parquet").write_bytes(b"no parquet")
-    with pytest.raises(InputError, match="impressions-x.parquet"):
+    with pytest.raises(InputError, match="impressions-x"):
         read_impressions(tmp_path)
