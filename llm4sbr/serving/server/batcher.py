@@ -118,6 +118,7 @@ class Batcher:
             if job in self._queue:
                 self._queue.remove(job)
                 self._waiting -= len(job.sessions)
+                self.metrics.waiting.set(self._waiting)
 
     def _work(self) -> None:
         while (jobs := self._next_batch()) is not None:
