@@ -26,6 +26,7 @@ from llm4sbr.serving.model import build_model, serving_state
 from llm4sbr.testing import make_examples
 
 TEXT = 384  # dimension of MiniLM
+BATCH = 16  # sessions of one call, as a server that collects requests makes it
 VIEWS = ("long_term", "short_term")
 
 
@@ -69,9 +70,7 @@ def made(name: str, wrapped: bool, num_items: int, dim: int) -> SBRModule:
     return model.eval()
 
 
-def latencies(
-    works: dict[str, Callable[[list[str]], Any]], sessions: list[list[str]]
-) -> dict[str, list[float]]:
+def latencies(works: dict[str, Callable[[Any], Any]], sessions: Sequence[Any]) -> dict[str, list[float]]:
     """Milliseconds of each request, the works in turn and in a new order for each session."""
     times: dict[str, list[float]] = {name: [] for name in works}
     draw, names = random.Random(1), list(works)
@@ -166,6 +165,11 @@ def serving(
                     rows.append(
                         row(f"{name}, {what} over bare: p{100 * share:.0f}", ratio, "×", goal, "lower")
                     )
+            together = {what: (lambda many, one=one: one.recommend(many)) for what, one in served.items()}
+            times = latencies(together, [raw[at : at + BATCH] for at in range(0, len(raw), BATCH)])
+            for what in list(times)[1:]:
+                ratio = percentile(times[what], 0.5) / percentile(times["bare"], 0.5)
+                rows.append(row(f"{name}, {what} over bare: p50 of {BATCH} sessions together", ratio, "×"))
             for what in ("bare", "wrapped, view known"):
                 rows += _size_and_load(f"{name}, {what}", folders[what], repeats)
         half = Recommender.load(write(Path(place) / "half", model, catalogue, [*known, *more], torch.float16))
