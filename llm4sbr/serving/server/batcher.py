@@ -66,7 +66,7 @@ class Batcher:
         self._queue: deque[Job] = deque()
         self._waiting = 0  # sessions in the queue
         self._change = threading.Condition()
-        self._closed = False
+        self._closed, self._busy = False, 0  # threads that gather or score a batch
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads = [
             threading.Thread(target=self._work, name=f"batches-{number}", daemon=True)
@@ -126,6 +126,8 @@ class Batcher:
                 continue
             began = time.perf_counter()
             answers = scored(jobs)
+            with self._change:
+                self._busy -= 1
             self.metrics.batch.observe(sum(len(job.sessions) for job in jobs))
             self.metrics.batch_seconds.observe(time.perf_counter() - began)
             assert self._loop is not None
@@ -134,18 +136,26 @@ class Batcher:
             except RuntimeError:  # the loop was closed at the end of the grace time
                 return
 
+    def _may_begin(self) -> bool:
+        """Whether a batch may begin: beside another one only if it is full, for small ones cost more."""
+        return bool(self._queue) and (
+            not self._busy or self._closed or self._waiting >= self.options.max_size
+        )
+
     def _next_batch(self) -> list[Job] | None:
         with self._change:
-            while not self._queue:
-                if self._closed:
+            while not self._may_begin():
+                if self._closed and not self._queue:
                     return None
                 self._change.wait()
+            self._busy += 1
             stop = time.monotonic() + self.options.window_ms / 1000
             while self._waiting < self.options.max_size and not self._closed:
                 if (left := stop - time.monotonic()) <= 0:
                     break
                 self._change.wait(left)
             if not self._queue:  # another thread was faster, or the clients have gone
+                self._busy -= 1
                 return []
             jobs: list[Job] = []
             size = 0
