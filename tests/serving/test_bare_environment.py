@@ -1,7 +1,6 @@
 """Where only torch and a few small libraries are installed, a bundle opens and recommends."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -39,8 +38,8 @@ sys.exit(status)
 
 def bare(code, *words):
     return subprocess.run(
-        [sys.executable, "-c", PROLOGUE + code, *words],
-        capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": ""},
+        [sys.executable, "-P", "-c", PROLOGUE + code, *words],
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 
