@@ -49,14 +49,14 @@ class Batching:
         window_ms: Milliseconds that the first request of a batch waits for others.
         max_size: Sessions in a batch. Larger batches are slower per session, once their scores leave the
             processor's cache.
-        queue: Sessions that may wait; further requests get 503.
+        queue: Sessions that may wait; further requests get 503 at once. A long queue makes every answer late.
         workers: Batches that are scored at a time, each in a thread.
         threads: Threads of torch for each of them.
     """
 
     window_ms: NonNegativeFloat = 2.0
     max_size: PositiveInt = 32
-    queue: PositiveInt = 2048
+    queue: PositiveInt = 256
     workers: PositiveInt = 2
     threads: PositiveInt = 1
 
