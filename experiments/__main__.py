@@ -31,6 +31,8 @@ COMMANDS = {  # name of the function: its module
 BENCHMARKS = {  # name of the function: its module; `kept` prints the saved results of all
     "kept": "experiments.benchmarks.results",
     "catalogue_ops": "experiments.benchmarks.catalogue_ops",
+    "http_layers": "experiments.benchmarks.http_layers",
+    "load": "experiments.benchmarks.load",
     "serving": "experiments.benchmarks.serving",
     "stage1": "experiments.benchmarks.stage1",
     "wrapped_step": "experiments.benchmarks.wrapped_step",

@@ -12,7 +12,10 @@ def test_the_lowest_versions_are_those_of_the_bounds():
     """`make lowest` tries them. Seen to fail with a bound that was raised in one of the two files alone."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     more = project["optional-dependencies"]
-    needed = [Requirement(text) for text in (*project["dependencies"], *more["openai"], *more["experiments"])]
+    needed = [
+        Requirement(text)
+        for text in (*project["dependencies"], *more["openai"], *more["experiments"], *more["serve"])
+    ]
     bounds = {
         (one.name, bound.version) for one in needed for bound in one.specifier if bound.operator == ">="
     }

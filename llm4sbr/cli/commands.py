@@ -92,6 +92,12 @@ COMMANDS = {
         ("bundle --session B001 B002 --item B003", "bundle --session B001 --item B003 --picture why.png"),
         "own",
     ),
+    "serve": Command(
+        "llm4sbr.cli.serve:serve",
+        "serve a bundle of `export` over HTTP",
+        ("bundle --port 8000", "bundle --impressions impressions --watch_s 5"),
+        "own",
+    ),
     "draw": Command(
         "llm4sbr.cli.draw:draw",
         "draw figures of finished runs",

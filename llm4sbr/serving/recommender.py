@@ -17,6 +17,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveInt, check_arguments
 from llm4sbr.nn.candidates import leave_out
 from llm4sbr.nn.scoring import Scoring
+from llm4sbr.nn.topk import top_columns
 from llm4sbr.serving.bundle import read_bundle
 from llm4sbr.serving.explain import Explanation, explain
 from llm4sbr.serving.filters import allowed_items
@@ -226,8 +227,8 @@ class Recommender:
     ) -> tuple[list[list[float]], list[list[int]], list[ViewState]]:
         scores, batch, states = self._score(sessions)
         scores = leave_out(scores, batch, allowed, seen=seen)
-        best, columns = scores.topk(min(k, scores.size(1)), dim=1)
-        if best.isnan().any():  # topk ranks NaN first
+        best, columns = top_columns(scores, min(k, scores.size(1)))
+        if best.isnan().any():  # NaN ranks first
             raise InputError(
                 "the scores are not finite", hint="The model is broken: export another checkpoint"
             )

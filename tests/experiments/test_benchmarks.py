@@ -1,6 +1,8 @@
 """Every benchmark runs once, tiny, so that none rots; its figures mean nothing here."""
 
 import json
+import socket
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,11 +10,14 @@ import pytest
 from scripts import EXPERIMENTS, run
 
 from experiments.__main__ import BENCHMARKS
+from experiments.benchmarks.open_loop import at_rate, post
 from experiments.benchmarks.results import kept
 
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
 TINY = {
     "catalogue_ops": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
+    "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
+    "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
     "serving": [
         "--names",
         "[SRGNN]",
@@ -43,7 +48,7 @@ def measured(folder, name, *words):
 
 def test_there_is_a_tiny_run_for_each():
     files = {path.stem for path in (EXPERIMENTS / "benchmarks").glob("*.py")}
-    assert files - {"__init__", "results"} == set(BENCHMARKS) - {"kept"} == set(TINY)
+    assert files - {"__init__", "results", "open_loop"} == set(BENCHMARKS) - {"kept"} == set(TINY)
 
 
 @pytest.mark.llm
@@ -63,6 +68,40 @@ def test_catalogue_ops(tmp_path):
     told, rows = measured(tmp_path, "catalogue_ops")
     assert "training step" in told
     assert all(row["value"] > 0 for row in rows.values())
+
+
+def test_http_layers(tmp_path):
+    """Seen to fail with a client that reads another server's answer."""
+    rows = measured(tmp_path, "http_layers")[1]
+    for name in ("bytes", "uvicorn"):
+        assert rows[f"{name}: requests without a 200"]["met"]
+        assert rows[f"{name}: p90"]["value"] > 0
+        assert rows[f"{name}: processes alive 10 s after SIGTERM"]["met"]
+
+
+def test_load(tmp_path):
+    """Seen to fail with a body that lacks its sessions."""
+    rows = measured(tmp_path, "load")[1]
+    assert rows["50/s: requests without a 200"]["met"]
+    assert rows["50/s: sessions in a batch"]["value"] >= 1
+    assert rows["exit status after SIGTERM"]["met"]
+
+
+def test_a_client_counts_what_is_lost_and_calls_this_machine_alone():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def hang_up():
+            for _ in range(3):
+                server.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        found = at_rate(port, [post("/", b"{}", port)], 100, 0.03)
+        thread.join()
+    assert (found.errors, found.statuses["200"]) == (3, 0)
+    with pytest.raises(ValueError, match="only loopback"):
+        at_rate(port, [b""], 1, 1, host="203.0.113.7")
 
 
 def test_serving(tmp_path):

@@ -1,0 +1,244 @@
+"""The API as an ASGI application: routes, key, errors, metrics and the log of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.serving.server.batcher import Batcher, Expired, Filters, Full, Job
+from llm4sbr.serving.server.exchange import Answer, Gone, Receive, Scope, Send, header, read_body, read_query
+from llm4sbr.serving.server.exchange import rest_of_path as rest
+from llm4sbr.serving.server.impressions import Impression, ImpressionLog
+from llm4sbr.serving.server.json_log import JsonLog
+from llm4sbr.serving.server.live_bundle import LiveBundle, Loaded
+from llm4sbr.serving.server.messages import (
+    Item,
+    Items,
+    Problem,
+    RecommendAnswer,
+    Refusal,
+    Requests,
+    Unknown,
+    whole_number,
+)
+from llm4sbr.serving.server.metrics import Metrics
+from llm4sbr.serving.server.openapi import schema
+from llm4sbr.serving.server.options import Limits
+
+Handler = Callable[[Scope, Receive], Awaitable[Answer]]
+
+ITEMS = "/v1/items/"
+_OPEN = ("/health", "/ready")  # routes that need no key
+_MOST_ITEMS = 100  # of one search
+_SEARCHES = 64  # that may wait
+_TEXT = b"text/plain; version=1.0.0; charset=utf-8"
+_RETRY = ((b"retry-after", b"1"),)
+_encode = msgspec.json.Encoder().encode
+
+
+class _Listed(NamedTuple):
+    """Ids of a filter: those that the catalogue has, in a fixed order, and the others."""
+
+    known: tuple[str, ...]
+    unknown: list[str]
+
+    @classmethod
+    def of(cls, loaded: Loaded, ids: list[str] | None) -> _Listed:
+        index, distinct = loaded.catalogue.index, sorted(set(ids or ()))  # equal lists make one batch
+        known = tuple(item for item in distinct if item in index)
+        return cls(known, [item for item in distinct if item not in index])
+
+
+class App:
+    """Answers requests. While `draining`, it closes each connection with its answer.
+
+    Args:
+        live: The bundle that answers.
+        batcher: Scores requests in batches.
+        limits: Limits of a request.
+        metrics: Metrics of the server.
+        log: Log of requests.
+        impressions: Impression log; None for none.
+        key: API key; None if none is needed.
+        log_sessions: Whether the log shows item ids.
+    """
+
+    def __init__(
+        self,
+        live: LiveBundle,
+        batcher: Batcher,
+        limits: Limits,
+        metrics: Metrics,
+        log: JsonLog,
+        *,
+        impressions: ImpressionLog | None = None,
+        key: str | None = None,
+        log_sessions: bool = False,
+    ) -> None:
+        self.live, self.batcher, self.limits, self.metrics, self.log = live, batcher, limits, metrics, log
+        self.impressions, self.log_sessions = impressions, log_sessions
+        self.key = None if key is None else key.encode()
+        self.draining, self.in_flight = False, 0
+        self._requests = Requests(limits)
+        self._schema = _encode(schema(self._requests.type, key is not None))
+        self._searches, self._searching = ThreadPoolExecutor(1, "search"), 0
+        self._routes: dict[str, tuple[str, Handler]] = {
+            "/v1/recommend": ("POST", self._recommend),
+            "/v1/items": ("GET", self._search),
+            ITEMS: ("GET", self._item),
+            "/health": ("GET", self._health),
+            "/ready": ("GET", self._ready),
+            "/metrics": ("GET", self._metrics),
+            "/openapi.json": ("GET", self._openapi),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise ValueError("only HTTP is served")
+        began, path = time.perf_counter(), scope["path"]
+        route = ITEMS if path.startswith(ITEMS) else path if path in self._routes else "other"
+        self.in_flight += 1
+        try:
+            answer = await self._answer(route, scope, receive)
+            await answer.send(send, close=self.draining)
+        except Gone:
+            answer = Answer(b"", 499)
+        finally:
+            self.in_flight -= 1
+        took = time.perf_counter() - began
+        self.metrics.request(route, answer.status).inc()
+        self.metrics.seconds(route).observe(took)
+        if self.log.requests:
+            further = answer.logged or {}
+            self.log.info(
+                "request",
+                method=scope["method"],
+                route=route,
+                status=answer.status,
+                ms=round(took * 1000, 3),
+                **further,
+            )
+
+    async def _answer(self, route: str, scope: Scope, receive: Receive) -> Answer:
+        try:
+            self._check_key(route, scope)
+            if route == "other":
+                raise Refusal(404, "there is no such path; see /openapi.json", "path")
+            method, handler = self._routes[route]
+            if scope["method"] != method:
+                allow = ((b"allow", method.encode()),)
+                raise Refusal(405, f"this path answers {method}", "method", allow)
+            return await handler(scope, receive)
+        except Refusal as error:
+            problem = Problem(error.problem, error.field)
+            logged = {"problem": error.problem, "field": error.field} if error.status != 404 else None
+            return Answer(_encode(problem), error.status, headers=error.headers, logged=logged)
+        except (Gone, asyncio.CancelledError):
+            raise
+        except Exception as error:  # the client learns that it failed, the log why
+            self.log.error("failure", route=route, problem=f"{type(error).__name__}: {error}")
+            return Answer(_encode(Problem("the server failed; its log says why", None)), 500)
+
+    def _check_key(self, route: str, scope: Scope) -> None:
+        if self.key is None or route in _OPEN:
+            return
+        given = header(scope, b"x-api-key")
+        if given is None:
+            scheme, _, token = (header(scope, b"authorization") or b"").partition(b" ")
+            given = token.strip() if scheme.lower() == b"bearer" else b""
+        if not hmac.compare_digest(given, self.key):
+            said = "the API key is missing or wrong"
+            raise Refusal(401, said, "Authorization", ((b"www-authenticate", b"Bearer"),))
+
+    async def _recommend(self, scope: Scope, receive: Receive) -> Answer:
+        limits = self.limits
+        read_query(scope)
+        asked = self._requests.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
+        loaded = self.live.now
+        only, without = _Listed.of(loaded, asked.only), _Listed.of(loaded, asked.without)
+        if asked.only is not None and not only.known:
+            raise Refusal(422, "no item of this list is in the catalogue", "only")
+        filters = Filters(
+            asked.seen,
+            None if asked.only is None else only.known,
+            None if asked.without is None else without.known,
+        )
+        job = Job(
+            loaded, asked.sessions, asked.k, filters, asyncio.get_running_loop().time() + limits.timeout_s
+        )
+        try:
+            found = await self.batcher.submit(job)
+        except Full:
+            raise Refusal(503, "too many sessions wait", None, _RETRY) from None
+        except Expired:
+            raise Refusal(503, f"no answer within {limits.timeout_s:g} s", None, _RETRY) from None
+        except InputError as error:
+            if asked.only is None and asked.without is None:
+                raise
+            raise Refusal(422, error.problem, "only" if asked.without is None else "without") from None
+        for one in found:
+            self.metrics.views(one.view).inc()
+        if self.impressions is not None:
+            now = datetime.now(UTC)
+            self.impressions.add(
+                Impression(now, loaded.fingerprint, session, list(one.item_ids), list(one.scores), one.view)
+                for session, one in zip(asked.sessions, found, strict=True)
+            )
+        unknown = Unknown(only.unknown, without.unknown)
+        logged: dict[str, Any] = {"sessions": len(found), "k": asked.k, "bundle": loaded.fingerprint}
+        if self.log_sessions:
+            logged["clicks"] = asked.sessions
+        return Answer(_encode(RecommendAnswer(loaded.fingerprint, found, unknown)), logged=logged)
+
+    async def _search(self, scope: Scope, receive: Receive) -> Answer:
+        query = read_query(scope, "query", "limit")
+        text = query.get("query", "")
+        limit = whole_number(query.get("limit", "20"), "limit", 1, _MOST_ITEMS)
+        if not 1 <= len(text) <= self.limits.id_length:
+            raise Refusal(422, f"this must be a text of 1 to {self.limits.id_length} characters", "query")
+        if self._searching >= _SEARCHES:
+            raise Refusal(503, "too many searches wait", None, _RETRY)
+        loaded = self.live.now
+        self._searching += 1
+        try:
+            total, columns = await asyncio.get_running_loop().run_in_executor(
+                self._searches, loaded.search.find, text, limit
+            )
+        finally:
+            self._searching -= 1
+        ids, titles = loaded.catalogue.item_ids, loaded.catalogue.titles
+        items = [Item(ids[column], titles[column]) for column in columns]
+        return Answer(_encode(Items(loaded.fingerprint, total, items)))
+
+    async def _item(self, scope: Scope, receive: Receive) -> Answer:
+        read_query(scope)
+        catalogue, item = self.live.now.catalogue, rest(scope, ITEMS, "id")
+        number = catalogue.index.get(item)
+        if number is None:
+            raise Refusal(404, "the catalogue has no such item", "id")
+        return Answer(_encode(Item(item, catalogue.title(number))))
+
+    async def _health(self, scope: Scope, receive: Receive) -> Answer:
+        return Answer(b'{"status":"alive"}')
+
+    async def _ready(self, scope: Scope, receive: Receive) -> Answer:
+        if self.draining:
+            raise Refusal(503, "the server is shutting down")
+        loaded = self.live.now
+        found = {"status": "ready", "bundle": loaded.fingerprint, "items": loaded.catalogue.num_items}
+        return Answer(_encode(found))
+
+    async def _metrics(self, scope: Scope, receive: Receive) -> Answer:
+        return Answer(self.metrics.text(), kind=_TEXT)
+
+    async def _openapi(self, scope: Scope, receive: Receive) -> Answer:
+        return Answer(self._schema)

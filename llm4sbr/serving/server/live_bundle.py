@@ -1,0 +1,98 @@
+"""The bundle that answers: loaded beside the present one, and exchanged for it in one step."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from llm4sbr.contracts.errors import InputError
+from llm4sbr.serving.manifest import MANIFEST
+from llm4sbr.serving.recommender import Recommender
+from llm4sbr.serving.server.json_log import JsonLog
+from llm4sbr.serving.server.metrics import Metrics
+from llm4sbr.serving.server.title_search import TitleSearch
+
+_AGAIN_AFTER = 0.5  # seconds; a folder that is exchanged while it is read fails its checksums once
+
+
+class Loaded:
+    """A bundle in memory, with what the API says of it.
+
+    Args:
+        recommender: Recommender of the bundle.
+    """
+
+    def __init__(self, recommender: Recommender) -> None:
+        self.recommender, self.catalogue = recommender, recommender.catalogue
+        manifest = recommender.manifest
+        self.fingerprint = (manifest.sha256 if manifest is not None else self.catalogue.fingerprint)[:16]
+        self.search = TitleSearch(self.catalogue)
+
+
+class LiveBundle:
+    """Keeps a loaded bundle, and reloads it from the same path.
+
+    A request that has begun ends with the bundle that it began with.
+
+    Args:
+        path: Folder of the bundle, or a link to it.
+        device: Device of the model.
+        metrics: Where reloads are counted.
+        log: Where reloads are logged.
+
+    Raises:
+        InputError: If the bundle is damaged.
+    """
+
+    def __init__(self, path: str | Path, device: str, metrics: Metrics, log: JsonLog) -> None:
+        self.path, self.device, self.metrics, self.log = Path(path), device, metrics, log
+        self._one_at_a_time = threading.Lock()
+        self._mark = self._identity()
+        self.now = self._load()
+        metrics.answers_from(self.now.fingerprint, self.now.catalogue.num_items)
+
+    def changed(self) -> bool:
+        """Whether the path leads to another bundle than at the last load."""
+        return self._identity() not in (self._mark, None)
+
+    def reload(self) -> bool:
+        """Load the bundle of the path, and answer from it; the present one stays if the new one is damaged.
+
+        It blocks: call it from a thread.
+
+        Returns:
+            Whether the new bundle answers.
+        """
+        with self._one_at_a_time:
+            self._mark = self._identity()
+            began = time.perf_counter()
+            try:
+                try:
+                    found = self._load()
+                except InputError:
+                    time.sleep(_AGAIN_AFTER)
+                    self._mark = self._identity()
+                    found = self._load()
+            except Exception as error:  # a plug-in's class may raise anything; the server goes on
+                self.metrics.reloads("kept").inc()
+                self.log.error("reload", kept=self.now.fingerprint, problem=str(error))
+                return False
+            before, self.now = self.now, found
+            self.metrics.answers_from(found.fingerprint, found.catalogue.num_items)
+            self.metrics.reloads("swapped").inc()
+            took = round(time.perf_counter() - began, 3)
+            self.log.info("reload", bundle=found.fingerprint, before=before.fingerprint, seconds=took)
+            return True
+
+    def _load(self) -> Loaded:
+        # A link is followed once, so that all files come from one folder.
+        return Loaded(Recommender.load(self.path.resolve(), self.device))
+
+    def _identity(self) -> tuple[str, int, int, int] | None:
+        try:
+            found = os.stat(self.path / MANIFEST)
+        except OSError:
+            return None
+        return str(self.path.resolve()), found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,0 +1,100 @@
+"""A real `llm4sbr serve` in a process, and requests to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class RunningServer:
+    """A server process on a free port of the loopback interface."""
+
+    def __init__(self, process, port, log):
+        self.process, self.port, self.log = process, port, log
+
+    def events(self):
+        """Lines of the log; each is a JSON object."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def request(self, method, path, body=None, headers=None):
+        """Status, headers and body of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def get(self, path, **headers):
+        status, _, body = self.request("GET", path, headers=headers)
+        return status, json.loads(body)
+
+    def post(self, content, path="/v1/recommend", **headers):
+        """POST of JSON, or of bytes as they are."""
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        given = {"Content-Type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
+        status, _, answer = self.request("POST", path, body, given)
+        return status, json.loads(answer)
+
+    def metric(self, line):
+        """Value of a line of the metrics; 0 if it is not there."""
+        text = self.request("GET", "/metrics")[2].decode()
+        return next((float(one.rpartition(" ")[2]) for one in text.splitlines() if one.startswith(line)), 0.0)
+
+    def stop(self, number=signal.SIGTERM, seconds=30):
+        """Exit status after a signal."""
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@contextmanager
+def serving(bundle: Path, scratch: Path, *options: str, **environment: str):
+    """Start a server, and kill it in the end if it still runs."""
+    log = scratch / "server.log"
+    words = [
+        sys.executable,
+        "-m",
+        "llm4sbr",
+        "serve",
+        str(bundle),
+        "--port",
+        "0",
+        "--drain_s",
+        "0.3",
+        *options,
+    ]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(words, stdout=stream, stderr=stream, env=os.environ | environment)
+    try:
+        stop = time.monotonic() + 90
+        while not (url := _url(log)):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < stop, log.read_text()
+            time.sleep(0.05)
+        yield RunningServer(process, int(url.rpartition(":")[2]), log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(holds, seconds=20):
+    """Wait until a condition holds."""
+    stop = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < stop, "this does not happen"
+        time.sleep(0.05)
+
+
+def _url(log):
+    for line in log.read_text().splitlines():
+        if '"listening"' in line and line.endswith("}"):
+            return json.loads(line)["url"]
+    return None
