@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+_LARGE = 1 << 14  # columns; below, fewer passes save nothing, and would change the last bits of kept numbers
 _SMALLEST = 1e-12  # smallest divisor, as in torch.nn.functional.normalize
 
 
@@ -69,7 +70,7 @@ def set_share(scores: Tensor, columns: Tensor, counted: Tensor, log_odds: Tensor
     >>> set_share(torch.tensor([[9.0, 1.0, 1.0]]), *one).softmax(1)
     tensor([[0.5000, 0.2500, 0.2500]])
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and scores.size(1) > _LARGE:
         return _with_share(scores, columns, counted, log_odds)
     return cast(Tensor, _SetShare.apply(scores, columns, counted, log_odds))  # type: ignore[no-untyped-call]
 

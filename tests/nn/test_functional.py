@@ -152,3 +152,13 @@ def test_the_mean_potential_is_exact_in_mixed_precision():
     half = x.detach().bfloat16().requires_grad_()
     log_mean_potential(half, known).sum().backward()
     assert half.grad.dtype == torch.bfloat16
+
+
+def test_a_share_of_many_columns_is_the_same_without_a_gradient():
+    """It makes fewer passes then. Seen to fail with the log-odds left out."""
+    scores = torch.randn(3, 20_000, generator=torch.Generator().manual_seed(1))
+    odds = torch.tensor([[-3.0], [0.5], [2.0]])
+    expected = set_share(scores, COLUMNS, COUNTED, odds)
+    with torch.no_grad():
+        found = set_share(scores, COLUMNS, COUNTED, odds)
+    torch.testing.assert_close(found, expected)
