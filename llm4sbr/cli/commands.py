@@ -160,7 +160,8 @@ def run(name: str, words: Sequence[str]) -> int:
 
 
 def _called(name: str, command: Command, words: list[str]) -> int:
-    from llm4sbr.runs.parser import EXAMPLES, SuggestingParser
+    from llm4sbr.runs.example_help import EXAMPLES
+    from llm4sbr.runs.parser import SuggestingParser
 
     called, (description, examples) = _function(command), _about(name, command)
     about: dict[str, Any] = {"description": description, "epilog": EXAMPLES + examples}

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.runs.complaint import one_line, report
+from llm4sbr.runs.example_help import EXAMPLES, ExampleFormatter
 from llm4sbr.runs.short_names import written_out
 from llm4sbr.serving.server.options import Batching, Limits, Network, Records
 
@@ -46,9 +47,10 @@ def serve(words: Sequence[str], description: str, examples: str) -> int:
         as_positional=True,
         prog="llm4sbr serve",
         description=description,
-        epilog=f"Examples:\n{examples}",
+        epilog=EXAMPLES + examples,
         parser_class=_Parser,
         allow_abbrev=False,
+        formatter_class=ExampleFormatter,
     )
     return int(found)
 

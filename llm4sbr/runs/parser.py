@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -18,11 +17,11 @@ from llm4sbr.callbacks import ResumePoint, ViewCache
 from llm4sbr.contracts.ranges import OutOfRange
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
 from llm4sbr.runs.complaint import complaint, one_line, report
+from llm4sbr.runs.example_help import ExampleFormatter
 from llm4sbr.runs.short_names import written_out
 from llm4sbr.training.from_checkpoint import PARTS
 from llm4sbr.training.wrapper import LLM4SBRWrapper
 
-EXAMPLES = "Examples:\n"  # first line of a text of examples
 _CONFIGS = (".yaml", ".yml", ".json")
 _NO_FILE = re.compile(r"((?:File|Path) (?:does not exist|is not a file|is not readable)): '([^']+)'")
 _SHORTER = (
@@ -111,13 +110,6 @@ def _is_no_number(ex: BaseException | None) -> bool:
     except (TypeError, ValueError):
         return True
     return False
-
-
-class ExampleFormatter(DefaultHelpFormatter):
-    """Help formatter that keeps the line breaks of the examples."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
 
 
 class SuggestingParser(LightningArgumentParser):
