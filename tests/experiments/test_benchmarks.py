@@ -71,7 +71,7 @@ def test_catalogue_ops(tmp_path):
 
 
 def test_http_layers(tmp_path):
-    """Seen to fail with a client that reads another server's answer."""
+    """Every server answers, and the client counts its own requests."""
     rows = measured(tmp_path, "http_layers")[1]
     for name in ("bytes", "uvicorn"):
         assert rows[f"{name}: requests without a 200"]["met"]
@@ -80,7 +80,7 @@ def test_http_layers(tmp_path):
 
 
 def test_load(tmp_path):
-    """Seen to fail with a body that lacks its sessions."""
+    """A small run answers every request."""
     rows = measured(tmp_path, "load")[1]
     assert rows["50/s: requests without a 200"]["met"]
     assert rows["50/s: sessions in a batch"]["value"] >= 1

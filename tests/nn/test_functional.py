@@ -155,7 +155,7 @@ def test_the_mean_potential_is_exact_in_mixed_precision():
 
 
 def test_a_share_of_many_columns_is_the_same_without_a_gradient():
-    """It makes fewer passes then. Seen to fail with the log-odds left out."""
+    """It makes fewer passes then."""
     scores = torch.randn(3, 20_000, generator=torch.Generator().manual_seed(1))
     odds = torch.tensor([[-3.0], [0.5], [2.0]])
     expected = set_share(scores, COLUMNS, COUNTED, odds)

@@ -26,7 +26,7 @@ def same(answers, expected):
     ids=str,
 )
 def test_answers_are_those_of_the_recommender(running, shop, asked):
-    """Seen to fail with `seen` left out of the filters, and with answers given to the wrong request."""
+    """Seen to fail with `seen` left out of the filters."""
     sessions = SESSIONS[:3] if asked.get("k") != 3 else SESSIONS[2:]
     status, found = running.post({"sessions": sessions, **asked})
     assert status == 200
@@ -49,7 +49,7 @@ def test_items_are_found_by_id_and_by_title(running):
 
 
 def test_state_and_metrics(running):
-    """Views are counted by where they come from. Seen to fail with the count of sessions left out."""
+    """Views are counted by where they come from."""
     before = {
         view: running.metric(f'llm4sbr_session_views_total{{view="{view}"}}') for view in ("known", "absent")
     }

@@ -192,12 +192,12 @@ HEAD = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/jso
 
 
 def test_a_body_that_does_not_arrive_is_given_up(running):
-    """Seen to fail without a time for the body."""
+    """A body that does not arrive is given up."""
     assert b" 408 " in answered(running.port, HEAD + b'Content-Length: 50\r\n\r\n{"sess').split(b"\r\n")[0]
 
 
 def test_a_large_body_in_chunks_is_refused(running):
-    """It has no length that could be read first. Seen to fail with the check of the sum left out."""
+    """It has no length that could be read first."""
     chunks = [b"400\r\n" + b" " * 1024 + b"\r\n"] * 6
     found = answered(running.port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n")
     assert b" 413 " in found.split(b"\r\n")[0]

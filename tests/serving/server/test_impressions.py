@@ -21,7 +21,7 @@ SESSIONS = [*raw(KNOWN[:1]), ["B004", "nowhere"], []]
 
 
 def test_what_was_shown_is_read_back(shop, tmp_path):
-    """Seen to fail without the last file, which SIGTERM writes."""
+    """The last file is the one that SIGTERM writes."""
     folder = tmp_path / "shown"
     with serving(shop, tmp_path, "--impressions", str(folder), "--impression_rows", "4") as server:
         answers = [server.post({"sessions": SESSIONS, "k": 3})[1] for _ in range(3)]
@@ -45,7 +45,7 @@ def made(number=0):
 
 
 def test_a_failing_disk_costs_the_log_alone(tmp_path, monkeypatch):
-    """Seen to fail with the error let through, which ends the thread."""
+    """The thread goes on after the error."""
     metrics = Metrics()
     log = ImpressionLog(tmp_path / "shown", 2, 60, metrics, JsonLog("error", open(os.devnull, "w")))  # noqa: SIM115
 
