@@ -188,6 +188,13 @@ def test_nothing_that_came_with_the_data_is_markup(changes):
     page.encode("utf-8")
 
 
+def test_a_long_title_is_cut():
+    """Wherever a story shows it. Seen to fail with the list of clicks left out."""
+    page = render(report(stories=(story("Long " * 400, target="Long " * 400),)))
+    assert "Long " * 24 not in page
+    assert page.count(" Long…") == 4  # clicks, the target, a view, a list
+
+
 def test_the_target_is_marked_and_its_rank_stated():
     page = " ".join("".join(Reader(render(report())).text).split())
     assert "rank 2 of 1,345" in page
