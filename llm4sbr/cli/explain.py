@@ -13,12 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from llm4sbr.cli.recommend import Parser
+from llm4sbr.cli.bundle_words import BundleParser, ignored_line, safe, safe_text
 from llm4sbr.contracts.files import atomic_file
-from llm4sbr.contracts.text import printable
-from llm4sbr.runs.complaint import one_line
 from llm4sbr.serving import Explanation, Recommender
 
 
@@ -52,20 +49,20 @@ def show(found: Explanation, console: Console) -> None:
         console: Where to print.
     """
     console.print(
-        _safe(f"{found.item_id} {found.title}: rank {found.rank}, probability {found.probability:.2%}")
+        safe_text(f"{found.item_id} {found.title}: rank {found.rank}, probability {found.probability:.2%}")
     )
     table = Table("what", "", "effect", "rank without")
     for column in (2, 3):
         table.columns[column].justify = "right"
     for kind, name, effect, rank in rows(found):
-        table.add_row(kind, _safe(name), f"{effect:+.3f}", str(rank))
+        table.add_row(kind, safe_text(name), f"{effect:+.3f}", str(rank))
     console.print(table)
     for view in found.views:
         if view.intents:
             said = ", ".join(f"{title or item} ({weight:.2f})" for item, title, weight in view.intents)
-            console.print(_safe(f"The {view.name} view is made of {said}."))
+            console.print(safe_text(f"The {view.name} view is made of {said}."))
     if found.ignored:
-        console.print(_safe(f"Ignored, because the catalogue lacks them: {', '.join(found.ignored)}."))
+        console.print(safe_text(ignored_line(found.ignored)))
     console.print("Effects are log-probabilities of the item with the part, minus those without it.")
 
 
@@ -100,15 +97,13 @@ def draw(found: Explanation, path: Path) -> None:
     if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
         raise InputError("the picture has an unknown ending", path=path, value=path.suffix)
     axes = figure.subplots()
-    names = [one_line(printable(f"{kind}: {name}"))[:60] for kind, name, *_ in parts]
+    names = [safe(f"{kind}: {name}")[:60] for kind, name, *_ in parts]
     effects = [effect for *_, effect, _ in parts]
     axes.barh(range(len(parts)), effects, color=["#2a6f4e" if one > 0 else "#a23b3b" for one in effects])
     axes.set_yticks(range(len(parts)), names, parse_math=False)
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_xlabel("effect on the item's log-probability")
-    axes.set_title(
-        one_line(printable(f"{found.title or found.item_id}: rank {found.rank}"))[:80], parse_math=False
-    )
+    axes.set_title(safe(f"{found.title or found.item_id}: rank {found.rank}")[:80], parse_math=False)
     with atomic_file(path) as file:
         figure.savefig(file, format=path.suffix.lstrip("."))
 
@@ -120,21 +115,7 @@ def parser(description: str, examples: str) -> argparse.ArgumentParser:
         description: Description for the help.
         examples: Examples for the help.
     """
-    made = Parser(
-        prog="llm4sbr explain",
-        description=description,
-        epilog=f"Examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    made.add_argument("bundle", type=Path, help="folder of `llm4sbr export`")
-    made.add_argument("--session", nargs="+", required=True, metavar="ID", help="clicked items, oldest first")
+    made = BundleParser("explain", description, examples)
     made.add_argument("--item", required=True, metavar="ID", help="item to explain, recommended or not")
-    made.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
-    made.add_argument("--json", action="store_true", help="print one JSON object")
     made.add_argument("--picture", type=Path, metavar="FILE", help="draw the effects (.png, .svg, .pdf)")
     return made
-
-
-def _safe(text: str) -> Text:
-    return Text(one_line(printable(text)))

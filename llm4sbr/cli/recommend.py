@@ -7,29 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from llm4sbr.cli.bundle_words import BundleParser, ignored_line, safe_text
 from llm4sbr.contracts.catalogue import read_ids
-from llm4sbr.contracts.text import printable
-from llm4sbr.runs.complaint import one_line, report
 from llm4sbr.serving import Recommendation, Recommender
-
-
-class Parser(argparse.ArgumentParser):
-    """Parser whose error is one line, as that of the other commands."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error and exit with status 2."""
-        report(None, one_line(message))
-        sys.exit(2)
 
 
 def recommend(words: Sequence[str], description: str, examples: str) -> int:
@@ -73,18 +59,16 @@ def show(found: Recommendation, console: Console) -> None:
         for rank, (item, title, score) in enumerate(
             zip(found.item_ids, found.titles, found.scores, strict=True), start=1
         ):
-            table.add_row(
-                str(rank), Text(one_line(printable(item))), Text(one_line(printable(title))), f"{score:.4f}"
-            )
+            table.add_row(str(rank), safe_text(item), safe_text(title), f"{score:.4f}")
         console.print(table)
     views = {"known": "known", "titles": "from the titles, in place of unknown ones", "absent": "none"}
     lines = [f"Views of the session: {views[found.view]}."]
     if found.ignored:
-        lines.insert(0, f"Ignored, because the catalogue lacks them: {', '.join(found.ignored)}.")
+        lines.insert(0, ignored_line(found.ignored))
     if found.reason:
         lines = [f"No recommendations: {found.reason}.", *lines[:-1]]
     for line in lines:
-        console.print(Text(one_line(printable(line))))
+        console.print(safe_text(line))
 
 
 def parser(description: str, examples: str) -> argparse.ArgumentParser:
@@ -94,15 +78,7 @@ def parser(description: str, examples: str) -> argparse.ArgumentParser:
         description: Description for the help.
         examples: Examples for the help.
     """
-    made = Parser(
-        prog="llm4sbr recommend",
-        description=description,
-        epilog=f"Examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    made.add_argument("bundle", type=Path, help="folder of `llm4sbr export`")
-    made.add_argument("--session", nargs="+", required=True, metavar="ID", help="clicked items, oldest first")
+    made = BundleParser("recommend", description, examples)
     made.add_argument("--k", type=int, default=20, help="number of items (default: 20)")
     made.add_argument(
         "--seen",
@@ -114,6 +90,4 @@ def parser(description: str, examples: str) -> argparse.ArgumentParser:
         "--only", metavar="FILE", help="text file of the only items to recommend, one id a line"
     )
     made.add_argument("--without", metavar="FILE", help="text file of items to leave out, one id a line")
-    made.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
-    made.add_argument("--json", action="store_true", help="print one JSON object")
     return made

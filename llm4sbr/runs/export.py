@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +14,7 @@ from llm4sbr.callbacks import ViewCache
 from llm4sbr.contracts.batch import batch_prefixes
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, ExampleSource
+from llm4sbr.runs.record import versions
 from llm4sbr.runs.saved_run import SavedRun, load_run
 from llm4sbr.runs.trainer_cli import say
 from llm4sbr.serving.bundle import Content, write_bundle
@@ -75,7 +74,7 @@ def export(run: str, out: str = "bundle", ckpt_path: str | None = None, views: b
         views=None if seen is None else seen.spec,
         encoder={} if seen is None else seen.encoder,
         metrics=_metrics(found.checkpoint.parent.parent) if ckpt_path is None else {},
-        versions=_versions(),
+        versions=versions(_PACKAGES),
         origin={"checkpoint": found.checkpoint.name, "data": getattr(source, "fingerprint", None)},
     )
     content = Content(
@@ -190,13 +189,3 @@ def _metrics(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a checkout on sys.path
-            found[package] = "not installed"
-    return found

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,10 @@ _PACKAGES = ("llm4sbr", "torch", "lightning", "torch-geometric", "torchmetrics",
 
 def record(trainer: Trainer) -> dict[str, Any]:
     """Return the versions, machine, data and command of a run that begins."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # a checkout on sys.path
-            versions[package] = "not installed"
     return {
         "command": sys.argv,
         "folder": os.getcwd(),
-        "versions": versions,
+        "versions": versions(_PACKAGES),
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
@@ -46,6 +41,17 @@ def record(trainer: Trainer) -> dict[str, Any]:
         "data": getattr(getattr(trainer, "datamodule", None), "fingerprint", None),
         "wandb": _wandb_id(trainer),
     }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of packages."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a checkout on sys.path
+            found[package] = "not installed"
+    return found
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write the manifest of a folder whose other files are complete."""
-        content = {"format": FORMAT, "version": VERSION, **asdict(self), "sha256": ""}
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
         del content["sha256"]
         content["files"] = {name: _sums(folder / name) for name in _FILES if (folder / name).exists()}
         content["sha256"] = _checksum(content)
