@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from llm4sbr.callbacks.joint_stop import JointStop
 from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.contracts.ranges import NonNegativeFloat, NonNegativeInt, Ranged
 
@@ -27,8 +28,9 @@ class ResumePoint(Ranged, Callback):
 
     The checkpoint is replaced atomically at intervals, between two steps, and removed at the end of training.
     On SIGTERM all processes finish the current step, the checkpoint is written, and the run ends with an
-    exception of status 143, the shell's status for SIGTERM (`console` then ends by that signal). A single
-    process that is still in a validation three seconds later ends there, and ``predict`` after the batch.
+    exception of status 143, the shell's status for SIGTERM (`console` then ends by that signal). Processes
+    that are still in a validation three seconds later end there together, and ``validate``, ``test`` and
+    ``predict`` within about a second (`JointStop`).
     After ``kill -9`` the steps after the last checkpoint are computed again, with the same results.
 
     Args:
@@ -41,6 +43,7 @@ class ResumePoint(Ranged, Callback):
         self._sigterm_received = self._after_validation = False
         self._save_at_end = True
         self._saved_at = self._sigterm_at = 0.0
+        self._joint_stop = JointStop()
         self._before: Any = None
 
     @staticmethod
@@ -55,10 +58,7 @@ class ResumePoint(Ranged, Callback):
         self._saved_at = time.monotonic()
         if trainer.global_step == 0:  # so that a run without this checkpoint has ended
             self._save(trainer)
-        # This replaces Lightning's handler, which starts a collective inside the signal handler, possibly in
-        # the middle of another collective.
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._take_handler()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -91,30 +91,54 @@ class ResumePoint(Ranged, Callback):
             if isinstance(state, dict) and isinstance(callback, ModelCheckpoint) and callback.dirpath:
                 _relocate(state, Path(callback.dirpath))
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Stop seconds after SIGTERM; the last checkpoint stays, as a partial validation can't be resumed.
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare the votes of a validation within training, or alone."""
+        self._begin(trainer, trainer.num_val_batches)
 
-        Several processes finish the validation: one that stops alone leaves the others waiting for it.
-        """
-        late = self._sigterm_received and time.monotonic() - self._sigterm_at > _GRACE
-        if late and trainer.world_size == 1:
-            self._save_at_end = False
-            raise SIGTERMException
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare the votes of a test."""
+        self._begin(trainer, trainer.num_test_batches)
 
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Stop at SIGTERM, which Lightning's own loop of predictions passes over."""
-        if trainer.received_sigterm and trainer.world_size == 1:
-            raise SIGTERMException
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare the votes of a prediction, whose loop in Lightning passes over SIGTERM."""
+        self._begin(trainer, trainer.num_predict_batches)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after a validation that was due at SIGTERM, because a partial validation can't be resumed."""
-        self._stop(trainer, self._after_validation)
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop seconds after SIGTERM; the last checkpoint stays, as a partial validation can't be resumed."""
+        fitting = trainer.state.fn == "fit"
+        late = self._sigterm_received and (not fitting or time.monotonic() - self._sigterm_at > _GRACE)
+        if not trainer.sanity_checking and dataloader_idx == 0:
+            self._vote(trainer, batch_idx, late)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop at SIGTERM."""
+        if dataloader_idx == 0:
+            self._vote(trainer, batch_idx, self._sigterm_received or trainer.received_sigterm)
+
+    on_predict_batch_end = on_test_batch_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save a run that SIGTERM stopped, and log how to resume it."""
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
-            if (trainer.training or trainer.validating) and self._save_at_end:
+            fitting = trainer.state.fn == "fit" and (trainer.training or trainer.validating)
+            if fitting and self._save_at_end:
                 loop = trainer.fit_loop.epoch_loop
                 if self._after_validation and not loop._num_ready_batches_reached():
                     # A resumed run repeats the end of this step and counts it for the loggers again.
@@ -124,6 +148,19 @@ class ResumePoint(Ranged, Callback):
                 folder = shlex.quote(str(run_folder(trainer)))  # collective: every rank reads it
                 rank_zero_info(f"Stopped by SIGTERM. Resume with `llm4sbr resume {folder}`.")
         self._restore_handler()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after a validation that was due at SIGTERM, because a partial validation can't be resumed."""
+        self._stop(trainer, self._after_validation)
+        self._end(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the handler."""
+        self._end(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the handler."""
+        self._end(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the checkpoint of a run that has ended."""
@@ -146,6 +183,29 @@ class ResumePoint(Ranged, Callback):
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._sigterm_at = self._sigterm_at or time.monotonic()
         self._sigterm_received = True
+
+    def _begin(self, trainer: Trainer, batches: list[int | float]) -> None:
+        if trainer.sanity_checking:
+            return
+        if trainer.state.fn != "fit":
+            self._sigterm_received = False
+            self._take_handler()
+        self._joint_stop.begin(trainer, batches[0] if batches else 0)
+
+    def _vote(self, trainer: Trainer, batch_idx: int, stop: bool) -> None:
+        if self._joint_stop.vote(trainer, batch_idx, stop):
+            self._save_at_end = False
+            raise SIGTERMException
+
+    def _end(self, trainer: Trainer) -> None:
+        if trainer.state.fn != "fit":
+            self._restore_handler()
+
+    def _take_handler(self) -> None:
+        # This replaces Lightning's handler, which starts a collective inside the signal handler, possibly in
+        # the middle of another collective.
+        if self._before is None and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _restore_handler(self) -> None:
         if self._before is not None and threading.current_thread() is threading.main_thread():
