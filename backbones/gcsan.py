@@ -43,12 +43,12 @@ class SelfAttentionBlock(nn.Module):
     def forward(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
         """Rows of ``E`` for the `queries`, which attend to every real click."""
         attended = functional.scaled_dot_product_attention(
-            self.query(queries),
-            self.key(states),
-            self.value(states),
-            attn_mask=mask.unsqueeze(1),  # (B, 1, L): padding is masked; every session has a real click
+            self.query(queries).unsqueeze(1),  # (B, 1, Q, d): one head, which ONNX's operator wants
+            self.key(states).unsqueeze(1),
+            self.value(states).unsqueeze(1),
+            attn_mask=mask[:, None, None],  # (B, 1, 1, L): padding is masked; every session has a real click
             dropout_p=self.dropout if self.training else 0.0,
-        )  # (B, Q, d)
+        ).squeeze(1)  # (B, Q, d)
         return cast(Tensor, self.feed_forward(attended) + attended)
 
 

@@ -80,9 +80,9 @@ class TAGNN(SRGNN):
         values = self.target_readout(clicks.states)  # (T, d): W_3^target v_i
         scores = []
         for items in torch.split(self.item_embeddings(), self.chunk_size):  # (C, d)
-            attention = self._exponents(keys @ items.T, clicks.session, len(session))  # (T, C)
-            total = scatter(attention, clicks.session, dim_size=len(session))  # (B, C)
-            target = scatter(attention * (values @ items.T), clicks.session, dim_size=len(session)) / total
+            attention = self._exponents(keys @ items.T, clicks.session, session.size(0))  # (T, C)
+            total = scatter(attention, clicks.session, dim_size=session.size(0))  # (B, C)
+            target = scatter(attention * (values @ items.T), clicks.session, dim_size=session.size(0)) / total
             scores.append(session @ items.T + target)
         return torch.cat(scores, dim=1)
 

@@ -98,6 +98,12 @@ COMMANDS = {
         ("bundle --port 8000", "bundle --impressions impressions --watch_s 5"),
         "own",
     ),
+    "convert": Command(
+        "llm4sbr.cli.convert:convert",
+        "write the model of a bundle as a graph for ONNX Runtime or torch.export",
+        ("bundle --out graph", "bundle --out graph --to torch"),
+        "positional",
+    ),
     "draw": Command(
         "llm4sbr.cli.draw:draw",
         "draw figures of finished runs",

@@ -111,15 +111,18 @@ def build_session_graph(item_ids: Tensor, lengths: Tensor) -> SessionGraph:
     ([5, 7, 7], [[0, 1], [1, 0]], [[0, 1, 0], [2, 0, 0]])
     """
     batch_size, width = item_ids.shape
-    real = torch.arange(width, device=item_ids.device) < lengths.unsqueeze(1)  # (B, L)
-    stride = int(item_ids.max()) + 1 if item_ids.numel() else 1
+    position = torch.arange(width, device=item_ids.device)
+    real = position < lengths.unsqueeze(1)  # (B, L)
+    # Numbers of the data stay tensors, and no size depends on them: `torch.export` can follow.
+    stride = item_ids.max() + 1 if item_ids.numel() else item_ids.new_ones(())
     session = torch.arange(batch_size, device=item_ids.device).unsqueeze(1)  # (B, 1)
     keys = (session * stride + item_ids)[real]  # (sum of lengths,)
     unique, inverse = torch.unique(keys, return_inverse=True)  # (N,), (sum of lengths,)
     alias = item_ids.new_zeros(item_ids.shape)
     alias[real] = inverse
-    step = real[:, 1:]  # (B, L-1): both ends of the transition are real
-    num_nodes = unique.numel()
-    edges = torch.unique(alias[:, :-1][step] * num_nodes + alias[:, 1:][step])  # (M,)
-    edge_index = torch.stack((edges.div(max(num_nodes, 1), rounding_mode="floor"), edges % max(num_nodes, 1)))
+    step = position + 1 < lengths.unsqueeze(1)  # (B, L): both ends of the transition are real
+    span = max(alias.numel(), 1)  # at least N
+    edges = torch.unique((alias * span + alias.roll(-1, 1))[step])  # (M,)
+    source = edges.div(span, rounding_mode="floor")  # (M,)
+    edge_index = torch.stack((source, edges - source * span))
     return SessionGraph(nodes=unique % stride, edge_index=edge_index, alias=alias)

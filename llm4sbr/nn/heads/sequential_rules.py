@@ -103,10 +103,10 @@ class SequentialRules(ScoreHead):
         weight = 1 / (batch.lengths[row] - click).float()  # the last click has age 0
         count = self.start[asking + 1] - self.start[asking]
         owner = torch.repeat_interleave(count)  # (R,): the click that each rule belongs to
-        where = torch.arange(len(owner), device=owner.device)
+        where = torch.arange(owner.size(0), device=owner.device)
         where += (self.start[asking] - (count.cumsum(0) - count))[owner]
         cell = row[owner] * self.num_items + self.item[where].long() - 1
-        found = weight.new_zeros(len(batch.lengths) * self.num_items)
+        found = weight.new_zeros(batch.lengths.size(0) * self.num_items)
         found = found.index_add_(0, cell, weight[owner] * self.similarity[where])
         found = found.view(-1, self.num_items)
         found[row, asking - 1] *= self.repeats
