@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -16,17 +16,23 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.serving.server.batcher import Batcher, Expired, Filters, Full, Job
 from llm4sbr.serving.server.exchange import Answer, Gone, Receive, Scope, Send, header, read_body, read_query
 from llm4sbr.serving.server.exchange import rest_of_path as rest
+from llm4sbr.serving.server.explainer import Explainer
 from llm4sbr.serving.server.impressions import Impression, ImpressionLog
 from llm4sbr.serving.server.json_log import JsonLog
-from llm4sbr.serving.server.live_bundle import LiveBundle, Loaded
+from llm4sbr.serving.server.live_bundle import LiveBundle
 from llm4sbr.serving.server.messages import (
+    ExplainAnswer,
+    ExplainRequest,
     Item,
     Items,
     Problem,
+    Reader,
     RecommendAnswer,
+    RecommendRequest,
     Refusal,
-    Requests,
     Unknown,
+    explain_type,
+    recommend_type,
     whole_number,
 )
 from llm4sbr.serving.server.metrics import Metrics
@@ -42,19 +48,6 @@ _SEARCHES = 64  # that may wait
 _TEXT = b"text/plain; version=1.0.0; charset=utf-8"
 _RETRY = ((b"retry-after", b"1"),)
 _encode = msgspec.json.Encoder().encode
-
-
-class _Listed(NamedTuple):
-    """Ids of a filter: those that the catalogue has, in a fixed order, and the others."""
-
-    known: tuple[str, ...]
-    unknown: list[str]
-
-    @classmethod
-    def of(cls, loaded: Loaded, ids: list[str] | None) -> _Listed:
-        index, distinct = loaded.catalogue.index, sorted(set(ids or ()))  # equal lists make one batch
-        known = tuple(item for item in distinct if item in index)
-        return cls(known, [item for item in distinct if item not in index])
 
 
 class App:
@@ -87,11 +80,14 @@ class App:
         self.impressions, self.log_sessions = impressions, log_sessions
         self.key = None if key is None else key.encode()
         self.draining, self.in_flight = False, 0
-        self._requests = Requests(limits)
-        self._schema = _encode(schema(self._requests.type, key is not None))
+        self._to_recommend: Reader[RecommendRequest] = Reader(recommend_type(limits))
+        self._to_explain: Reader[ExplainRequest] = Reader(explain_type(limits))
+        self._schema = _encode(schema(self._to_recommend.type, self._to_explain.type, key is not None))
+        self._explainer = Explainer(batcher)
         self._searches, self._searching = ThreadPoolExecutor(1, "search"), 0
         self._routes: dict[str, tuple[str, Handler]] = {
             "/v1/recommend": ("POST", self._recommend),
+            "/v1/explain": ("POST", self._explain),
             "/v1/items": ("GET", self._search),
             ITEMS: ("GET", self._item),
             "/health": ("GET", self._health),
@@ -138,15 +134,22 @@ class App:
                 allow = ((b"allow", method.encode()),)
                 raise Refusal(405, f"this path answers {method}", "method", allow)
             return await handler(scope, receive)
+        except Full:
+            return self._refused(Refusal(503, "too much waits", None, _RETRY))
+        except Expired:
+            return self._refused(Refusal(503, f"no answer within {self.limits.timeout_s:g} s", None, _RETRY))
         except Refusal as error:
-            problem = Problem(error.problem, error.field)
-            logged = {"problem": error.problem, "field": error.field} if error.status != 404 else None
-            return Answer(_encode(problem), error.status, headers=error.headers, logged=logged)
+            return self._refused(error)
         except (Gone, asyncio.CancelledError):
             raise
         except Exception as error:  # the client learns that it failed, the log why
             self.log.error("failure", route=route, problem=f"{type(error).__name__}: {error}")
             return Answer(_encode(Problem("the server failed; its log says why", None)), 500)
+
+    def _refused(self, error: Refusal) -> Answer:
+        problem = Problem(error.problem, error.field)
+        logged = {"problem": error.problem, "field": error.field} if error.status != 404 else None
+        return Answer(_encode(problem), error.status, headers=error.headers, logged=logged)
 
     def _check_key(self, route: str, scope: Scope) -> None:
         if self.key is None or route in _OPEN:
@@ -162,9 +165,9 @@ class App:
     async def _recommend(self, scope: Scope, receive: Receive) -> Answer:
         limits = self.limits
         read_query(scope)
-        asked = self._requests.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
+        asked = self._to_recommend.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
         loaded = self.live.now
-        only, without = _Listed.of(loaded, asked.only), _Listed.of(loaded, asked.without)
+        only, without = loaded.listed(asked.only), loaded.listed(asked.without)
         if asked.only is not None and not only.known:
             raise Refusal(422, "no item of this list is in the catalogue", "only")
         filters = Filters(
@@ -177,10 +180,6 @@ class App:
         )
         try:
             found = await self.batcher.submit(job)
-        except Full:
-            raise Refusal(503, "too many sessions wait", None, _RETRY) from None
-        except Expired:
-            raise Refusal(503, f"no answer within {limits.timeout_s:g} s", None, _RETRY) from None
         except InputError as error:
             if asked.only is None and asked.without is None:
                 raise
@@ -198,6 +197,23 @@ class App:
         if self.log_sessions:
             logged["clicks"] = asked.sessions
         return Answer(_encode(RecommendAnswer(loaded.fingerprint, found, unknown)), logged=logged)
+
+    async def _explain(self, scope: Scope, receive: Receive) -> Answer:
+        limits = self.limits
+        read_query(scope)
+        asked = self._to_explain.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
+        loaded = self.live.now
+        index = loaded.catalogue.index
+        if asked.item not in index:
+            raise Refusal(422, "the catalogue has no such item", "item")
+        if not any(item in index for item in asked.session):
+            raise Refusal(422, "no item of the session is in the catalogue", "session")
+        deadline = asyncio.get_running_loop().time() + limits.timeout_s
+        found = await self._explainer.explain(loaded, asked.session, asked.item, deadline)
+        logged: dict[str, Any] = {"bundle": loaded.fingerprint}
+        if self.log_sessions:
+            logged |= {"clicks": asked.session, "item": asked.item}
+        return Answer(_encode(ExplainAnswer(loaded.fingerprint, found)), logged=logged)
 
     async def _search(self, scope: Scope, receive: Receive) -> Answer:
         query = read_query(scope, "query", "limit")

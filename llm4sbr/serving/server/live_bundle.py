@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.serving.manifest import MANIFEST
@@ -15,6 +16,13 @@ from llm4sbr.serving.server.metrics import Metrics
 from llm4sbr.serving.server.title_search import TitleSearch
 
 _AGAIN_AFTER = 0.5  # seconds; a folder that is exchanged while it is read fails its checksums once
+
+
+class Listed(NamedTuple):
+    """Ids of a filter: those that the catalogue has, in a fixed order, and the others."""
+
+    known: tuple[str, ...]
+    unknown: list[str]
 
 
 class Loaded:
@@ -29,6 +37,12 @@ class Loaded:
         manifest = recommender.manifest
         self.fingerprint = (manifest.sha256 if manifest is not None else self.catalogue.fingerprint)[:16]
         self.search = TitleSearch(self.catalogue)
+
+    def listed(self, ids: list[str] | None) -> Listed:
+        """Sort the ids of a filter by whether the catalogue has them."""
+        index, distinct = self.catalogue.index, sorted(set(ids or ()))  # equal lists make one batch
+        known = tuple(item for item in distinct if item in index)
+        return Listed(known, [item for item in distinct if item not in index])
 
 
 class LiveBundle:

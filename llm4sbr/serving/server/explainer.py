@@ -1,0 +1,68 @@
+"""Explanations beside the recommendations: one at a time, in a thread that lets batches go first."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from llm4sbr.serving.explain import Explanation
+from llm4sbr.serving.server.batcher import Batcher, Expired, Full
+from llm4sbr.serving.server.live_bundle import Loaded
+
+_MOST = 16  # explanations that may wait
+_PAUSE_S = 0.05  # longest wait of a step for batches: under full load an explanation is slow, and ends
+
+
+class Explainer:
+    """Explains items, one after the other.
+
+    An explanation scores a session many times. Its steps are no larger than a batch, and each waits for a
+    moment in which no batch is due.
+
+    Args:
+        batcher: Batches of recommendations, which go first.
+    """
+
+    def __init__(self, batcher: Batcher) -> None:
+        self.batcher = batcher
+        self._thread, self._waiting = ThreadPoolExecutor(1, "explain"), 0
+
+    async def explain(
+        self, loaded: Loaded, session: Sequence[str], item: str, deadline: float
+    ) -> Explanation:
+        """Wait for an explanation.
+
+        Args:
+            loaded: Bundle that the request began with.
+            session: Ids of the clicked items.
+            item: Id of the item.
+            deadline: Time of the event loop after which the client gets no answer; the next step is the last.
+
+        Raises:
+            Full: If too many explanations wait.
+            Expired: If there was no answer before the deadline.
+        """
+        if self._waiting >= _MOST:
+            raise Full
+        ended = threading.Event()
+
+        def between() -> None:
+            if ended.is_set():  # nobody waits for the answer
+                raise Expired
+            self.batcher.wait_until_idle(_PAUSE_S)
+
+        def explained() -> Explanation:
+            between()
+            return loaded.recommender.explain(session, item, between)
+
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, explained)
+        except TimeoutError:
+            raise Expired from None
+        finally:
+            ended.set()
+            self._waiting -= 1
