@@ -56,11 +56,12 @@ class RunningServer:
 
 
 @contextmanager
-def serving(bundle: Path, scratch: Path, *options: str, **environment: str):
+def serving(bundle: Path, scratch: Path, *options: str, python: str = sys.executable, **environment: str):
     """Start a server, and kill it in the end if it still runs."""
     log = scratch / "server.log"
     words = [
-        sys.executable,
+        python,
+        "-P",
         "-m",
         "llm4sbr",
         "serve",
