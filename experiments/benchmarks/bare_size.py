@@ -32,6 +32,7 @@ def bare_size(json: Path | None = None) -> None:
     everything = needed(map(str, requirements("llm4sbr")))
     sizes = {one.name: size(one) for one in more}
     torch, own = sizes["torch"], size(installed("llm4sbr"))
+    server = {one.name for one in more} - {one.name for one in few}
     note = ", ".join(sorted(one.name for one in few))
     least = sum(sizes[one.name] for one in few) - torch
     keep(
@@ -41,7 +42,7 @@ def bare_size(json: Path | None = None) -> None:
             row("recommend, distributions", len(few), ""),
             row("torch", torch / 1e6, "MB", note=distribution("torch").version),
             row("llm4sbr", own / 1e6, "MB"),
-            row("serve, beside recommend", sum(sizes[one.name] for one in more[len(few) :]) / 1e6, "MB"),
+            row("serve, beside recommend", sum(sizes[name] for name in server) / 1e6, "MB"),
             row("all of llm4sbr, without torch", (sum(map(size, everything)) - torch) / 1e6, "MB"),
             row("all of llm4sbr, distributions", len(everything), ""),
         ],
