@@ -6,8 +6,8 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,10 +16,9 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.serving.server.batcher import Batcher, Expired, Filters, Full, Job
 from llm4sbr.serving.server.exchange import Answer, Gone, Receive, Scope, Send, header, read_body, read_query
 from llm4sbr.serving.server.exchange import rest_of_path as rest
-from llm4sbr.serving.server.explainer import Explainer
 from llm4sbr.serving.server.impressions import Impression, ImpressionLog
 from llm4sbr.serving.server.json_log import JsonLog
-from llm4sbr.serving.server.live_bundle import LiveBundle
+from llm4sbr.serving.server.live_bundle import LiveBundle, Loaded
 from llm4sbr.serving.server.messages import (
     ExplainAnswer,
     ExplainRequest,
@@ -38,6 +37,8 @@ from llm4sbr.serving.server.messages import (
 from llm4sbr.serving.server.metrics import Metrics
 from llm4sbr.serving.server.openapi import schema
 from llm4sbr.serving.server.options import Limits
+from llm4sbr.serving.server.page import page_answers
+from llm4sbr.serving.server.side_queue import Explainer, SideQueue
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 
@@ -59,6 +60,8 @@ class App:
         limits: Limits of a request.
         metrics: Metrics of the server.
         log: Log of requests.
+        compared: A bundle to compare with, under ``/v1/compared/``; None for none.
+        page: Whether ``/`` is a page to try the server.
         impressions: Impression log; None for none.
         key: API key; None if none is needed.
         log_sessions: Whether the log shows item ids.
@@ -72,29 +75,37 @@ class App:
         metrics: Metrics,
         log: JsonLog,
         *,
+        compared: LiveBundle | None = None,
+        page: bool = True,
         impressions: ImpressionLog | None = None,
         key: str | None = None,
         log_sessions: bool = False,
     ) -> None:
         self.live, self.batcher, self.limits, self.metrics, self.log = live, batcher, limits, metrics, log
+        self.bundles = (live,) if compared is None else (live, compared)
         self.impressions, self.log_sessions = impressions, log_sessions
         self.key = None if key is None else key.encode()
         self.draining, self.in_flight = False, 0
         self._to_recommend: Reader[RecommendRequest] = Reader(recommend_type(limits))
         self._to_explain: Reader[ExplainRequest] = Reader(explain_type(limits))
         self._schema = _encode(schema(self._to_recommend.type, self._to_explain.type, key is not None))
+        self._page = page_answers() if page else {}
         self._explainer = Explainer(batcher)
-        self._searches, self._searching = ThreadPoolExecutor(1, "search"), 0
+        self._searches = SideQueue("search", _SEARCHES)
         self._routes: dict[str, tuple[str, Handler]] = {
-            "/v1/recommend": ("POST", self._recommend),
-            "/v1/explain": ("POST", self._explain),
+            "/v1/recommend": ("POST", partial(self._recommend, live)),
+            "/v1/explain": ("POST", partial(self._explain, live)),
             "/v1/items": ("GET", self._search),
             ITEMS: ("GET", self._item),
             "/health": ("GET", self._health),
             "/ready": ("GET", self._ready),
             "/metrics": ("GET", self._metrics),
             "/openapi.json": ("GET", self._openapi),
+            **dict.fromkeys(self._page, ("GET", self._static)),
         }
+        if compared is not None:
+            self._routes["/v1/compared/recommend"] = "POST", partial(self._recommend, compared)
+            self._routes["/v1/compared/explain"] = "POST", partial(self._explain, compared)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -152,7 +163,7 @@ class App:
         return Answer(_encode(problem), error.status, headers=error.headers, logged=logged)
 
     def _check_key(self, route: str, scope: Scope) -> None:
-        if self.key is None or route in _OPEN:
+        if self.key is None or route in _OPEN or route in self._page:
             return
         given = header(scope, b"x-api-key")
         if given is None:
@@ -162,11 +173,11 @@ class App:
             said = "the API key is missing or wrong"
             raise Refusal(401, said, "Authorization", ((b"www-authenticate", b"Bearer"),))
 
-    async def _recommend(self, scope: Scope, receive: Receive) -> Answer:
+    async def _recommend(self, live: LiveBundle, scope: Scope, receive: Receive) -> Answer:
         limits = self.limits
         read_query(scope)
         asked = self._to_recommend.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
-        loaded = self.live.now
+        loaded = live.now
         only, without = loaded.listed(asked.only), loaded.listed(asked.without)
         if asked.only is not None and not only.known:
             raise Refusal(422, "no item of this list is in the catalogue", "only")
@@ -184,9 +195,10 @@ class App:
             if asked.only is None and asked.without is None:
                 raise
             raise Refusal(422, error.problem, "only" if asked.without is None else "without") from None
-        for one in found:
-            self.metrics.views(one.view).inc()
-        if self.impressions is not None:
+        if live is self.live:
+            for one in found:
+                self.metrics.views(one.view).inc()
+        if self.impressions is not None and live is self.live:
             now = datetime.now(UTC)
             self.impressions.add(
                 Impression(now, loaded.fingerprint, session, list(one.item_ids), list(one.scores), one.view)
@@ -198,11 +210,11 @@ class App:
             logged["clicks"] = asked.sessions
         return Answer(_encode(RecommendAnswer(loaded.fingerprint, found, unknown)), logged=logged)
 
-    async def _explain(self, scope: Scope, receive: Receive) -> Answer:
+    async def _explain(self, live: LiveBundle, scope: Scope, receive: Receive) -> Answer:
         limits = self.limits
         read_query(scope)
         asked = self._to_explain.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
-        loaded = self.live.now
+        loaded = live.now
         index = loaded.catalogue.index
         if asked.item not in index:
             raise Refusal(422, "the catalogue has no such item", "item")
@@ -221,16 +233,8 @@ class App:
         limit = whole_number(query.get("limit", "20"), "limit", 1, _MOST_ITEMS)
         if not 1 <= len(text) <= self.limits.id_length:
             raise Refusal(422, f"this must be a text of 1 to {self.limits.id_length} characters", "query")
-        if self._searching >= _SEARCHES:
-            raise Refusal(503, "too many searches wait", None, _RETRY)
         loaded = self.live.now
-        self._searching += 1
-        try:
-            total, columns = await asyncio.get_running_loop().run_in_executor(
-                self._searches, loaded.search.find, text, limit
-            )
-        finally:
-            self._searching -= 1
+        total, columns = await self._searches.run(loaded.search.find, text, limit)
         ids, titles = loaded.catalogue.item_ids, loaded.catalogue.titles
         items = [Item(ids[column], titles[column]) for column in columns]
         return Answer(_encode(Items(loaded.fingerprint, total, items)))
@@ -249,8 +253,9 @@ class App:
     async def _ready(self, scope: Scope, receive: Receive) -> Answer:
         if self.draining:
             raise Refusal(503, "the server is shutting down")
-        loaded = self.live.now
-        found = {"status": "ready", "bundle": loaded.fingerprint, "items": loaded.catalogue.num_items}
+        found: dict[str, Any] = {"status": "ready", **_described(self.live.now)}
+        for compared in self.bundles[1:]:
+            found["compared"] = _described(compared.now)
         return Answer(_encode(found))
 
     async def _metrics(self, scope: Scope, receive: Receive) -> Answer:
@@ -258,3 +263,10 @@ class App:
 
     async def _openapi(self, scope: Scope, receive: Receive) -> Answer:
         return Answer(self._schema)
+
+    async def _static(self, scope: Scope, receive: Receive) -> Answer:
+        return self._page[scope["path"]]
+
+
+def _described(loaded: Loaded) -> dict[str, Any]:
+    return {"bundle": loaded.fingerprint, "items": loaded.catalogue.num_items, "model": loaded.model}

@@ -12,10 +12,10 @@ from bundles import KNOWN, SESSIONS, raw
 from llm4sbr.serving import Recommender
 from llm4sbr.serving import explain as explaining
 from llm4sbr.serving.server.batcher import Batcher, Expired, Full
-from llm4sbr.serving.server.explainer import Explainer
 from llm4sbr.serving.server.live_bundle import Loaded
 from llm4sbr.serving.server.metrics import Metrics
 from llm4sbr.serving.server.options import Batching
+from llm4sbr.serving.server.side_queue import Explainer
 
 ROUTE = "/v1/explain"
 

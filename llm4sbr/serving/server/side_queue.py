@@ -1,11 +1,12 @@
-"""Explanations beside the recommendations: one at a time, in a thread that lets batches go first."""
+"""Work beside the batches: searches and explanations, each in a thread with a bounded queue."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from llm4sbr.serving.explain import Explanation
 from llm4sbr.serving.server.batcher import Batcher, Expired, Full
@@ -13,6 +14,35 @@ from llm4sbr.serving.server.live_bundle import Loaded
 
 _MOST = 16  # explanations that may wait
 _PAUSE_S = 0.05  # longest wait of a step for batches: under full load an explanation is slow, and ends
+
+
+T = TypeVar("T")
+
+
+class SideQueue:
+    """Runs functions in one thread, one after the other.
+
+    Args:
+        name: Name of the thread.
+        most: Number of functions that may wait or run.
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        self.most, self._thread, self._waiting = most, ThreadPoolExecutor(1, name), 0
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Wait for the result of a function.
+
+        Raises:
+            Full: If too many wait.
+        """
+        if self._waiting >= self.most:
+            raise Full
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        finally:
+            self._waiting -= 1
 
 
 class Explainer:
@@ -26,8 +56,7 @@ class Explainer:
     """
 
     def __init__(self, batcher: Batcher) -> None:
-        self.batcher = batcher
-        self._thread, self._waiting = ThreadPoolExecutor(1, "explain"), 0
+        self.batcher, self._queue = batcher, SideQueue("explain", _MOST)
 
     async def explain(
         self, loaded: Loaded, session: Sequence[str], item: str, deadline: float
@@ -44,8 +73,6 @@ class Explainer:
             Full: If too many explanations wait.
             Expired: If there was no answer before the deadline.
         """
-        if self._waiting >= _MOST:
-            raise Full
         ended = threading.Event()
 
         def between() -> None:
@@ -57,12 +84,10 @@ class Explainer:
             between()
             return loaded.recommender.explain(session, item, between)
 
-        self._waiting += 1
         try:
             async with asyncio.timeout_at(deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, explained)
+                return await self._queue.run(explained)
         except TimeoutError:
             raise Expired from None
         finally:
             ended.set()
-            self._waiting -= 1
