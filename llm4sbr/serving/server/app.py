@@ -269,4 +269,5 @@ class App:
 
 
 def _described(loaded: Loaded) -> dict[str, Any]:
-    return {"bundle": loaded.fingerprint, "items": loaded.catalogue.num_items, "model": loaded.model}
+    items = loaded.catalogue.num_items
+    return {"bundle": loaded.fingerprint, "items": items, "model": loaded.model, "views": loaded.views}

@@ -41,6 +41,7 @@ class Loaded:
         model = recommender.model
         kind = "wrapped" if isinstance(model, WrappedScoring) else "bare"
         self.model = f"{kind} {type(model.backbone).__name__}"
+        self.views = None if recommender.views is None else recommender.views.spec.source
 
     def listed(self, ids: list[str] | None) -> Listed:
         """Sort the ids of a filter by whether the catalogue has them."""

@@ -7,11 +7,12 @@ const VIEWS = {
   titles: "Clicks, and the titles of the items.",
   absent: "Clicks alone: there is no view of a language model for this session.",
 };
+const NO_TEXT = "Clicks alone: this model reads no text.";
 const PARTS = {
   long_term: "Long-term intent", short_term: "Short-term intent",
   RepeatExplore: "Repeats: how readily visitors return to an item", SequentialRules: "Rules: which items followed which",
 };
-const state = { key: "", session: [], models: [], turn: 0, search: null, limits: [] };
+const state = { key: "", session: [], models: [], turn: 0, search: null, failed: null };
 
 const $ = (id) => document.getElementById(id);
 const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
@@ -54,24 +55,31 @@ async function api(path, body, signal) {
   return content;
 }
 
-// Run a step; show an error where the page has a place for it.
+// Run a step and show its error, which the success of another step does not hide.
 async function trying(step) {
   try {
     await step();
-    $("trouble").hidden = true;
+    if (step === again || step === state.failed) $("trouble").hidden = true;
   } catch (error) {
-    if (error.name === "AbortError") return;
+    state.failed = step;
     $("trouble").hidden = !$("key-form").hidden;
     $("trouble-said").textContent = error.message;
   }
 }
 
-async function find(text) {
+async function find() {
   state.search?.abort();
   state.search = new AbortController();
+  const text = $("query").value.trim();
   const beginning = text === "";
   const path = `v1/items?query=${encodeURIComponent(beginning ? "a" : text)}&limit=${beginning ? 100 : FOUND}`;
-  const found = await api(path, null, state.search.signal);
+  let found;
+  try {
+    found = await api(path, null, state.search.signal);
+  } catch (error) {
+    if (error.name === "AbortError") return;  // a newer search goes on
+    throw error;
+  }
   const step = beginning ? Math.max(1, Math.floor(found.items.length / BEGINNINGS)) : 1;
   const items = found.items.filter((_, place) => place % step === 0).slice(0, beginning ? BEGINNINGS : FOUND);
   $("items").replaceChildren(...items.map((item) => {
@@ -141,19 +149,20 @@ function list(model, found, session, place, all) {
       onclick: () => reasons(model, session, id, why, panel),
     }, "Why?");
     const add = make("button", {
-      type: "button", "aria-label": `Click ${titled(item)}`,
+      type: "button", className: "add", "aria-label": `Click ${titled(item)}`,
       onclick: () => { $("next-heading").focus(); return click(item); },
-    }, "Click");
+    }, "+");
     const name = named(item);
-    if (others.some((ids) => !ids.has(id))) name.firstChild.after(make("span", { className: "tag" }, "only here"));
+    if (others.some((ids) => !ids.has(id))) name.firstChild.after(" ", make("span", { className: "tag" }, "only here"));
     return make("li", {}, make("div", { className: "row" },
       make("span", { className: "rank", "aria-hidden": "true" }, `${rank + 1}`), name,
       make("span", { className: "buttons" }, why, add)), panel);
   });
-  const described = found.reason ? `No item: ${found.reason}.` : VIEWS[found.view] ?? `Views: ${found.view}.`;
+  const view = found.view === "known" && model.views === "titles" ? "titles" : found.view;
+  const read = model.views ? VIEWS[view] ?? `Views: ${view}.` : NO_TEXT;
   return make("article", { className: "card list", "aria-label": model.name },
     all.length > 1 ? make("h3", {}, model.name) : null,
-    make("p", { className: "quiet" }, model.wrapped || found.reason ? described : "Clicks alone: this model reads no text."),
+    make("p", { className: "quiet" }, found.reason ? `No item: ${found.reason}.` : read),
     make("ol", { "aria-label": `Recommendations of ${model.name}` }, ...items));
 }
 
@@ -180,9 +189,9 @@ function explained(found, model) {
   const group = (heading, effects) => effects.length ? [make("h4", {}, heading), make("ul", {}, ...effects)] : [];
   const share = (100 * found.probability).toLocaleString("en", { maximumSignificantDigits: 2 });
   return [
-    make("p", {}, `Place ${found.rank.toLocaleString("en")} of ${model.items.toLocaleString("en")}, with a probability of ${share} %.`),
+    make("p", {}, `Place ${found.rank.toLocaleString("en")} of ${model.items.toLocaleString("en")}, with a probability of ${share}\u00a0%.`),
     ...group("Clicks", found.clicks.map((one) => effect(one.title || one.item_id, `click ${one.place + 1}`, one, most))),
-    ...group("Intents", found.views.map((one) => effect(PARTS[one.name] ?? one.name, made(one.intents), one, most))),
+    ...group("Text", found.views.map((one) => effect(PARTS[one.name] ?? one.name, made(one.intents), one, most))),
     ...group("Parts of the model", found.heads.map((one) => effect(PARTS[one.name] ?? one.name, "", one, most))),
     found.clicks.length ? null : make("p", { className: "quiet" }, "With a single click there is no click to leave out."),
   ].filter((one) => one !== null);
@@ -191,35 +200,42 @@ function explained(found, model) {
 const made = (intents) => intents.length ? `made of ${intents.map(([id, title]) => title || id).join("; ")}` : "";
 
 function effect(name, detail, part, most) {
-  const side = part.effect >= 0 ? "up" : "down";
+  const side = Math.abs(part.effect) < 0.005 ? "none" : part.effect > 0 ? "up" : "down";
   const bar = make("i", { className: side });
   bar.style.width = `${50 * Math.abs(part.effect) / most}%`;
   return make("li", { className: "effect" },
     make("span", { className: "name" }, name, detail ? make("small", {}, detail) : null),
     make("span", { className: "bar", "aria-hidden": "true" }, bar),
     make("span", { className: `factor ${side}` }, factor(part.effect),
-      make("small", {}, `else place ${part.rank_without.toLocaleString("en")}`)));
+      make("small", {}, `else place\u00a0${part.rank_without.toLocaleString("en")}`)));
 }
 
 function factor(effect) {
   const times = Math.exp(effect);
   if (times >= 1000) return "\u00d7 >1,000";
-  return times < 0.001 ? "\u00d7 <0.001" : `\u00d7${times.toLocaleString("en", { maximumSignificantDigits: times >= 100 ? 3 : 2 })}`;
+  if (times < 0.01) return "\u00d7 <0.01";
+  const digits = times < 10 ? 2 : times < 100 ? 1 : 0;
+  return `\u00d7${times.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
 }
 
 async function begin() {
   const ready = await api("ready");
-  const model = (one, path) => ({ path, name: one.model, items: one.items, wrapped: one.model.startsWith("wrapped") });
+  const model = (one, path) => ({ path, name: one.model, items: one.items, views: one.views });
   state.models = [model(ready, "v1"), ...(ready.compared ? [model(ready.compared, "v1/compared")] : [])];
   const described = (one) => `${one.model}, bundle ${one.bundle}, ${count(one.items, "item")}`;
   $("about").textContent = [ready, ready.compared].filter(Boolean).map(described).join("; ");
-  await find($("query").value.trim());
+  await find();
+}
+
+async function again() {
+  await begin();
+  await recommend();
 }
 
 let pause;
-$("query").addEventListener("input", (event) => {
+$("query").addEventListener("input", () => {
   clearTimeout(pause);
-  pause = setTimeout(() => trying(() => find(event.target.value.trim())), 200);
+  pause = setTimeout(() => trying(find), 200);
 });
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -235,13 +251,12 @@ $("find").addEventListener("keydown", (event) => {
 });
 $("clear").addEventListener("click", () => { state.session = []; $("query").focus(); shown(); });
 $("seen").addEventListener("change", () => trying(recommend));
-const again = async () => { await begin(); await recommend(); };
 $("retry").addEventListener("click", () => trying(again));
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   state.key = $("key").value.trim();
   $("key-form").hidden = true;
   $("key").value = "";
-  trying(async () => { await again(); $("query").focus(); });
+  trying(again).then(() => { if ($("key-form").hidden) $("query").focus(); });
 });
-trying(begin);
+trying(again);
