@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -116,6 +117,7 @@ def serving_here(bundle: Path, *, compare: Path | None = None, key: str | None =
     class Quiet(Server):
         @contextmanager
         def capture_signals(self):
+            self.loop = asyncio.get_running_loop()
             yield
 
     network, metrics, log = Network(port=0, drain_s=0), Metrics(), JsonLog("error")
@@ -133,7 +135,7 @@ def serving_here(bundle: Path, *, compare: Path | None = None, key: str | None =
         thread.start()
         try:
             until(lambda: server.started)
-            yield RunningServer(None, listener.getsockname()[1], None)
+            yield RunningServer(server, listener.getsockname()[1], None)
         finally:
             server.should_exit = True
             thread.join()

@@ -88,7 +88,13 @@ class App:
         self.draining, self.in_flight = False, 0
         self._to_recommend: Reader[RecommendRequest] = Reader(recommend_type(limits))
         self._to_explain: Reader[ExplainRequest] = Reader(explain_type(limits))
-        self._schema = _encode(schema(self._to_recommend.type, self._to_explain.type, key is not None))
+        found = schema(
+            self._to_recommend.type,
+            self._to_explain.type,
+            has_key=key is not None,
+            compared=compared is not None,
+        )
+        self._schema = _encode(found)
         self._page = page_answers() if page else {}
         self._explainer = Explainer(batcher)
         self._searches = SideQueue("search", _SEARCHES)

@@ -21,13 +21,14 @@ _ERRORS = {
 }
 
 
-def schema(recommend_request: Any, explain_request: Any, has_key: bool) -> dict[str, Any]:
+def schema(recommend_request: Any, explain_request: Any, *, has_key: bool, compared: bool) -> dict[str, Any]:
     """Make the schema, of OpenAPI 3.1.
 
     Args:
         recommend_request: Type of a request of recommendations, with the server's limits.
         explain_request: Type of a request of an explanation.
         has_key: Whether an API key is needed.
+        compared: Whether there is a second bundle.
     """
     types = [recommend_request, RecommendAnswer, explain_request, ExplainAnswer, Items, Item, Problem]
     found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -79,6 +80,11 @@ def schema(recommend_request: Any, explain_request: Any, has_key: bool) -> dict[
         },
         "components": {"schemas": components},
     }
+    if compared:
+        for name, one in (("recommend", recommend), ("explain", explain)):
+            summary = f"{one['summary']}, from the second bundle"
+            further = {"summary": summary, "operationId": f"{name}Compared"}
+            made["paths"][f"/v1/compared/{name}"] = {"post": one | further}
     if has_key:
         made["security"] = [{"key": []}]
         made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

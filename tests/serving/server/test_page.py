@@ -7,7 +7,7 @@ import pytest
 from browser import chromium
 from bundles import CATALOGUE, KNOWN, SPEC, bundle, raw, trained
 from every_backbone import ITEMS
-from servers import serving_here
+from servers import serving_here, until
 
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.serving import Recommender
@@ -255,6 +255,21 @@ def test_a_bundle_beside_the_first_has_routes_of_its_own(two, bundles):
         assert (
             two.metric(f'llm4sbr_bundle{{fingerprint="{one["bundle"]}",items="{ITEMS}",role="{role}"}}') == 1
         )
+
+
+def test_the_second_bundle_is_reloaded_with_the_first(bundles, tmp_path):
+    """Seen to fail with the first one reloaded alone."""
+    link = tmp_path / "second"
+    link.symlink_to(bundles[1])
+    with serving_here(bundles[0], compare=link) as server:
+        before = server.get("/ready")[1]
+        link.unlink()
+        link.symlink_to(bundles[0])
+        server.process.loop.call_soon_threadsafe(server.process.reload)
+        until(lambda: server.get("/ready")[1]["compared"]["model"] == "wrapped SRGNN")
+        assert server.get("/ready")[1]["bundle"] == before["bundle"]
+        paths = server.get("/openapi.json")[1]["paths"]
+        assert paths["/v1/compared/explain"]["post"]["operationId"] == "explainCompared"
 
 
 def test_without_a_second_bundle_there_are_no_such_routes(running):
