@@ -84,7 +84,7 @@ def schema(recommend_request: Any, explain_request: Any, *, has_key: bool, compa
         for name, one in (("recommend", recommend), ("explain", explain)):
             summary = f"{one['summary']}, from the second bundle"
             further = {"summary": summary, "operationId": f"{name}Compared"}
-            made["paths"][f"/v1/compared/{name}"] = {"post": one | further}
+            made["paths"][f"/v1/compared/{name}"] = {"post": {**one, **further}}
     if has_key:
         made["security"] = [{"key": []}]
         made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
