@@ -81,10 +81,10 @@ def schema(recommend_request: Any, explain_request: Any, *, has_key: bool, compa
         "components": {"schemas": components},
     }
     if compared:
-        for name, one in (("recommend", recommend), ("explain", explain)):
-            summary = f"{one['summary']}, from the second bundle"
+        for name, route in (("recommend", recommend), ("explain", explain)):
+            summary = f"{route['summary']}, from the second bundle"
             further = {"summary": summary, "operationId": f"{name}Compared"}
-            made["paths"][f"/v1/compared/{name}"] = {"post": {**one, **further}}
+            made["paths"][f"/v1/compared/{name}"] = {"post": {**route, **further}}
     if has_key:
         made["security"] = [{"key": []}]
         made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
