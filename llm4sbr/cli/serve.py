@@ -62,6 +62,8 @@ def started(
     batching: Batching = Batching(),  # noqa: B008
     limits: Limits = Limits(),  # noqa: B008
     records: Records = Records(),  # noqa: B008
+    compare: str | None = None,
+    page: bool = True,
 ) -> int:
     """Serve a bundle over HTTP.
 
@@ -72,6 +74,9 @@ def started(
         batching: Micro-batches of concurrent requests.
         limits: Limits of a request.
         records: What the server writes down.
+        compare: Folder of another bundle, such as that of the bare model; the page shows its recommendations
+            beside the first one's.
+        page: Whether `/` is a page to try the server.
     """
     # Each thread of a BLAS that waits for work keeps a core busy, which HTTP needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -82,4 +87,4 @@ def started(
             f"the server needs a package that is not installed: {error.name}",
             hint='pip install "llm4sbr[serve]"',
         ) from error
-    return serve_bundle(bundle, device, network, batching, limits, records)
+    return serve_bundle(bundle, device, network, batching, limits, records, compare=compare, page=page)

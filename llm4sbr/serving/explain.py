@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from llm4sbr.views.tables import LocalisedViews, UsedViews
 
 if TYPE_CHECKING:
     from llm4sbr.serving.recommender import Recommender
+
+_AT_ONCE = 32  # shorter sessions in a batch: bounds the memory of the scores, (B, V), and the time of a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,14 @@ class Explanation:
     ignored: tuple[str, ...]
 
 
+def _nothing() -> None:
+    pass
+
+
 @torch.inference_mode()
-def explain(recommender: Recommender, session: Sequence[str], item: str) -> Explanation:
+def explain(
+    recommender: Recommender, session: Sequence[str], item: str, between: Callable[[], None] = _nothing
+) -> Explanation:
     """Explain the place of an item; see `Recommender.explain`."""
     catalogue = recommender.catalogue
     if item not in catalogue.index:
@@ -118,23 +126,26 @@ def explain(recommender: Recommender, session: Sequence[str], item: str) -> Expl
     def named(place: int) -> tuple[str, str]:
         return catalogue.item_ids[place - 1], catalogue.title(place)
 
-    click_effects = []
+    click_effects: list[ClickEffect] = []
     if len(clicks) > 1:
-        others = [clicks[:place] + clicks[place + 1 :] for place in range(len(clicks))]
-        less = _with_views_of(recommender.batch(others, views=False)[0], batch)
-        without = _Place(model(less), column)
-        click_effects = [
-            ClickEffect(*whole.minus(without, row), *named(click), place)
-            for row, (click, place) in enumerate(zip(clicks, places, strict=True))
-        ]
+        for begin in range(0, len(clicks), _AT_ONCE):
+            between()
+            part = range(begin, min(begin + _AT_ONCE, len(clicks)))
+            others = [clicks[:one] + clicks[one + 1 :] for one in part]
+            less = _with_views_of(recommender.batch(others, views=False)[0], batch)
+            without = _Place(model(less), column)
+            click_effects += [
+                ClickEffect(*whole.minus(without, row), *named(clicks[one]), places[one])
+                for row, one in enumerate(part)
+            ]
     return Explanation(
         item,
         catalogue.title(column + 1),
         whole.rank[0],
         whole.log_probability[0].exp().item(),
         tuple(click_effects),
-        tuple(_view_effects(recommender, batch, whole)),
-        tuple(_head_effects(model, batch, whole)),
+        tuple(_view_effects(recommender, batch, whole, between)),
+        tuple(_head_effects(model, batch, whole, between)),
         states[0],
         ignored,
     )
@@ -144,6 +155,10 @@ class _Place:
     """Log-probability and rank of an item in each row of scores ``(B, V)``."""
 
     def __init__(self, scores: Tensor, column: int) -> None:
+        if scores.isnan().any():
+            raise InputError(
+                "the scores are not finite", hint="The model is broken: export another checkpoint"
+            )
         own = scores[:, column : column + 1]
         self.column = column
         self.log_probability = scores.double().log_softmax(1)[:, column]  # (B,)
@@ -163,7 +178,9 @@ def _with_views_of(less: SessionBatch, batch: SessionBatch) -> SessionBatch:
     return less._replace(views=batch.views.expand(count, -1, -1), view_mask=batch.view_mask.expand(count, -1))
 
 
-def _view_effects(recommender: Recommender, batch: SessionBatch, whole: _Place) -> list[ViewEffect]:
+def _view_effects(
+    recommender: Recommender, batch: SessionBatch, whole: _Place, between: Callable[[], None]
+) -> list[ViewEffect]:
     views, catalogue = recommender.views, recommender.catalogue
     if views is None or batch.view_mask is None:
         return []
@@ -171,6 +188,7 @@ def _view_effects(recommender: Recommender, batch: SessionBatch, whole: _Place) 
     row = int(batch.example_index[0])  # 0 for a session without a known view
     found = []
     for view in batch.view_mask[0].nonzero().flatten().tolist():
+        between()
         mask = batch.view_mask.clone()
         mask[0, view] = False
         without = _Place(recommender.model(batch._replace(view_mask=mask)), whole.column)
@@ -183,7 +201,9 @@ def _view_effects(recommender: Recommender, batch: SessionBatch, whole: _Place) 
     return found
 
 
-def _head_effects(model: Scoring, batch: SessionBatch, whole: _Place) -> list[HeadEffect]:
+def _head_effects(
+    model: Scoring, batch: SessionBatch, whole: _Place, between: Callable[[], None]
+) -> list[HeadEffect]:
     if isinstance(model, WrappedScoring):
         enhanced = model.enhance(batch)
         session, interests, seen = enhanced.session, enhanced.interests, enhanced.seen
@@ -194,6 +214,7 @@ def _head_effects(model: Scoring, batch: SessionBatch, whole: _Place) -> list[He
     for left_out in heads:
         if isinstance(left_out, ItemTitles):
             continue
+        between()
         scores = before
         for head in heads:
             if head is not left_out:

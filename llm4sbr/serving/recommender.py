@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -189,7 +189,9 @@ class Recommender:
         with torch.inference_mode():
             return self._score(read)[0].cpu()
 
-    def explain(self, session: Sequence[str], item: str) -> Explanation:
+    def explain(
+        self, session: Sequence[str], item: str, between: Callable[[], None] | None = None
+    ) -> Explanation:
         """Explain the place of an item for a session: what each click, view and head does to it.
 
         Each effect is exact: the session is scored once more without the part.
@@ -197,11 +199,13 @@ class Recommender:
         Args:
             session: Ids of the clicked items, oldest first.
             item: Id of the item, recommended or not.
+            between: Called between the scorings, each of at most 32 sessions. A server waits there while
+                recommendations are due; what it raises ends the explanation.
 
         Raises:
             InputError: If the catalogue lacks the item, or every item of the session.
         """
-        return explain(self, session, item)
+        return explain(self, session, item, *([] if between is None else [between]))
 
     def read_session(self, session: Sequence[str]) -> tuple[list[int], list[int], tuple[str, ...]]:
         """Item numbers of the latest known clicks, their places in the session, and the unknown ids."""

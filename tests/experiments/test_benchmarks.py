@@ -15,6 +15,7 @@ from experiments.benchmarks.results import kept
 
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
 TINY = {
+    "bare_size": [],
     "catalogue_ops": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
     "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
@@ -62,6 +63,14 @@ def test_stage1(tmp_path):
     assert rows["of those, not a tie within rounding"]["met"]
     assert rows["off-catalogue answers, constrained to the catalogue"]["met"]
     assert rows["prompt tokens computed"]["value"] < 1
+
+
+def test_bare_size(tmp_path):
+    """A serving machine needs less than half of the libraries; torch and the package are counted once."""
+    rows = measured(tmp_path, "bare_size")[1]
+    few, every = (rows[f"{part}, distributions"]["value"] for part in ("recommend", "all of llm4sbr"))
+    assert 15 < few < every / 2
+    assert rows["torch"]["value"] > rows["recommend, without torch"]["value"] > rows["llm4sbr"]["value"] > 0.5
 
 
 def test_catalogue_ops(tmp_path):

@@ -75,21 +75,26 @@ def with_known_views(sessions: list[list[int]]):
 
 
 def bundle(
-    folder: Path, model: SBRModule, *, spec: ServedViewsSpec | None = None, max_length: int | None = 5
+    folder: Path,
+    model: SBRModule,
+    *,
+    spec: ServedViewsSpec | None = None,
+    max_length: int | None = 5,
+    catalogue: Catalogue = CATALOGUE,
 ) -> Path:
     """Write the bundle of a model, with the known views of a wrapped one if `spec` says so."""
     ids, weights = known_rows()
-    keys = [CATALOGUE.session_key(session) for session in KNOWN]
+    keys = [catalogue.session_key(session) for session in KNOWN]
     described = Manifest(
         model=model.described(),
         num_items=ITEMS,
-        catalogue=CATALOGUE.fingerprint,
+        catalogue=catalogue.fingerprint,
         max_length=max_length,
         views=spec,
     )
     content = Content(
         serving_state(model, build_model(model.described())),
-        CATALOGUE,
+        catalogue,
         titles() if spec else None,
         pack_views(keys, {"ids": ids, "weights": weights}) if spec and spec.source == "llm" else None,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,11 +58,12 @@ class RunningServer:
 
 
 @contextmanager
-def serving(bundle: Path, scratch: Path, *options: str, **environment: str):
+def serving(bundle: Path, scratch: Path, *options: str, python: str = sys.executable, **environment: str):
     """Start a server, and kill it in the end if it still runs."""
     log = scratch / "server.log"
     words = [
-        sys.executable,
+        python,
+        "-P",
         "-m",
         "llm4sbr",
         "serve",
@@ -98,3 +101,42 @@ def _url(log):
         if '"listening"' in line and line.endswith("}"):
             return json.loads(line)["url"]
     return None
+
+
+@contextmanager
+def serving_here(bundle: Path, *, compare: Path | None = None, key: str | None = None, page: bool = True):
+    """A server in a thread of this process, without its signals and its log."""
+    from llm4sbr.serving.server.app import App
+    from llm4sbr.serving.server.batcher import Batcher
+    from llm4sbr.serving.server.json_log import JsonLog
+    from llm4sbr.serving.server.live_bundle import LiveBundle
+    from llm4sbr.serving.server.metrics import Metrics
+    from llm4sbr.serving.server.options import Batching, Limits, Network
+    from llm4sbr.serving.server.process import Server, config, listening
+
+    class Quiet(Server):
+        @contextmanager
+        def capture_signals(self):
+            self.loop = asyncio.get_running_loop()
+            yield
+
+    network, metrics, log = Network(port=0, drain_s=0), Metrics(), JsonLog("error")
+    bundles = [LiveBundle(bundle, "cpu", metrics, log)]
+    if compare is not None:
+        bundles.append(LiveBundle(compare, "cpu", metrics, log, "compared"))
+    batcher = Batcher(Batching(), metrics)
+    app = App(
+        bundles[0], batcher, Limits(), metrics, log,
+        compared=bundles[1] if compare is not None else None, key=key, page=page,
+    )  # fmt: skip
+    with listening(network) as listener:
+        server = Quiet(config(app, network), app, network)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            until(lambda: server.started)
+            yield RunningServer(server, listener.getsockname()[1], None)
+        finally:
+            server.should_exit = True
+            thread.join()
+            batcher.close()

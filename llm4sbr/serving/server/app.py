@@ -6,9 +6,9 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -20,18 +20,25 @@ from llm4sbr.serving.server.impressions import Impression, ImpressionLog
 from llm4sbr.serving.server.json_log import JsonLog
 from llm4sbr.serving.server.live_bundle import LiveBundle, Loaded
 from llm4sbr.serving.server.messages import (
+    ExplainAnswer,
+    ExplainRequest,
     Item,
     Items,
     Problem,
+    Reader,
     RecommendAnswer,
+    RecommendRequest,
     Refusal,
-    Requests,
     Unknown,
+    explain_type,
+    recommend_type,
     whole_number,
 )
 from llm4sbr.serving.server.metrics import Metrics
 from llm4sbr.serving.server.openapi import schema
 from llm4sbr.serving.server.options import Limits
+from llm4sbr.serving.server.page import page_answers
+from llm4sbr.serving.server.side_queue import Explainer, SideQueue
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 
@@ -44,19 +51,6 @@ _RETRY = ((b"retry-after", b"1"),)
 _encode = msgspec.json.Encoder().encode
 
 
-class _Listed(NamedTuple):
-    """Ids of a filter: those that the catalogue has, in a fixed order, and the others."""
-
-    known: tuple[str, ...]
-    unknown: list[str]
-
-    @classmethod
-    def of(cls, loaded: Loaded, ids: list[str] | None) -> _Listed:
-        index, distinct = loaded.catalogue.index, sorted(set(ids or ()))  # equal lists make one batch
-        known = tuple(item for item in distinct if item in index)
-        return cls(known, [item for item in distinct if item not in index])
-
-
 class App:
     """Answers requests. While `draining`, it closes each connection with its answer.
 
@@ -66,6 +60,8 @@ class App:
         limits: Limits of a request.
         metrics: Metrics of the server.
         log: Log of requests.
+        compared: A bundle to compare with, under ``/v1/compared/``; None for none.
+        page: Whether ``/`` is a page to try the server.
         impressions: Impression log; None for none.
         key: API key; None if none is needed.
         log_sessions: Whether the log shows item ids.
@@ -79,26 +75,43 @@ class App:
         metrics: Metrics,
         log: JsonLog,
         *,
+        compared: LiveBundle | None = None,
+        page: bool = True,
         impressions: ImpressionLog | None = None,
         key: str | None = None,
         log_sessions: bool = False,
     ) -> None:
         self.live, self.batcher, self.limits, self.metrics, self.log = live, batcher, limits, metrics, log
+        self.bundles = (live,) if compared is None else (live, compared)
         self.impressions, self.log_sessions = impressions, log_sessions
         self.key = None if key is None else key.encode()
         self.draining, self.in_flight = False, 0
-        self._requests = Requests(limits)
-        self._schema = _encode(schema(self._requests.type, key is not None))
-        self._searches, self._searching = ThreadPoolExecutor(1, "search"), 0
+        self._to_recommend: Reader[RecommendRequest] = Reader(recommend_type(limits))
+        self._to_explain: Reader[ExplainRequest] = Reader(explain_type(limits))
+        found = schema(
+            self._to_recommend.type,
+            self._to_explain.type,
+            has_key=key is not None,
+            compared=compared is not None,
+        )
+        self._schema = _encode(found)
+        self._page = page_answers() if page else {}
+        self._explainer = Explainer(batcher)
+        self._searches = SideQueue("search", _SEARCHES)
         self._routes: dict[str, tuple[str, Handler]] = {
-            "/v1/recommend": ("POST", self._recommend),
+            "/v1/recommend": ("POST", partial(self._recommend, live)),
+            "/v1/explain": ("POST", partial(self._explain, live)),
             "/v1/items": ("GET", self._search),
             ITEMS: ("GET", self._item),
             "/health": ("GET", self._health),
             "/ready": ("GET", self._ready),
             "/metrics": ("GET", self._metrics),
             "/openapi.json": ("GET", self._openapi),
+            **dict.fromkeys(self._page, ("GET", self._static)),
         }
+        if compared is not None:
+            self._routes["/v1/compared/recommend"] = "POST", partial(self._recommend, compared)
+            self._routes["/v1/compared/explain"] = "POST", partial(self._explain, compared)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -138,18 +151,25 @@ class App:
                 allow = ((b"allow", method.encode()),)
                 raise Refusal(405, f"this path answers {method}", "method", allow)
             return await handler(scope, receive)
+        except Full:
+            return self._refused(Refusal(503, "too much waits", None, _RETRY))
+        except Expired:
+            return self._refused(Refusal(503, f"no answer within {self.limits.timeout_s:g} s", None, _RETRY))
         except Refusal as error:
-            problem = Problem(error.problem, error.field)
-            logged = {"problem": error.problem, "field": error.field} if error.status != 404 else None
-            return Answer(_encode(problem), error.status, headers=error.headers, logged=logged)
+            return self._refused(error)
         except (Gone, asyncio.CancelledError):
             raise
         except Exception as error:  # the client learns that it failed, the log why
             self.log.error("failure", route=route, problem=f"{type(error).__name__}: {error}")
             return Answer(_encode(Problem("the server failed; its log says why", None)), 500)
 
+    def _refused(self, error: Refusal) -> Answer:
+        problem = Problem(error.problem, error.field)
+        logged = {"problem": error.problem, "field": error.field} if error.status != 404 else None
+        return Answer(_encode(problem), error.status, headers=error.headers, logged=logged)
+
     def _check_key(self, route: str, scope: Scope) -> None:
-        if self.key is None or route in _OPEN:
+        if self.key is None or route in _OPEN or route in self._page:
             return
         given = header(scope, b"x-api-key")
         if given is None:
@@ -159,12 +179,12 @@ class App:
             said = "the API key is missing or wrong"
             raise Refusal(401, said, "Authorization", ((b"www-authenticate", b"Bearer"),))
 
-    async def _recommend(self, scope: Scope, receive: Receive) -> Answer:
+    async def _recommend(self, live: LiveBundle, scope: Scope, receive: Receive) -> Answer:
         limits = self.limits
         read_query(scope)
-        asked = self._requests.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
-        loaded = self.live.now
-        only, without = _Listed.of(loaded, asked.only), _Listed.of(loaded, asked.without)
+        asked = self._to_recommend.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
+        loaded = live.now
+        only, without = loaded.listed(asked.only), loaded.listed(asked.without)
         if asked.only is not None and not only.known:
             raise Refusal(422, "no item of this list is in the catalogue", "only")
         filters = Filters(
@@ -177,17 +197,14 @@ class App:
         )
         try:
             found = await self.batcher.submit(job)
-        except Full:
-            raise Refusal(503, "too many sessions wait", None, _RETRY) from None
-        except Expired:
-            raise Refusal(503, f"no answer within {limits.timeout_s:g} s", None, _RETRY) from None
         except InputError as error:
             if asked.only is None and asked.without is None:
                 raise
             raise Refusal(422, error.problem, "only" if asked.without is None else "without") from None
-        for one in found:
-            self.metrics.views(one.view).inc()
-        if self.impressions is not None:
+        if live is self.live:
+            for one in found:
+                self.metrics.views(one.view).inc()
+        if self.impressions is not None and live is self.live:
             now = datetime.now(UTC)
             self.impressions.add(
                 Impression(now, loaded.fingerprint, session, list(one.item_ids), list(one.scores), one.view)
@@ -199,22 +216,31 @@ class App:
             logged["clicks"] = asked.sessions
         return Answer(_encode(RecommendAnswer(loaded.fingerprint, found, unknown)), logged=logged)
 
+    async def _explain(self, live: LiveBundle, scope: Scope, receive: Receive) -> Answer:
+        limits = self.limits
+        read_query(scope)
+        asked = self._to_explain.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
+        loaded = live.now
+        index = loaded.catalogue.index
+        if asked.item not in index:
+            raise Refusal(422, "the catalogue has no such item", "item")
+        if not any(item in index for item in asked.session):
+            raise Refusal(422, "no item of the session is in the catalogue", "session")
+        deadline = asyncio.get_running_loop().time() + limits.timeout_s
+        found = await self._explainer.explain(loaded, asked.session, asked.item, deadline)
+        logged: dict[str, Any] = {"bundle": loaded.fingerprint}
+        if self.log_sessions:
+            logged |= {"clicks": asked.session, "item": asked.item}
+        return Answer(_encode(ExplainAnswer(loaded.fingerprint, found)), logged=logged)
+
     async def _search(self, scope: Scope, receive: Receive) -> Answer:
         query = read_query(scope, "query", "limit")
         text = query.get("query", "")
         limit = whole_number(query.get("limit", "20"), "limit", 1, _MOST_ITEMS)
         if not 1 <= len(text) <= self.limits.id_length:
             raise Refusal(422, f"this must be a text of 1 to {self.limits.id_length} characters", "query")
-        if self._searching >= _SEARCHES:
-            raise Refusal(503, "too many searches wait", None, _RETRY)
         loaded = self.live.now
-        self._searching += 1
-        try:
-            total, columns = await asyncio.get_running_loop().run_in_executor(
-                self._searches, loaded.search.find, text, limit
-            )
-        finally:
-            self._searching -= 1
+        total, columns = await self._searches.run(loaded.search.find, text, limit)
         ids, titles = loaded.catalogue.item_ids, loaded.catalogue.titles
         items = [Item(ids[column], titles[column]) for column in columns]
         return Answer(_encode(Items(loaded.fingerprint, total, items)))
@@ -233,8 +259,9 @@ class App:
     async def _ready(self, scope: Scope, receive: Receive) -> Answer:
         if self.draining:
             raise Refusal(503, "the server is shutting down")
-        loaded = self.live.now
-        found = {"status": "ready", "bundle": loaded.fingerprint, "items": loaded.catalogue.num_items}
+        found: dict[str, Any] = {"status": "ready", **_described(self.live.now)}
+        for compared in self.bundles[1:]:
+            found["compared"] = _described(compared.now)
         return Answer(_encode(found))
 
     async def _metrics(self, scope: Scope, receive: Receive) -> Answer:
@@ -242,3 +269,11 @@ class App:
 
     async def _openapi(self, scope: Scope, receive: Receive) -> Answer:
         return Answer(self._schema)
+
+    async def _static(self, scope: Scope, receive: Receive) -> Answer:
+        return self._page[scope["path"]]
+
+
+def _described(loaded: Loaded) -> dict[str, Any]:
+    items = loaded.catalogue.num_items
+    return {"bundle": loaded.fingerprint, "items": items, "model": loaded.model, "views": loaded.views}

@@ -65,7 +65,8 @@ class Batcher:
         self.options, self.metrics = options, metrics
         self._queue: deque[Job] = deque()
         self._waiting = 0  # sessions in the queue
-        self._change = threading.Condition()
+        lock = threading.Lock()
+        self._change, self._idle = threading.Condition(lock), threading.Condition(lock)
         self._closed, self._busy = False, 0  # threads that gather or score a batch
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads = [
@@ -87,6 +88,15 @@ class Batcher:
         for one in self._threads:
             if one.is_alive():
                 one.join()
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until no batch is due, in a thread, but at most so long.
+
+        Args:
+            seconds: Longest wait.
+        """
+        with self._idle:
+            self._idle.wait_for(lambda: not self._queue and not self._busy, seconds)
 
     async def submit(self, job: Job) -> list[Recommendation]:
         """Wait for the recommendations of a request.
@@ -127,7 +137,7 @@ class Batcher:
             began = time.perf_counter()
             answers = scored(jobs)
             with self._change:
-                self._busy -= 1
+                self._end()
             self.metrics.batch.observe(sum(len(job.sessions) for job in jobs))
             self.metrics.batch_seconds.observe(time.perf_counter() - began)
             assert self._loop is not None
@@ -135,6 +145,12 @@ class Batcher:
                 self._loop.call_soon_threadsafe(_deliver, jobs, answers)
             except RuntimeError:  # the loop was closed at the end of the grace time
                 return
+
+    def _end(self) -> None:
+        """Count a batch as ended, with the lock."""
+        self._busy -= 1
+        if not self._queue and not self._busy:
+            self._idle.notify_all()
 
     def _may_begin(self) -> bool:
         """Whether a batch may begin: beside another one only if it is full, for small ones cost more."""
@@ -155,7 +171,7 @@ class Batcher:
                     break
                 self._change.wait(left)
             if not self._queue:  # another thread was faster, or the clients have gone
-                self._busy -= 1
+                self._end()
                 return []
             jobs: list[Job] = []
             size = 0

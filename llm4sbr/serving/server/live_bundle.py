@@ -6,8 +6,10 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.scoring import WrappedScoring
 from llm4sbr.serving.manifest import MANIFEST
 from llm4sbr.serving.recommender import Recommender
 from llm4sbr.serving.server.json_log import JsonLog
@@ -15,6 +17,13 @@ from llm4sbr.serving.server.metrics import Metrics
 from llm4sbr.serving.server.title_search import TitleSearch
 
 _AGAIN_AFTER = 0.5  # seconds; a folder that is exchanged while it is read fails its checksums once
+
+
+class Listed(NamedTuple):
+    """Ids of a filter: those that the catalogue has, in a fixed order, and the others."""
+
+    known: tuple[str, ...]
+    unknown: list[str]
 
 
 class Loaded:
@@ -29,6 +38,16 @@ class Loaded:
         manifest = recommender.manifest
         self.fingerprint = (manifest.sha256 if manifest is not None else self.catalogue.fingerprint)[:16]
         self.search = TitleSearch(self.catalogue)
+        model = recommender.model
+        kind = "wrapped" if isinstance(model, WrappedScoring) else "bare"
+        self.model = f"{kind} {type(model.backbone).__name__}"
+        self.views = None if recommender.views is None else recommender.views.spec.source
+
+    def listed(self, ids: list[str] | None) -> Listed:
+        """Sort the ids of a filter by whether the catalogue has them."""
+        index, distinct = self.catalogue.index, sorted(set(ids or ()))  # equal lists make one batch
+        known = tuple(item for item in distinct if item in index)
+        return Listed(known, [item for item in distinct if item not in index])
 
 
 class LiveBundle:
@@ -41,17 +60,20 @@ class LiveBundle:
         device: Device of the model.
         metrics: Where reloads are counted.
         log: Where reloads are logged.
+        role: What the bundle is for, in the metrics.
 
     Raises:
         InputError: If the bundle is damaged.
     """
 
-    def __init__(self, path: str | Path, device: str, metrics: Metrics, log: JsonLog) -> None:
-        self.path, self.device, self.metrics, self.log = Path(path), device, metrics, log
+    def __init__(
+        self, path: str | Path, device: str, metrics: Metrics, log: JsonLog, role: str = "answers"
+    ) -> None:
+        self.path, self.device, self.metrics, self.log, self.role = Path(path), device, metrics, log, role
         self._one_at_a_time = threading.Lock()
         self._mark = self._identity()
         self.now = self._load()
-        metrics.answers_from(self.now.fingerprint, self.now.catalogue.num_items)
+        metrics.loaded(role, self.now.fingerprint, self.now.catalogue.num_items)
 
     def changed(self) -> bool:
         """Whether the path leads to another bundle than at the last load."""
@@ -80,7 +102,7 @@ class LiveBundle:
                 self.log.error("reload", kept=self.now.fingerprint, problem=str(error))
                 return False
             before, self.now = self.now, found
-            self.metrics.answers_from(found.fingerprint, found.catalogue.num_items)
+            self.metrics.loaded(self.role, found.fingerprint, found.catalogue.num_items)
             self.metrics.reloads("swapped").inc()
             took = round(time.perf_counter() - began, 3)
             self.log.info("reload", bundle=found.fingerprint, before=before.fingerprint, seconds=took)

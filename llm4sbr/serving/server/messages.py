@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
+from llm4sbr.serving.explain import Explanation
 from llm4sbr.serving.recommender import Recommendation
 from llm4sbr.serving.server.options import Limits
 
@@ -45,6 +46,13 @@ class RecommendRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     without: list[str] | None
 
 
+class ExplainRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Request of an explanation; `explain_type` makes the type with the server's limits."""
+
+    session: list[str]
+    item: str
+
+
 class Unknown(msgspec.Struct, frozen=True):
     """Ids of the filters that the catalogue lacks."""
 
@@ -58,6 +66,13 @@ class RecommendAnswer(msgspec.Struct, frozen=True):
     bundle: str
     recommendations: list[Recommendation]
     unknown: Unknown
+
+
+class ExplainAnswer(msgspec.Struct, frozen=True):
+    """Explanation of an item, and the bundle that it comes from."""
+
+    bundle: str
+    explanation: Explanation
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -82,35 +97,37 @@ class Problem(msgspec.Struct, frozen=True):
     field: str | None
 
 
-class Requests:
-    """Reads requests of recommendations within limits.
+Request = TypeVar("Request", RecommendRequest, ExplainRequest)
+
+
+class Reader(Generic[Request]):
+    """Reads the requests of a route within limits.
 
     Args:
-        limits: Limits of a request.
+        kind: Type of `recommend_type` or `explain_type`.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.type = request_type(limits)
-        self._decoder = msgspec.json.Decoder(self.type)
+    def __init__(self, kind: Any) -> None:
+        self.type: Any = kind
+        self._decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(kind)
 
-    def read(self, body: bytes) -> RecommendRequest:
+    def read(self, body: bytes) -> Request:
         """Read a body.
 
         Raises:
             Refusal: If it is not JSON (400), or a field is wrong (422).
         """
         try:
-            found: RecommendRequest = self._decoder.decode(body)
+            return self._decoder.decode(body)
         except msgspec.ValidationError as error:
             raise Refusal(422, *_explained(str(error))) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Refusal(400, f"the body is not JSON in UTF-8: {error}", "body") from None
-        return found
 
 
-def request_type(limits: Limits) -> Any:
+def recommend_type(limits: Limits) -> Any:
     """The type of a request of recommendations, with limits on every field."""
-    item = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.id_length)]
+    item: Any = _item_id(limits)
     session = Annotated[
         list[item],
         msgspec.Meta(max_length=limits.clicks, description="Ids of the clicked items, oldest first."),
@@ -133,6 +150,29 @@ def request_type(limits: Limits) -> Any:
         module=__name__,
         namespace={"__doc__": "Request of recommendations."},
     )
+
+
+def explain_type(limits: Limits) -> Any:
+    """The type of a request of an explanation, with limits on every field."""
+    item: Any = _item_id(limits)
+    session = Annotated[
+        list[item],
+        msgspec.Meta(
+            min_length=1, max_length=limits.explained, description="Ids of the clicked items, oldest first."
+        ),
+    ]
+    return msgspec.defstruct(
+        "ExplainRequest",
+        [("session", session), ("item", item)],
+        forbid_unknown_fields=True,
+        frozen=True,
+        module=__name__,
+        namespace={"__doc__": "Request of an explanation."},
+    )
+
+
+def _item_id(limits: Limits) -> Any:
+    return Annotated[str, msgspec.Meta(min_length=1, max_length=limits.id_length)]
 
 
 def whole_number(text: str, field: str, low: int, high: int) -> int:

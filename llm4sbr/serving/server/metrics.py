@@ -35,8 +35,9 @@ class Metrics:
             "llm4sbr_session_views", "Recommended sessions by their views", ("view",), registry=self.registry
         )
         self._bundle = Gauge(
-            "llm4sbr_bundle", "The bundle that answers", ("fingerprint", "items"), registry=self.registry
+            "llm4sbr_bundle", "Loaded bundles", ("fingerprint", "items", "role"), registry=self.registry
         )
+        self._of_role: dict[str, tuple[str, str, str]] = {}
         self._reloads = Counter(
             "llm4sbr_reloads", "Reloads of the bundle", ("result",), registry=self.registry
         )
@@ -54,10 +55,12 @@ class Metrics:
         for result in ("written", "dropped", "failed"):
             self.impressions(result)
 
-    def answers_from(self, fingerprint: str, items: int) -> None:
-        """Note the bundle that answers."""
-        self._bundle.clear()
-        self._bundle.labels(fingerprint, str(items)).set(1)
+    def loaded(self, role: str, fingerprint: str, items: int) -> None:
+        """Note the bundle that has a role: ``answers`` or ``compared``."""
+        if role in self._of_role:
+            self._bundle.remove(*self._of_role[role])
+        self._of_role[role] = fingerprint, str(items), role
+        self._bundle.labels(*self._of_role[role]).set(1)
 
     def text(self) -> bytes:
         """All metrics."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from llm4sbr.serving.server.messages import Item, Items, Problem, RecommendAnswer
+from llm4sbr.serving.server.messages import ExplainAnswer, Item, Items, Problem, RecommendAnswer
 
 _ERRORS = {
     "400": "The body is not JSON in UTF-8.",
@@ -21,21 +21,29 @@ _ERRORS = {
 }
 
 
-def schema(request: Any, has_key: bool) -> dict[str, Any]:
+def schema(recommend_request: Any, explain_request: Any, *, has_key: bool, compared: bool) -> dict[str, Any]:
     """Make the schema, of OpenAPI 3.1.
 
     Args:
-        request: Type of a request of recommendations, with the server's limits.
+        recommend_request: Type of a request of recommendations, with the server's limits.
+        explain_request: Type of a request of an explanation.
         has_key: Whether an API key is needed.
+        compared: Whether there is a second bundle.
     """
-    types = [request, RecommendAnswer, Items, Item, Problem]
+    types = [recommend_request, RecommendAnswer, explain_request, ExplainAnswer, Items, Item, Problem]
     found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    asked, answer, items, item, problem = found
+    asked, answer, question, reasons, items, item, problem = found
     recommend = {
         "summary": "Recommend the next item of each session",
         "operationId": "recommend",
         "requestBody": {"required": True, "content": _json(asked)},
         "responses": _answers("Recommendations of each session.", answer, problem, *_ERRORS),
+    }
+    explain = {
+        "summary": "Explain the place of an item for a session: the effect of each click, view and head",
+        "operationId": "explain",
+        "requestBody": {"required": True, "content": _json(question)},
+        "responses": _answers("Explanation of the item.", reasons, problem, *_ERRORS),
     }
     search = {
         "summary": "Search items by their titles",
@@ -58,6 +66,7 @@ def schema(request: Any, has_key: bool) -> dict[str, Any]:
         "info": {"title": "llm4sbr", "version": _version()},
         "paths": {
             "/v1/recommend": {"post": recommend},
+            "/v1/explain": {"post": explain},
             "/v1/items": {"get": search},
             "/v1/items/{id}": {"get": one},
             "/health": {"get": _open("Whether the process is alive", state, problem)},
@@ -71,6 +80,11 @@ def schema(request: Any, has_key: bool) -> dict[str, Any]:
         },
         "components": {"schemas": components},
     }
+    if compared:
+        for name, route in (("recommend", recommend), ("explain", explain)):
+            summary = f"{route['summary']}, from the second bundle"
+            further = {"summary": summary, "operationId": f"{name}Compared"}
+            made["paths"][f"/v1/compared/{name}"] = {"post": {**route, **further}}
     if has_key:
         made["security"] = [{"key": []}]
         made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

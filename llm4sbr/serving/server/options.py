@@ -75,7 +75,9 @@ class Limits:
         k: Items to recommend.
         listed: Items in each of the lists `only` and `without`.
         id_length: Characters of an item's id.
-        timeout_s: Seconds for a request's body to arrive, and for a request to wait for its batch.
+        explained: Clicks in a session whose item is explained: each click is left out once.
+        timeout_s: Seconds for a request's body to arrive, for a request to wait for its batch, and for an
+            explanation.
     """
 
     body_bytes: PositiveInt = 1 << 20
@@ -84,6 +86,7 @@ class Limits:
     k: PositiveInt = 500
     listed: PositiveInt = 50_000
     id_length: PositiveInt = 512
+    explained: PositiveInt = 100
     timeout_s: PositiveFloat = 2.0
 
     def __post_init__(self) -> None:

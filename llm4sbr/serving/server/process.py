@@ -88,11 +88,12 @@ class Server(uvicorn.Server):
         self.late = bool(self.app.in_flight)
         await super().shutdown(sockets)
 
-    def reload(self) -> None:
-        """Load the bundle again, in a thread."""
-        task = asyncio.ensure_future(asyncio.to_thread(self.app.live.reload))
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+    def reload(self, *bundles: LiveBundle) -> None:
+        """Load these bundles again, or all, each in a thread."""
+        for live in bundles or self.app.bundles:
+            task = asyncio.ensure_future(asyncio.to_thread(live.reload))
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
 
     def _stop(self, number: signal.Signals) -> None:
         if self.should_exit and number == signal.SIGINT:
@@ -104,8 +105,9 @@ class Server(uvicorn.Server):
     async def _watch(self) -> None:
         while not self.should_exit:
             await asyncio.sleep(self.network.watch_s)
-            if not self._reloads and await asyncio.to_thread(self.app.live.changed):
-                self.reload()
+            for live in self.app.bundles:
+                if not self._reloads and await asyncio.to_thread(live.changed):
+                    self.reload(live)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Close the listening sockets, after the last connections that wait in their queues are accepted."""
@@ -129,9 +131,17 @@ class Server(uvicorn.Server):
 
 
 def serve_bundle(
-    bundle: str | Path, device: str, network: Network, batching: Batching, limits: Limits, records: Records
+    bundle: str | Path,
+    device: str,
+    network: Network,
+    batching: Batching,
+    limits: Limits,
+    records: Records,
+    *,
+    compare: str | Path | None = None,
+    page: bool = True,
 ) -> int:
-    """Serve a bundle until SIGTERM or SIGINT.
+    """Serve a bundle until SIGTERM or SIGINT; `llm4sbr.cli.serve` describes the arguments.
 
     Returns:
         Exit status: 0 if every accepted request was answered.
@@ -145,6 +155,7 @@ def serve_bundle(
     listener = listening(network)
     try:
         live = LiveBundle(bundle, device, metrics, log)
+        compared = None if compare is None else LiveBundle(compare, device, metrics, log, "compared")
         batcher = Batcher(batching, metrics)
         impressions = None
         if records.impressions is not None:
@@ -158,6 +169,8 @@ def serve_bundle(
             limits,
             metrics,
             log,
+            compared=compared,
+            page=page,
             impressions=impressions,
             key=key,
             log_sessions=records.log_sessions,
