@@ -48,7 +48,7 @@ def convert(bundle: str, out: str = "graph", to: Literal["onnx", "torch"] = "onn
             "model": type(recommender.model.backbone).__name__,
             "inputs": exported.graph.inputs(),
             "output": "scores (sessions, items); column k - 1 is row k of the catalogue",
-            "item_ids": "numbers of the clicks, oldest first, 1 for the catalogue's first row; 0 pads the end",
+            "item_ids": "numbers of the clicks, oldest first, 1 for the catalogue's first row; 0 pads",
             "length": exported.length,
             "max_length": recommender.max_length,
             "bundle": None if manifest is None else manifest.sha256,
