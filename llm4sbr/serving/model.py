@@ -21,11 +21,13 @@ from llm4sbr.nn.heads.item_titles import TitledTable
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.scorers import SCORERS, CosineScores, Scorer
 from llm4sbr.nn.scoring import Scoring, WrappedScoring
+from llm4sbr.nn.view_predictor import ViewPredictor
 
 # The modules that train these models, by name: importing them would import Lightning.
 _BARE, _WRAPPED = "llm4sbr.training.sbr_module.SBRModule", "llm4sbr.training.wrapper.LLM4SBRWrapper"
 _PARTS = ("backbone", "heads", "scorer")
 _OF_VIEWS = ("text_dim", "fusion", "interest_of_view", "separate_projections")
+_OPTIONAL = ("view_predictor",)  # later than the others, so a description may lack it
 
 
 class BareModel(Scoring):
@@ -105,13 +107,15 @@ def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) ->
     kind, given = description.get("class_path"), description.get("init_args")
     if kind not in (_BARE, _WRAPPED) or not isinstance(given, Mapping):
         raise InputError("only SBRModule and LLM4SBRWrapper can be served, as they are", value=kind)
-    needed = _PARTS if kind == _BARE else (*_PARTS, *_OF_VIEWS)
+    needed = [*_PARTS, *(_OF_VIEWS if kind == _WRAPPED else ())]
     lacking = [name for name in needed if name not in given]
     if lacking:
         raise InputError(f"the description of the model lacks {', '.join(lacking)}")
+    needed += [name for name in _OPTIONAL if kind == _WRAPPED and name in given]
     try:
         with torch.random.fork_rng(devices=[]):
-            allowed = [*_registered(given["backbone"]), *load_plugins(HEADS).values(), *SCORERS, *classes]
+            parts = (*load_plugins(HEADS).values(), *SCORERS, ViewPredictor)
+            allowed = [*_registered(given["backbone"]), *parts, *classes]
             made = arguments({"init_args": {name: given[name] for name in needed}}, allowed)
             lost = [name for name in needed if name not in made]
             if lost:
@@ -147,6 +151,8 @@ def _check_types(made: Mapping[str, Any]) -> None:
         raise InputError("the heads are not a list of score heads", value=heads)
     if not isinstance(made["scorer"], Scorer):
         raise InputError("the scorer is not a scorer", value=made["scorer"])
+    if not isinstance(made.get("view_predictor"), ViewPredictor | None):
+        raise InputError("the predictor of views is none", value=made["view_predictor"])
 
 
 def serving_state(trained: nn.Module, served: nn.Module) -> dict[str, Tensor]:
