@@ -155,6 +155,12 @@ def _check_types(made: Mapping[str, Any]) -> None:
         raise InputError("the predictor of views is none", value=made["view_predictor"])
 
 
+def predicts_views(model: nn.Module) -> bool:
+    """Whether a model predicts the views of sessions that have none."""
+    predictor = model.view_predictor if isinstance(model, WrappedScoring) else None
+    return predictor is not None and bool(predictor.learned.any())
+
+
 def serving_state(trained: nn.Module, served: nn.Module) -> dict[str, Tensor]:
     """The tensors of a trained model that a serving model needs.
 
