@@ -16,7 +16,7 @@ from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.enhanced import Enhanced, Prediction, ViewTable
-from llm4sbr.nn.fusion import FUSIONS, Fusion
+from llm4sbr.nn.fusion import FUSIONS, Fused, Fusion
 from llm4sbr.nn.heads.item_titles import item_tables_once
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.scorers import Scorer, choose_scorer
@@ -165,14 +165,14 @@ class WrappedScoring(Scoring):
             views, known = self.view_table(batch)
             batch = batch._replace(views=views, view_mask=known)
         interests = self.backbone.encode(batch)
-        h = torch.stack([getattr(interests, name) for name in self.interest_of_view], dim=1)  # (B, K, d)
+        h = self.paired(interests)
         if batch.views is None:
             z = torch.zeros_like(h)
             mask = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device)
         else:
             self._check_views(batch.views)
             mask = batch.view_mask if batch.view_mask is not None else h.new_ones(h.shape[:2]).bool()
-            z = self._project(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
+            z = self.project(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
         given, usable = z, mask
         prediction: Prediction | None = None
         if self.view_predictor is not None and predict:
@@ -181,20 +181,29 @@ class WrappedScoring(Scoring):
             batch, given, usable = self._with_predictions(batch, prediction, z, mask)
         if self.training and self.view_dropout:  # the losses use every known view
             usable = usable & (torch.rand(mask.shape, device=mask.device) >= self.view_dropout)
+        fused = self.fuse(h, given, usable, interests)
+        seen = batch if batch.views is None else batch._replace(view_mask=usable)
+        return Enhanced(fused.session, fused.gates, h, z, mask, interests, seen, prediction)
+
+    def paired(self, interests: Interests) -> Tensor:
+        """The interest with which each view is paired, ``(B, K, d)``."""
+        return torch.stack([getattr(interests, name) for name in self.interest_of_view], dim=1)
+
+    def fuse(self, h: Tensor, z: Tensor, mask: Tensor, interests: Interests) -> Fused:
+        """Fuse interests and projected views; the fusion may call the backbone's own read-out."""
 
         def merge(**others: Tensor) -> Tensor:
             return self.backbone.merge(interests._replace(**others))
 
-        fused = self.fusion(h, given, usable, merge)
-        seen = batch if batch.views is None else batch._replace(view_mask=usable)
-        return Enhanced(fused.session, fused.gates, h, z, mask, interests, seen, prediction)
+        fused: Fused = self.fusion(h, z, mask, merge)
+        return fused
 
     def _with_predictions(
         self, batch: SessionBatch, made: Prediction, z: Tensor, mask: Tensor
     ) -> tuple[SessionBatch, Tensor, Tensor]:
         """The batch, projected views and their mask, with the predictions in their places."""
         predicted, where = made.views.detach().to(z.dtype), made.replaced.unsqueeze(-1)
-        given = torch.where(where, self._project(predicted), z)  # (B, K, d)
+        given = torch.where(where, self.project(predicted), z)  # (B, K, d)
         views = predicted * where if made.known is None else torch.where(where, predicted, made.known)
         return batch._replace(views=views), given, mask | made.replaced
 
@@ -213,7 +222,7 @@ class WrappedScoring(Scoring):
         scores = self.score(enhanced.session, enhanced.interests)
         return self.join_heads(scores, enhanced.session, enhanced.seen, training=training)
 
-    def _project(self, views: Tensor) -> Tensor:
+    def project(self, views: Tensor) -> Tensor:
         """Project views ``(B, K, d_t)`` into the items' space, ``(B, K, d)`` (Eq. 7, arXiv:2402.13840)."""
         if not self.further_projections:
             projected: Tensor = self.projection(views)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from llm4sbr.contracts.backbone import SessionBackbone
-from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.contracts.mismatch import differences
@@ -20,8 +19,9 @@ from llm4sbr.nn.functional import unit_rows
 from llm4sbr.nn.heads.item_titles import TitledTable
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.scorers import SCORERS, CosineScores, Scorer
-from llm4sbr.nn.scoring import Scoring, WrappedScoring
+from llm4sbr.nn.scoring import Scoring
 from llm4sbr.nn.view_predictor import ViewPredictor
+from llm4sbr.serving.wrapped_model import WrappedModel
 
 # The modules that train these models, by name: importing them would import Lightning.
 _BARE, _WRAPPED = "llm4sbr.training.sbr_module.SBRModule", "llm4sbr.training.wrapper.LLM4SBRWrapper"
@@ -42,28 +42,6 @@ class BareModel(Scoring):
     def __init__(self, backbone: SessionBackbone, heads: list[ScoreHead], scorer: Scorer) -> None:
         super().__init__()
         self.assemble(backbone, heads, scorer)
-
-
-class WrappedModel(WrappedScoring):
-    """A wrapped model that only scores.
-
-    Args:
-        backbone: Session-based recommender.
-        heads: Score heads, in their order.
-        scorer: Scorer of session vectors and items.
-        views: Arguments of `WrappedScoring.assemble_views`.
-    """
-
-    def __init__(
-        self, backbone: SessionBackbone, heads: list[ScoreHead], scorer: Scorer, **views: Any
-    ) -> None:
-        super().__init__()
-        self.assemble(backbone, heads, scorer)
-        self.assemble_views(**views)
-
-    def forward(self, batch: SessionBatch) -> Tensor:
-        """Scores over the catalogue, ``(B, V)``; `freeze` has computed the item tables."""
-        return self.score_enhanced(self.enhance(batch))
 
 
 class UnitItems(Scorer):
@@ -155,12 +133,6 @@ def _check_types(made: Mapping[str, Any]) -> None:
         raise InputError("the predictor of views is none", value=made["view_predictor"])
 
 
-def predicts_views(model: nn.Module) -> bool:
-    """Whether a model predicts the views of sessions that have none."""
-    predictor = model.view_predictor if isinstance(model, WrappedScoring) else None
-    return predictor is not None and bool(predictor.learned.any())
-
-
 def serving_state(trained: nn.Module, served: nn.Module) -> dict[str, Tensor]:
     """The tensors of a trained model that a serving model needs.
 
@@ -217,7 +189,8 @@ def freeze(model: Scoring) -> Scoring:
 
     In training the table ``E + T P^T`` of `ItemTitles` is computed anew for every batch. Here its numbers are
     final, so a wrapped model reads one table, as a bare one does. Items are normalised for cosines once,
-    unless the backbone computes the items that it scores anew for every batch.
+    unless the backbone computes the items that it scores anew for every batch. Predicted views are projected
+    by the predictor's own last layer, unless a head reads them as text.
     """
     model.eval().requires_grad_(False)
     for module in list(model.backbone.modules()):
@@ -229,4 +202,6 @@ def freeze(model: Scoring) -> Scoring:
     fixed = type(backbone).scored_items is SessionBackbone.scored_items and not backbone.has_own_scores()
     if fixed and type(scorer) is CosineScores:
         model.scorer = UnitItems(scorer.scale, backbone.item_embeddings())
+    if isinstance(model, WrappedModel):
+        model.fold()
     return model.requires_grad_(False)

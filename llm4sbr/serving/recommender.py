@@ -23,7 +23,7 @@ from llm4sbr.serving.explain import Explanation, explain
 from llm4sbr.serving.filters import allowed_items
 from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import Manifest
-from llm4sbr.serving.model import predicts_views
+from llm4sbr.serving.wrapped_model import predicts_views
 
 _AT_ONCE = 256  # sessions in a batch: bounds the memory of the scores, (B, V)
 

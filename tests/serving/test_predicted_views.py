@@ -16,11 +16,16 @@ from bundles import (
     trained,
     with_known_views,
 )
+from every_backbone import ITEMS, TEXT, TRAINING
 
+from llm4sbr import LLM4SBRWrapper
+from llm4sbr.backbones import SRGNN
 from llm4sbr.cli.main import main
+from llm4sbr.nn.heads import ItemTitles, RepeatExplore
 from llm4sbr.nn.view_predictor import ViewPredictor
 from llm4sbr.serving import Recommender
-from llm4sbr.serving.model import predicts_views
+from llm4sbr.serving.wrapped_model import predicts_views
+from llm4sbr.testing import make_batch, make_examples
 
 STATES = ["known" if session in KNOWN else "predicted" for session in SESSIONS]
 
@@ -59,13 +64,34 @@ def test_known_and_predicted_views_together(folder, model):
     )
 
 
-@pytest.mark.parametrize("heads", [{}, {"fusion": "residual", "separate_projections": True}])
-def test_a_bundle_without_views_predicts_all_of_them(tmp_path, heads):
-    """Seen to fail with one folded projection for both views."""
-    model = learned(0, 1, **heads)
+def test_a_bundle_without_views_predicts_all_of_them(tmp_path):
+    model = learned(0, 1)
     served = Recommender.load(bundle(tmp_path / "bundle", model))
     assert_equal(served, model, with_known_views(SESSIONS)._replace(views=None, view_mask=None))
     assert {one.view for one in served.recommend(raw(SESSIONS))} == {"predicted"}
+
+
+@pytest.mark.parametrize("views", [(0, 1), (1,)])
+@pytest.mark.parametrize("options", [{}, {"fusion": "average", "separate_projections": True}])
+def test_without_a_head_that_reads_views_the_projection_is_folded(tmp_path, options, views):
+    """One session at a time, and together. Seen to fail with one projection for both views, with known views
+    replaced, with the padding read, and with a view predicted that was never known."""
+    torch.manual_seed(1)
+    heads = [ItemTitles(3), RepeatExplore()]
+    predictor = ViewPredictor(7)
+    model = LLM4SBRWrapper(SRGNN(ITEMS, 8), text_dim=TEXT, heads=heads, view_predictor=predictor, **options)
+    model.read_titles(*titles())
+    model.read_training_sessions(make_examples(TRAINING), fitting=True)
+    predictor.learned[list(views)] = True
+    served = Recommender.load(bundle(tmp_path / "bundle", model.eval(), spec=SPEC))
+    assert served.model.prediction is not None
+    assert_equal(served, model, with_known_views(SESSIONS))
+    with torch.inference_mode():
+        expected = model(with_known_views(SESSIONS))
+        padded = served.model(make_batch([SESSIONS[1]], padding=3))
+    for row, session in enumerate(SESSIONS):
+        torch.testing.assert_close(served.scores(raw([session]))[0], expected[row], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(padded[0], expected[1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_view_that_was_never_known_is_not_predicted(tmp_path):
