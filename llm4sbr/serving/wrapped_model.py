@@ -67,8 +67,8 @@ class ProjectedPrediction(nn.Module):
 
     .. math:: T (W_2 x + b_2) = (T W_2) x + T b_2
 
-    The product has ``K d`` rows in place of ``K d_t`` and is computed once. A view that the predictor has
-    never learned stays 0. It serves models of which no head reads text views.
+    The product has ``K d`` rows in place of ``K d_t`` and is computed once. It serves models of which no head
+    reads text views.
 
     Args:
         predictor: Trained predictor.
@@ -87,9 +87,8 @@ class ProjectedPrediction(nn.Module):
         super().__init__()
         views, _, text_dim = projections.shape
         outer = predictor.outer.weight.view(views, text_dim, predictor.hidden)
-        learned = predictor.learned.unsqueeze(1)  # (K, 1)
-        weight = torch.bmm(projections, outer) * learned.unsqueeze(2)  # (K, d, hidden)
-        bias = torch.bmm(projections, predictor.outer.bias.view(views, text_dim, 1)).squeeze(2) * learned
+        weight = torch.bmm(projections, outer)  # (K, d, hidden)
+        bias = torch.bmm(projections, predictor.outer.bias.view(views, text_dim, 1))  # (K, d, 1)
         self.register_buffer("weight", weight.flatten(0, 1).contiguous())  # (K * d, hidden)
         self.register_buffer("bias", bias.flatten().contiguous())
         self.register_buffer("learned", predictor.learned.clone().unsqueeze(0))  # (1, K)
