@@ -120,8 +120,9 @@ class ViewPredictor(Rebuildable, nn.Module):
         if views is None:
             return 0 * predicted.sum()  # still part of the graph
         self.learned |= known.any(0)
-        predicted, views = predicted.float(), views.float()
-        target = torch.where(known.unsqueeze(-1), views.detach(), 1.0)  # (B, K, d_t)
+        if predicted.dtype in (torch.float16, torch.bfloat16):
+            predicted = predicted.float()
+        target = torch.where(known.unsqueeze(-1), views.detach().to(predicted), 1.0)  # (B, K, d_t)
         lengths = torch.linalg.vector_norm(predicted, dim=-1), torch.linalg.vector_norm(target, dim=-1)
         own, true = (length.clamp(min=_SMALLEST) for length in lengths)  # (B, K)
         error = 1 - (predicted * target).sum(-1) / (own * true) + (own / true - 1).square()
