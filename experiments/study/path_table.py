@@ -63,6 +63,15 @@ def _of_metric(metric: str, earned: dict[str, FloatArray], session: Any, note: s
         lift = mean[name] / mean[BARE] - 1
         ends = (100 * end / mean[BARE] for end in interval(earned[name] - earned[BARE], session))
         made.append(row(f"{metric}: {name} over bare", 100 * lift, "%", note=_ends(*ends)))
+    change = interval(earned["known"] - earned[WITHOUT], session, seeds=True)
+    made.append(
+        row(
+            f"{metric}: known, with a predictor minus without",
+            100 * (mean["known"] - mean[WITHOUT]),
+            "points",
+            note=f"{_ends(*(100 * end for end in change))}, seeds drawn too",
+        )
+    )
     for base in (BARE, "absent"):
         whole = mean["known"] - mean[base]
         share = (mean["predicted"] - mean[base]) / whole if whole > 0 else float("nan")

@@ -65,7 +65,8 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
         root: For what runs leave behind.
         devices: Processes.
         case: ``shop``, ``backbone`` and its ``options``, ``wrapped``, ``model`` (the wrapper's options), its
-            ``heads`` and ``alignment`` by name, ``predict`` for a predictor of views, ``batch_size`` of all processes together, ``bucket``,
+            ``heads`` and ``alignment`` by name, ``predict`` for a predictor of views,
+            ``batch_size`` of all processes together, ``bucket``,
             ``look`` to keep what callbacks show.
     """
     seed_everything(3, verbose=False)
