@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, gelu, layer_norm
+from torch.nn.functional import gelu, layer_norm
 
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.catalogue_change import CatalogueChange
@@ -78,14 +78,14 @@ class ViewPredictor(Rebuildable, nn.Module):
         """
         hidden = self.encode(h, items, batch)  # (B, hidden)
         predicted: Tensor = self.outer(hidden)  # (B, K * d_t)
-        return predicted.view(len(predicted), self.num_views, self.text_dim)
+        return predicted.view(-1, self.num_views, self.text_dim)
 
     def encode(self, h: Tensor, items: Tensor, batch: SessionBatch) -> Tensor:
         """Output of the hidden layer, ``(B, hidden)``."""
         h, items = h.detach(), items.detach()
         rows = (batch.item_ids - 1).clamp(min=0)  # (B, L)
         share = batch.padding_mask() / batch.lengths.unsqueeze(1)  # (B, L)
-        mean = embedding_bag(rows, items, per_sample_weights=share.to(items.dtype), mode="sum")  # (B, d)
+        mean = (share.to(items.dtype).unsqueeze(1) @ items[rows]).squeeze(1)  # (B, d)
         last = items[rows.gather(1, batch.lengths.unsqueeze(1) - 1).squeeze(1)]  # (B, d)
         given = torch.cat((h, torch.stack((mean, last), dim=1).to(h.dtype)), dim=1)  # (B, K + 2, d)
         encoded: Tensor = self.inner(layer_norm(given, given.shape[2:]).flatten(1))

@@ -13,17 +13,13 @@ from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.heads import ItemTitles
 from llm4sbr.nn.scoring import Scoring, WrappedScoring
+from llm4sbr.serving.intents import items_of_view, nearest_items
 from llm4sbr.serving.known_views import ViewState
-from llm4sbr.views.localization import localize
-from llm4sbr.views.tables import LocalisedViews, UsedViews
 
 if TYPE_CHECKING:
     from llm4sbr.serving.recommender import Recommender
 
 _AT_ONCE = 32  # shorter sessions in a batch: bounds the memory of the scores, (B, V), and the time of a step
-
-
-_NEAREST = 5  # items that are shown for a predicted view
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,31 +216,10 @@ def _view_effects(
         mask[0, view] = False
         without = _Place(_scores(model, batch._replace(view_mask=mask)), whole.column)
         made = bool(predicted) and predicted[view]
-        intents = _nearest(recommender, batch.views[0, view]) if made else _parts(recommender, batch, view)
+        intents = (nearest_items if made else items_of_view)(recommender, batch, view)
         shown = tuple((catalogue.item_ids[one - 1], catalogue.title(one), weight) for one, weight in intents)
         found.append(ViewEffect(*whole.minus(without), names[view], shown, made))
     return found
-
-
-def _parts(recommender: Recommender, batch: SessionBatch, view: int) -> list[tuple[int, float]]:
-    """Items and weights of a known localised view, the heaviest first."""
-    used = None if recommender.views is None else recommender.views.table
-    table = used.inner if isinstance(used, UsedViews) else used
-    row = int(batch.example_index[0])  # 0 for a session without a known view
-    if not isinstance(table, LocalisedViews) or not row:
-        return []
-    pairs = zip(table.ids[row, view].tolist(), table.weights[row, view].tolist(), strict=True)
-    return sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[1])
-
-
-def _nearest(recommender: Recommender, view: Tensor) -> list[tuple[int, float]]:
-    """Items whose titles are nearest to a predicted view, and their cosines; none without titles."""
-    if recommender.views is None:
-        return []
-    titles = recommender.views.table.table
-    ids, weights = localize(view[None], titles.titles[1:], titles.mask[1:], _NEAREST)
-    pairs = zip(ids[0].tolist(), weights[0].tolist(), strict=True)
-    return [pair for pair in pairs if pair[0]]
 
 
 def _head_effects(

@@ -37,7 +37,10 @@ class WrappedModel(WrappedScoring):
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue, ``(B, V)``; `freeze` has computed the item tables."""
         mask = batch.view_mask
-        if self.prediction is None or (batch.views is not None and (mask is None or bool(mask.all()))):
+        # A graph (`torch.export`) has one path for all sessions: it must not ask what the numbers are.
+        one_path = torch.compiler.is_compiling()
+        all_known = batch.views is not None and (mask is None or (not one_path and bool(mask.all())))
+        if self.prediction is None or all_known:
             return self.score_enhanced(self.enhance(batch, predict=self.prediction is None))
         interests = self.backbone.encode(batch)
         h = self.paired(interests)
@@ -96,7 +99,8 @@ class ProjectedPrediction(nn.Module):
 
     def forward(self, h: Tensor, items: Tensor, batch: SessionBatch) -> Tensor:
         """Projected predictions of every session."""
-        if len(h) > 1 or batch.item_ids.size(1) > int(batch.lengths[0]):
+        many = torch.compiler.is_compiling() or len(h) > 1
+        if many or batch.item_ids.size(1) > int(batch.lengths[0]):
             hidden = self.predictor.encode(h, items, batch)
         else:  # the usual request: one session, without padding, in half the operations
             clicks = embedding(batch.item_ids - 1, items)  # (1, L, d)

@@ -24,6 +24,7 @@ from llm4sbr.cli.main import main
 from llm4sbr.nn.heads import ItemTitles, RepeatExplore
 from llm4sbr.nn.view_predictor import ViewPredictor
 from llm4sbr.serving import Recommender
+from llm4sbr.serving.graphs import check_graph, export_program
 from llm4sbr.serving.wrapped_model import predicts_views
 from llm4sbr.testing import make_batch, make_examples
 
@@ -58,6 +59,8 @@ def test_known_and_predicted_views_together(folder, model):
     served = Recommender.load(folder)
     assert_equal(served, model, with_known_views(SESSIONS))
     assert [one.view for one in served.recommend(raw(SESSIONS))] == STATES
+    graph = export_program(served)
+    assert check_graph(graph, served, graph.program.module()) < 1e-4
     unknown = [session for session in SESSIONS if session not in KNOWN]  # a batch without any known view
     torch.testing.assert_close(
         served.scores(raw(unknown)), model(with_known_views(unknown)).detach(), rtol=1e-5, atol=1e-5
@@ -92,6 +95,8 @@ def test_without_a_head_that_reads_views_the_projection_is_folded(tmp_path, opti
     for row, session in enumerate(SESSIONS):
         torch.testing.assert_close(served.scores(raw([session]))[0], expected[row], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(padded[0], expected[1], rtol=1e-5, atol=1e-5)
+    graph = export_program(served)
+    assert check_graph(graph, served, graph.program.module()) < 1e-4
 
 
 def test_a_view_that_was_never_known_is_not_predicted(tmp_path):
