@@ -20,6 +20,7 @@ COMMANDS = {  # name of the function: its module
     "cost": "experiments.study.cost",
     "rules": "experiments.study.rules",
     "repeats": "experiments.study.repeats",
+    "paths": "experiments.study.paths",
     "views": "experiments.study.views",
     "recbole": "experiments.study.recbole",
     "table": "experiments.study.table",

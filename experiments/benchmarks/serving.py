@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from experiments.benchmarks.results import keep, row
 from llm4sbr import LLM4SBRWrapper, SBRModule, backbones
 from llm4sbr.contracts.catalogue import Catalogue
+from llm4sbr.nn.view_predictor import ViewPredictor
 from llm4sbr.serving import Recommender
 from llm4sbr.serving.bundle import Content, write_bundle
 from llm4sbr.serving.known_views import pack_views
@@ -58,11 +59,16 @@ def write(
     return write_bundle(folder, manifest, Content(weights_, catalogue, titles, views))
 
 
-def made(name: str, wrapped: bool, num_items: int, dim: int) -> SBRModule:
+def made(name: str, wrapped: bool, num_items: int, dim: int, predict: bool = False) -> SBRModule:
     """Make a model with the default heads and random weights."""
     torch.manual_seed(0)
     backbone = getattr(backbones, name)(num_items, dim)
-    model = LLM4SBRWrapper(backbone, text_dim=TEXT) if wrapped else SBRModule(backbone)
+    predictor = ViewPredictor() if predict else None
+    model = (
+        LLM4SBRWrapper(backbone, text_dim=TEXT, view_predictor=predictor) if wrapped else SBRModule(backbone)
+    )
+    if predictor is not None:
+        predictor.learned.fill_(True)
     examples = make_examples([[1 + (5 * s + c) % num_items for c in range(4)] for s in range(200)])
     model.read_training_sessions(examples, fitting=True)
     if isinstance(model, LLM4SBRWrapper):
@@ -115,7 +121,8 @@ def serving(
     """Measure recommendations for one session at a time from bundles of bare and wrapped models.
 
     Weights, titles and views are random, of the size of Beauty; the heads are the defaults. Requests of the
-    bare and of the wrapped model, with a known view and without, are run in turn in one process.
+    bare and of the wrapped model, with known views, with predicted ones and without, are run in turn in one
+    process.
 
     Example::
 
@@ -145,10 +152,17 @@ def serving(
                 "wrapped, view absent": write(
                     Path(place) / f"{name}-absent", model, catalogue, [*absent, *more], torch.float32
                 ),
+                "wrapped, view predicted": write(
+                    Path(place) / f"{name}-predicted",
+                    made(name, True, num_items, dim, predict=True),
+                    catalogue,
+                    [*absent, *more],
+                    torch.float32,
+                ),
             }
             served = {what: Recommender.load(folder) for what, folder in folders.items()}
             states = {what: one.recommend([raw[0]])[0].view for what, one in served.items()}
-            assert [*states.values()] == ["absent", "known", "absent"]
+            assert [*states.values()] == ["absent", "known", "absent", "predicted"]
             times = latencies(
                 {what: (lambda session, one=one: one.recommend([session])) for what, one in served.items()},
                 raw,

@@ -36,6 +36,7 @@ WRAPPING: Settings = {
     "global_batch": True,
     "separate_projections": False,
     "view_dropout": 0.0,
+    "view_predictor": False,
 }
 DATA: Settings = {"batch_size": 100, "bucket": 0}
 OPTIONS = {
@@ -119,6 +120,8 @@ def model_words(settings: Mapping[str, Any], *, wrapped: bool) -> list[str]:
         found += ["--model.alignment", "Alignment"]
         for name in ("tau", "align", "uniform", "global_batch"):
             found += [f"--model.alignment.{name}", _text(chosen[name])]
+        if chosen["view_predictor"]:
+            found += ["--model.view_predictor", "ViewPredictor"]
     return found
 
 

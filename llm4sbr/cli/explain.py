@@ -60,7 +60,8 @@ def show(found: Explanation, console: Console) -> None:
     for view in found.views:
         if view.intents:
             said = ", ".join(f"{title or item} ({weight:.2f})" for item, title, weight in view.intents)
-            console.print(safe_text(f"The {view.name} view is made of {said}."))
+            made = "predicted: it is nearest to" if view.predicted else "made of"
+            console.print(safe_text(f"The {view.name} view is {made} {said}."))
     if found.ignored:
         console.print(safe_text(ignored_line(found.ignored)))
     console.print("Effects are log-probabilities of the item with the part, minus those without it.")

@@ -61,7 +61,12 @@ def show(found: Recommendation, console: Console) -> None:
         ):
             table.add_row(str(rank), safe_text(item), safe_text(title), f"{score:.4f}")
         console.print(table)
-    views = {"known": "known", "titles": "from the titles, in place of unknown ones", "absent": "none"}
+    views = {
+        "known": "known",
+        "titles": "from the titles, in place of unknown ones",
+        "predicted": "predicted, in place of unknown ones",
+        "absent": "none",
+    }
     lines = [f"Views of the session: {views[found.view]}."]
     if found.ignored:
         lines.insert(0, ignored_line(found.ignored))

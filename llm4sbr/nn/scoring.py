@@ -7,7 +7,7 @@ Both classes are mixins without a constructor: a module calls `assemble` in its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,33 +15,15 @@ from torch import Tensor, nn
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import INTERESTS, Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.nn.fusion import FUSIONS, Fusion
+from llm4sbr.nn.enhanced import Enhanced, Prediction, ViewTable
+from llm4sbr.nn.fusion import FUSIONS, Fused, Fusion
 from llm4sbr.nn.heads.item_titles import item_tables_once
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.scorers import Scorer, choose_scorer
+from llm4sbr.nn.view_predictor import ViewPredictor
 
 Interest = Literal["long_term", "short_term"]
 FusionName = Literal["gate", "gate_bias", "average", "concat", "residual"]
-
-
-class ViewTable(Protocol):
-    """Looks up the views of a batch; the view cache provides one (see `llm4sbr.views.tables`)."""
-
-    def __call__(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
-        """Views ``(B, K, d_t)`` and their mask ``(B, K)``."""
-        ...
-
-
-class Enhanced(NamedTuple):
-    """Interests, projected views and the fused vector of every session."""
-
-    session: Tensor  # (B, d) fused vector
-    gates: Tensor | None  # (B, K); None where the fusion has no gates
-    h: Tensor  # (B, K, d) interest with which each view is aligned
-    z: Tensor  # (B, K, d) projected views; 0 where unknown
-    mask: Tensor  # (B, K) bool: which views are known
-    interests: Interests  # output of the backbone
-    seen: SessionBatch  # the batch with its views; view_mask marks the views that the heads may use
 
 
 class Scoring(nn.Module):
@@ -123,6 +105,7 @@ class WrappedScoring(Scoring):
     projection: nn.Linear
     further_projections: nn.ModuleList
     fusion: Fusion
+    view_predictor: ViewPredictor | None
     text_dim: int
     view_dropout: float
     interest_of_view: tuple[str, ...]
@@ -135,6 +118,7 @@ class WrappedScoring(Scoring):
         interest_of_view: Sequence[str],
         separate_projections: bool = False,
         view_dropout: float = 0.0,
+        view_predictor: ViewPredictor | None = None,
     ) -> None:
         """Set the parts that read the views, after `assemble`.
 
@@ -143,7 +127,8 @@ class WrappedScoring(Scoring):
             fusion: Key of `FUSIONS`.
             interest_of_view: Interest with which each view is paired, one entry per view.
             separate_projections: Whether each view has its own projection (Eq. 7).
-            view_dropout: Probability of hiding a known view from the fusion and the heads in training.
+            view_dropout: Probability of hiding a view from the fusion and the heads in training.
+            view_predictor: Predictor of unknown views; None leaves them unknown.
 
         Raises:
             InputError: If there is no such fusion or interest.
@@ -164,32 +149,63 @@ class WrappedScoring(Scoring):
         self.fusion = FUSIONS[fusion](backbone.embedding_dim, self.interest_of_view)
         for head in self.score_heads():
             head.attach_text(backbone, text_dim, len(self.interest_of_view))
+        self.view_predictor = view_predictor
+        if view_predictor is not None:
+            view_predictor.attach(backbone.embedding_dim, text_dim, len(self.interest_of_view))
         self.view_table = None
 
-    def enhance(self, batch: SessionBatch) -> Enhanced:
-        """Compute interests, projected views, gates and the fused vector of every session."""
+    def enhance(self, batch: SessionBatch, *, predict: bool = True) -> Enhanced:
+        """Compute interests, projected views, gates and the fused vector of every session.
+
+        Args:
+            batch: Sessions, with or without views.
+            predict: Whether the predictor, if there is one, replaces unknown views.
+        """
         if batch.views is None and self.view_table is not None:
             views, known = self.view_table(batch)
             batch = batch._replace(views=views, view_mask=known)
         interests = self.backbone.encode(batch)
-        h = torch.stack([getattr(interests, name) for name in self.interest_of_view], dim=1)  # (B, K, d)
+        h = self.paired(interests)
         if batch.views is None:
             z = torch.zeros_like(h)
             mask = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device)
         else:
             self._check_views(batch.views)
             mask = batch.view_mask if batch.view_mask is not None else h.new_ones(h.shape[:2]).bool()
-            z = self._project(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
-        shown = mask
+            z = self.project(batch.views.to(h.dtype)) * mask.unsqueeze(-1)  # (B, K, d)
+        given, usable = z, mask
+        prediction: Prediction | None = None
+        if self.view_predictor is not None and predict:
+            predicted = self.view_predictor(h, self.backbone.scored_items(interests), batch)
+            prediction = Prediction(predicted, batch.views, self.view_predictor.choose(mask))
+            batch, given, usable = self._with_predictions(batch, prediction, z, mask)
         if self.training and self.view_dropout:  # the losses use every known view
-            shown = mask & (torch.rand(mask.shape, device=mask.device) >= self.view_dropout)
+            usable = usable & (torch.rand(mask.shape, device=mask.device) >= self.view_dropout)
+        fused = self.fuse(h, given, usable, interests)
+        seen = batch if batch.views is None else batch._replace(view_mask=usable)
+        return Enhanced(fused.session, fused.gates, h, z, mask, interests, seen, prediction)
+
+    def paired(self, interests: Interests) -> Tensor:
+        """The interest with which each view is paired, ``(B, K, d)``."""
+        return torch.stack([getattr(interests, name) for name in self.interest_of_view], dim=1)
+
+    def fuse(self, h: Tensor, z: Tensor, mask: Tensor, interests: Interests) -> Fused:
+        """Fuse interests and projected views; the fusion may call the backbone's own read-out."""
 
         def merge(**others: Tensor) -> Tensor:
             return self.backbone.merge(interests._replace(**others))
 
-        fused = self.fusion(h, z, shown, merge)
-        seen = batch if batch.views is None else batch._replace(view_mask=shown)
-        return Enhanced(fused.session, fused.gates, h, z, mask, interests, seen)
+        fused: Fused = self.fusion(h, z, mask, merge)
+        return fused
+
+    def _with_predictions(
+        self, batch: SessionBatch, made: Prediction, z: Tensor, mask: Tensor
+    ) -> tuple[SessionBatch, Tensor, Tensor]:
+        """The batch, projected views and their mask, with the predictions in their places."""
+        predicted, where = made.views.detach().to(z.dtype), made.replaced.unsqueeze(-1)
+        given = torch.where(where, self.project(predicted), z)  # (B, K, d)
+        views = predicted * where if made.known is None else torch.where(where, predicted, made.known)
+        return batch._replace(views=views), given, mask | made.replaced
 
     def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
         """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840), and the interests."""
@@ -206,7 +222,7 @@ class WrappedScoring(Scoring):
         scores = self.score(enhanced.session, enhanced.interests)
         return self.join_heads(scores, enhanced.session, enhanced.seen, training=training)
 
-    def _project(self, views: Tensor) -> Tensor:
+    def project(self, views: Tensor) -> Tensor:
         """Project views ``(B, K, d_t)`` into the items' space, ``(B, K, d)`` (Eq. 7, arXiv:2402.13840)."""
         if not self.further_projections:
             projected: Tensor = self.projection(views)

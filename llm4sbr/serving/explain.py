@@ -13,8 +13,8 @@ from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.heads import ItemTitles
 from llm4sbr.nn.scoring import Scoring, WrappedScoring
+from llm4sbr.serving.intents import items_of_view, nearest_items
 from llm4sbr.serving.known_views import ViewState
-from llm4sbr.views.tables import LocalisedViews, UsedViews
 
 if TYPE_CHECKING:
     from llm4sbr.serving.recommender import Recommender
@@ -58,11 +58,14 @@ class ViewEffect(Effect):
     Attributes:
         name: Name of the view, such as ``long_term``.
         intents: Items that the view is made of, with their weights: those nearest to what the language model
-            said. Empty for a view that is no mixture of items.
+            said. For a predicted view, the items whose titles are nearest to it, with their cosines. Empty
+            for another view that is no mixture of items.
+        predicted: Whether the model has predicted the view.
     """
 
     name: str
     intents: tuple[tuple[str, str, float], ...]  # (item_id, title, weight), the heaviest first
+    predicted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Explanation:
         probability: Softmax of the scores at the item.
         clicks: Effects of the clicks, in their order. Empty for a session of one click, without which
             nothing is left to score.
-        views: Effects of the known views.
+        views: Effects of the known and the predicted views.
         heads: Effects of the heads. `ItemTitles` has none: it is part of the items' vectors.
         view: Where the session's views come from, as in `Recommendation`.
         ignored: Ids of the session that the catalogue lacks.
@@ -119,9 +122,10 @@ def explain(
     clicks, places, ignored = recommender.read_session(session)
     if not clicks:
         raise InputError("no item of the session is in the catalogue", value=list(session))
-    batch, states = recommender.batch([clicks])
     column, model = catalogue.index[item] - 1, recommender.model
-    whole = _Place(model(batch), column)
+    batch, states = recommender.batch([clicks])
+    batch, predicted = _with_predictions(model, batch)
+    whole = _Place(_scores(model, batch), column)
 
     def named(place: int) -> tuple[str, str]:
         return catalogue.item_ids[place - 1], catalogue.title(place)
@@ -133,7 +137,7 @@ def explain(
             part = range(begin, min(begin + _AT_ONCE, len(clicks)))
             others = [clicks[:one] + clicks[one + 1 :] for one in part]
             less = _with_views_of(recommender.batch(others, views=False)[0], batch)
-            without = _Place(model(less), column)
+            without = _Place(_scores(model, less), column)
             click_effects += [
                 ClickEffect(*whole.minus(without, row), *named(clicks[one]), places[one])
                 for row, one in enumerate(part)
@@ -144,7 +148,7 @@ def explain(
         whole.rank[0],
         whole.log_probability[0].exp().item(),
         tuple(click_effects),
-        tuple(_view_effects(recommender, batch, whole, between)),
+        tuple(_view_effects(recommender, batch, predicted, whole, between)),
         tuple(_head_effects(model, batch, whole, between)),
         states[0],
         ignored,
@@ -170,6 +174,22 @@ class _Place:
         return effect.item(), without.rank[row]
 
 
+def _with_predictions(model: Scoring, batch: SessionBatch) -> tuple[SessionBatch, list[bool]]:
+    """The batch of one session with its predicted views, and for each view whether it is predicted."""
+    made = model.enhance(batch) if isinstance(model, WrappedScoring) else None
+    if made is None or made.prediction is None:
+        return batch, []
+    return made.seen, made.prediction.replaced[0].tolist()
+
+
+def _scores(model: Scoring, batch: SessionBatch) -> Tensor:
+    """Scores of sessions whose unknown views stay unknown: a view that is left out is not predicted."""
+    if isinstance(model, WrappedScoring):
+        return model.score_enhanced(model.enhance(batch, predict=False))
+    scores: Tensor = model(batch)
+    return scores
+
+
 def _with_views_of(less: SessionBatch, batch: SessionBatch) -> SessionBatch:
     """The views of one session, for each row of a batch: a click is left out alone."""
     if batch.views is None or batch.view_mask is None:
@@ -179,25 +199,26 @@ def _with_views_of(less: SessionBatch, batch: SessionBatch) -> SessionBatch:
 
 
 def _view_effects(
-    recommender: Recommender, batch: SessionBatch, whole: _Place, between: Callable[[], None]
+    recommender: Recommender,
+    batch: SessionBatch,
+    predicted: list[bool],
+    whole: _Place,
+    between: Callable[[], None],
 ) -> list[ViewEffect]:
-    views, catalogue = recommender.views, recommender.catalogue
-    if views is None or batch.view_mask is None:
+    model, catalogue = recommender.model, recommender.catalogue
+    if batch.views is None or batch.view_mask is None or not isinstance(model, WrappedScoring):
         return []
-    table = views.table.inner if isinstance(views.table, UsedViews) else views.table
-    row = int(batch.example_index[0])  # 0 for a session without a known view
+    names = model.interest_of_view if recommender.views is None else recommender.views.spec.names
     found = []
     for view in batch.view_mask[0].nonzero().flatten().tolist():
         between()
         mask = batch.view_mask.clone()
         mask[0, view] = False
-        without = _Place(recommender.model(batch._replace(view_mask=mask)), whole.column)
-        intents: list[tuple[int, float]] = []
-        if isinstance(table, LocalisedViews) and row:
-            pairs = zip(table.ids[row, view].tolist(), table.weights[row, view].tolist(), strict=True)
-            intents = sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[1])
+        without = _Place(_scores(model, batch._replace(view_mask=mask)), whole.column)
+        made = bool(predicted) and predicted[view]
+        intents = (nearest_items if made else items_of_view)(recommender, batch, view)
         shown = tuple((catalogue.item_ids[one - 1], catalogue.title(one), weight) for one, weight in intents)
-        found.append(ViewEffect(*whole.minus(without), views.spec.names[view], shown))
+        found.append(ViewEffect(*whole.minus(without), names[view], shown, made))
     return found
 
 
@@ -205,7 +226,7 @@ def _head_effects(
     model: Scoring, batch: SessionBatch, whole: _Place, between: Callable[[], None]
 ) -> list[HeadEffect]:
     if isinstance(model, WrappedScoring):
-        enhanced = model.enhance(batch)
+        enhanced = model.enhance(batch, predict=False)
         session, interests, seen = enhanced.session, enhanced.interests, enhanced.seen
     else:
         session, interests = model.read(batch)

@@ -24,8 +24,9 @@ from llm4sbr.views.tables import (
     ViewTable,
 )
 
-# `known`: the run's own views. `titles`: title views in place of an unknown view. `absent`: none.
-ViewState = Literal["known", "titles", "absent"]
+# `known`: the run's own views. `titles`: title views in place of an unknown view. `predicted`: predictions in
+# place of unknown views. `absent`: none.
+ViewState = Literal["known", "titles", "predicted", "absent"]
 
 
 class KeyIndex:

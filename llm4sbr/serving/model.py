@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from llm4sbr.contracts.backbone import SessionBackbone
-from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.contracts.mismatch import differences
@@ -20,12 +19,15 @@ from llm4sbr.nn.functional import unit_rows
 from llm4sbr.nn.heads.item_titles import TitledTable
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.scorers import SCORERS, CosineScores, Scorer
-from llm4sbr.nn.scoring import Scoring, WrappedScoring
+from llm4sbr.nn.scoring import Scoring
+from llm4sbr.nn.view_predictor import ViewPredictor
+from llm4sbr.serving.wrapped_model import WrappedModel
 
 # The modules that train these models, by name: importing them would import Lightning.
 _BARE, _WRAPPED = "llm4sbr.training.sbr_module.SBRModule", "llm4sbr.training.wrapper.LLM4SBRWrapper"
 _PARTS = ("backbone", "heads", "scorer")
 _OF_VIEWS = ("text_dim", "fusion", "interest_of_view", "separate_projections")
+_OPTIONAL = ("view_predictor",)  # later than the others, so a description may lack it
 
 
 class BareModel(Scoring):
@@ -40,28 +42,6 @@ class BareModel(Scoring):
     def __init__(self, backbone: SessionBackbone, heads: list[ScoreHead], scorer: Scorer) -> None:
         super().__init__()
         self.assemble(backbone, heads, scorer)
-
-
-class WrappedModel(WrappedScoring):
-    """A wrapped model that only scores.
-
-    Args:
-        backbone: Session-based recommender.
-        heads: Score heads, in their order.
-        scorer: Scorer of session vectors and items.
-        views: Arguments of `WrappedScoring.assemble_views`.
-    """
-
-    def __init__(
-        self, backbone: SessionBackbone, heads: list[ScoreHead], scorer: Scorer, **views: Any
-    ) -> None:
-        super().__init__()
-        self.assemble(backbone, heads, scorer)
-        self.assemble_views(**views)
-
-    def forward(self, batch: SessionBatch) -> Tensor:
-        """Scores over the catalogue, ``(B, V)``; `freeze` has computed the item tables."""
-        return self.score_enhanced(self.enhance(batch))
 
 
 class UnitItems(Scorer):
@@ -105,13 +85,15 @@ def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) ->
     kind, given = description.get("class_path"), description.get("init_args")
     if kind not in (_BARE, _WRAPPED) or not isinstance(given, Mapping):
         raise InputError("only SBRModule and LLM4SBRWrapper can be served, as they are", value=kind)
-    needed = _PARTS if kind == _BARE else (*_PARTS, *_OF_VIEWS)
+    needed = [*_PARTS, *(_OF_VIEWS if kind == _WRAPPED else ())]
     lacking = [name for name in needed if name not in given]
     if lacking:
         raise InputError(f"the description of the model lacks {', '.join(lacking)}")
+    needed += [name for name in _OPTIONAL if kind == _WRAPPED and name in given]
     try:
         with torch.random.fork_rng(devices=[]):
-            allowed = [*_registered(given["backbone"]), *load_plugins(HEADS).values(), *SCORERS, *classes]
+            parts = (*load_plugins(HEADS).values(), *SCORERS, ViewPredictor)
+            allowed = [*_registered(given["backbone"]), *parts, *classes]
             made = arguments({"init_args": {name: given[name] for name in needed}}, allowed)
             lost = [name for name in needed if name not in made]
             if lost:
@@ -147,6 +129,8 @@ def _check_types(made: Mapping[str, Any]) -> None:
         raise InputError("the heads are not a list of score heads", value=heads)
     if not isinstance(made["scorer"], Scorer):
         raise InputError("the scorer is not a scorer", value=made["scorer"])
+    if not isinstance(made.get("view_predictor"), ViewPredictor | None):
+        raise InputError("the predictor of views is none", value=made["view_predictor"])
 
 
 def serving_state(trained: nn.Module, served: nn.Module) -> dict[str, Tensor]:
@@ -205,7 +189,8 @@ def freeze(model: Scoring) -> Scoring:
 
     In training the table ``E + T P^T`` of `ItemTitles` is computed anew for every batch. Here its numbers are
     final, so a wrapped model reads one table, as a bare one does. Items are normalised for cosines once,
-    unless the backbone computes the items that it scores anew for every batch.
+    unless the backbone computes the items that it scores anew for every batch. Predicted views are projected
+    by the predictor's own last layer, unless a head reads them as text.
     """
     model.eval().requires_grad_(False)
     for module in list(model.backbone.modules()):
@@ -217,4 +202,6 @@ def freeze(model: Scoring) -> Scoring:
     fixed = type(backbone).scored_items is SessionBackbone.scored_items and not backbone.has_own_scores()
     if fixed and type(scorer) is CosineScores:
         model.scorer = UnitItems(scorer.scale, backbone.item_embeddings())
+    if isinstance(model, WrappedModel):
+        model.fold()
     return model.requires_grad_(False)

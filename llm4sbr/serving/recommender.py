@@ -23,6 +23,7 @@ from llm4sbr.serving.explain import Explanation, explain
 from llm4sbr.serving.filters import allowed_items
 from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import Manifest
+from llm4sbr.serving.wrapped_model import predicts_views
 
 _AT_ONCE = 256  # sessions in a batch: bounds the memory of the scores, (B, V)
 
@@ -41,7 +42,8 @@ class Recommendation:
         scores: Their scores; comparable within one session only.
         ignored: Ids of the session that the catalogue lacks, in their order.
         view: Where the session's views come from: ``known`` (the run's own), ``titles`` (title views in place
-            of unknown ones) or ``absent`` (none; also for every session of a bare model).
+            of unknown ones), ``predicted`` (by the model, in place of unknown ones) or ``absent`` (none; also
+            for every session of a bare model).
         reason: Why there are no items; None if there are some.
     """
 
@@ -77,6 +79,7 @@ class Recommender:
     ) -> None:
         self.model, self.catalogue, self.views = model, catalogue, views
         self.max_length, self.device, self.manifest = max_length, torch.device(device), manifest
+        self._unknown: ViewState = "predicted" if predicts_views(model) else "absent"
         # Cached properties are computed here once, and not by the first thread that needs them.
         self._index = catalogue.index
         if views is not None:
@@ -255,10 +258,10 @@ class Recommender:
             name: getattr(batch, name).to(self.device)
             for name in ("item_ids", "lengths", "target", "example_index")
         })  # fmt: skip
-        states: list[ViewState] = ["absent"] * len(sessions)
-        if self.views is not None and views:
-            batch, states = self.views(batch, [self.catalogue.session_key(clicks) for clicks in sessions])
-        return batch, states
+        if self.views is None or not views:
+            return batch, [self._unknown] * len(sessions)
+        batch, states = self.views(batch, [self.catalogue.session_key(clicks) for clicks in sessions])
+        return batch, [self._unknown if state == "absent" else state for state in states]
 
     def _named(
         self, scores: list[float], columns: list[int], ignored: tuple[str, ...], state: ViewState

@@ -21,6 +21,7 @@ from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import SCORERS
+from llm4sbr.nn.view_predictor import ViewPredictor
 from llm4sbr.training.carry_over import carried_state, describe_change
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.epoch_means import EpochMeans
@@ -28,7 +29,7 @@ from llm4sbr.training.run_state import RunState
 from llm4sbr.training.train_on import begin_epoch, take_optimizers
 
 # Classes that a checkpoint may name besides registered backbones and heads.
-PARTS: tuple[type, ...] = (Alignment, FullSoftmax, *SCORERS)
+PARTS: tuple[type, ...] = (Alignment, FullSoftmax, ViewPredictor, *SCORERS)
 _NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # training settings; a run's config.yaml holds them
 
 

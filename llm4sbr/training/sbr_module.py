@@ -125,16 +125,20 @@ class SBRModule(Scoring, LoadedFromCheckpoint, RankingModule):
         self, session: Tensor, interests: Interests, batch: SessionBatch
     ) -> Iterator[tuple[str, Tensor]]:
         """The part of `stages` from the interests to the scores."""
-        yield "the backbone's long-term interest", interests.long_term
-        yield "the backbone's short-term interest", interests.short_term
-        if interests.auxiliary_loss is not None:
-            yield "the backbone's auxiliary loss", interests.auxiliary_loss
+        yield from self.interest_stages(interests)
         yield "the session vector", session
         scores = self.score(session, interests)
         yield "the scores before the heads", scores
         for head in self.score_heads(training=self.training):
             scores = head(scores, session, batch)
             yield f"the head {type(head).__name__}", scores
+
+    def interest_stages(self, interests: Interests) -> Iterator[tuple[str, Tensor]]:
+        """The part of `stages` that the backbone computes."""
+        yield "the backbone's long-term interest", interests.long_term
+        yield "the backbone's short-term interest", interests.short_term
+        if interests.auxiliary_loss is not None:
+            yield "the backbone's auxiliary loss", interests.auxiliary_loss
 
     def origin(self, batch: SessionBatch) -> str | None:
         """Name of the part whose numbers are not finite first."""

@@ -13,9 +13,11 @@ from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.finite import require_finite
 from llm4sbr.contracts.ranges import PositiveInt, Rate
 from llm4sbr.nn.alignment import Alignment
+from llm4sbr.nn.enhanced import Enhanced
 from llm4sbr.nn.heads import ItemTitles, ScoreHead
 from llm4sbr.nn.heads.item_titles import item_tables_once
-from llm4sbr.nn.scoring import Enhanced, FusionName, Interest, WrappedScoring
+from llm4sbr.nn.scoring import FusionName, Interest, WrappedScoring
+from llm4sbr.nn.view_predictor import ViewPredictor
 from llm4sbr.training.distributed import gather_rows
 from llm4sbr.training.sbr_module import SBRModule
 
@@ -32,8 +34,9 @@ class LLM4SBRWrapper(WrappedScoring, SBRModule):
     come from `SessionBatch.views`, or from the `ViewCache` callback if a batch has none. Without views, or
     with every view masked, the model still scores every session. The backbone's code is not changed.
 
-    Logs ``train/loss``, its parts ``train/rec_loss``, ``train/alignment`` and ``train/uniformity``, and the
-    mean gate of each view as ``train/gate_0`` and ``train/gate_1``.
+    Logs ``train/loss``, its parts ``train/rec_loss``, ``train/alignment`` and ``train/uniformity``, with a
+    predictor ``train/view_prediction``, and the mean gate of each view as ``train/gate_0`` and
+    ``train/gate_1``.
 
     Args:
         backbone: Any `SessionBackbone`.
@@ -45,7 +48,9 @@ class LLM4SBRWrapper(WrappedScoring, SBRModule):
         interest_of_view: Interest with which each view is paired, one entry per view.
         separate_projections: Whether each view has its own projection (Eq. 7) instead of a shared one, an
             ablation.
-        view_dropout: Probability of hiding a known view from the fusion and the heads in training.
+        view_dropout: Probability of hiding a view from the fusion and the heads in training.
+        view_predictor: Predictor of views that no language model has inferred, such as `ViewPredictor()`;
+            None leaves them unknown.
         training: Arguments of `SBRModule`: heads, scorer, loss, optimiser, … The default heads are
             `ItemTitles` and `RepeatExplore`.
 
@@ -65,11 +70,14 @@ class LLM4SBRWrapper(WrappedScoring, SBRModule):
         interest_of_view: Sequence[Interest] = ("long_term", "short_term"),
         separate_projections: bool = False,
         view_dropout: Rate = 0.0,
+        view_predictor: ViewPredictor | None = None,
         **training: Any,
     ) -> None:
         super().__init__(backbone, **training)
         self.alignment = Alignment() if alignment is None else alignment
-        self.assemble_views(text_dim, fusion, interest_of_view, separate_projections, view_dropout)
+        self.assemble_views(
+            text_dim, fusion, interest_of_view, separate_projections, view_dropout, view_predictor
+        )
         self.keep_settings()
 
     def default_heads(self) -> list[ScoreHead]:
@@ -102,6 +110,9 @@ class LLM4SBRWrapper(WrappedScoring, SBRModule):
         """Names and results of a forward pass, in the order of computation."""
         with item_tables_once(self.backbone):
             enhanced = self.enhance(batch)
+            if enhanced.prediction is not None:  # made of the interests, and among the views
+                yield from self.interest_stages(enhanced.interests)
+                yield "the predicted views", enhanced.prediction.views
             if enhanced.seen.views is not None:
                 yield "the views", enhanced.seen.views
             yield "the projected views", enhanced.z
@@ -122,6 +133,9 @@ class LLM4SBRWrapper(WrappedScoring, SBRModule):
             "alignment": alignment,
             "uniformity": uniformity,
         }
+        if enhanced.prediction is not None and self.view_predictor is not None:
+            losses["view_prediction"] = self.view_predictor.loss(*enhanced.prediction[:2], enhanced.mask)
+            losses["loss"] = losses["loss"] + losses["view_prediction"]
         if enhanced.interests.auxiliary_loss is not None:
             losses["auxiliary"] = enhanced.interests.auxiliary_loss
             losses["loss"] = losses["loss"] + losses["auxiliary"]

@@ -38,7 +38,13 @@ def make_model(name: str, num_items: int) -> SBRModule:
     """A model with everything that has weights, from the same seed every time."""
     kind, how = name.split("-")
     torch.manual_seed(3)
-    case = {"backbone": kind, "wrapped": how == "wrapped", "options": OPTIONS.get(kind, {}), "heads": HEADS}
+    case = {
+        "backbone": kind,
+        "wrapped": how == "wrapped",
+        "options": OPTIONS.get(kind, {}),
+        "heads": HEADS,
+        "predict": True,
+    }
     # Not left to the Trainer: one process loads a checkpoint first and widens the model after.
     model = two_processes.make_model(num_items, case).double()
     # An optimiser with a state.

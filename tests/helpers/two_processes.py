@@ -21,6 +21,7 @@ from llm4sbr.callbacks import Pictures, RecommendationWriter, SampleSessions, Vi
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.nn import heads
 from llm4sbr.nn.alignment import Alignment
+from llm4sbr.nn.view_predictor import ViewPredictor
 
 
 class Watch(Callback):
@@ -44,10 +45,12 @@ def make_model(num_items: int, case: dict[str, Any]) -> SBRModule:
     options = {name: 0.0 for name in inspect.signature(chosen).parameters if "dropout" in name}
     backbone = chosen(num_items, 8, **options, **case.get("options", {}))
     if case.get("wrapped", True):
-        parts = {
+        parts: dict[str, Any] = {
             "heads": [getattr(heads, name)(*values) for name, values in case.get("heads", {}).items()],
             "alignment": Alignment(**case.get("alignment", {})),
         }
+        if case.get("predict"):
+            parts["view_predictor"] = ViewPredictor(4, hide=0.0)  # processes hide different sessions
         model = plain_wrapped(backbone, text_dim=8, **parts, **case.get("model", {}))
     else:
         model = plain_bare(backbone)
@@ -62,7 +65,8 @@ def run(root: Path, devices: int, case: dict[str, Any]) -> dict[str, Any]:
         root: For what runs leave behind.
         devices: Processes.
         case: ``shop``, ``backbone`` and its ``options``, ``wrapped``, ``model`` (the wrapper's options), its
-            ``heads`` and ``alignment`` by name, ``batch_size`` of all processes together, ``bucket``,
+            ``heads`` and ``alignment`` by name, ``predict`` for a predictor of views,
+            ``batch_size`` of all processes together, ``bucket``,
             ``look`` to keep what callbacks show.
     """
     seed_everything(3, verbose=False)

@@ -82,6 +82,14 @@ CASES = {
     "one view of two": (
         "SRGNN", EVERY_HEAD, ("--views.store", "llm", "--views.use", "[short_term]"), {"known", "absent"},
     ),
+    "known and predicted": (
+        "GRU4Rec", EVERY_HEAD,
+        (
+            "--views.store", "llm", "--model.view_predictor", "ViewPredictor",
+            "--model.view_predictor.hide", "0.5",
+        ),
+        {"known", "predicted"},
+    ),
     "vectors": ("SRGNN", EVERY_HEAD, ("--views.store", "dense"), {"known", "absent"}),
     "titles": ("SASRec", EVERY_HEAD, ("--views.store", "titles"), {"known"}),
 }  # fmt: skip

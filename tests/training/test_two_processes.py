@@ -28,7 +28,7 @@ def cases(folder):
     one = write_shop(folder / "one", BEADS, sessions=6, clicks=lambda s: 3 if s < 5 else 2,
                      parts=("train", "train", "train", "train", "validate", "test"))  # fmt: skip
     made = {
-        "odd": {"shop": str(odd)},
+        "odd": {"shop": str(odd), "predict": True},
         "one": {"shop": str(one)},
         "bucket": {"shop": str(odd), "bucket": 2},
         "apart": {"shop": even, "alignment": {"global_batch": False}},

@@ -42,6 +42,8 @@ class ItemTitles(ScoreHead):
         InputError: If the model is bare, without views and titles.
     """
 
+    reads_views = False
+
     def __init__(self, axes: PositiveInt = 100) -> None:
         super().__init__()
         self.axes = axes

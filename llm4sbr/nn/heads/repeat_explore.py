@@ -40,6 +40,7 @@ class RepeatExplore(ScoreHead):
         - output: ``(B, V)`` float32
     """
 
+    reads_views = False
     prior: Tensor
 
     def __init__(self) -> None:

@@ -21,6 +21,8 @@ class ScoreHead(Rebuildable, nn.Module):
         in_training: Whether the head applies in training, too. A head with False applies in validation, test
             and prediction only, and reads the training sessions whenever a Trainer starts; other heads read
             them before training only.
+        reads_views: Whether `forward` reads the views of the batch. Without such a head a server need not
+            compute text vectors of predicted views.
 
     Shapes:
         - scores: ``(B, V)``, column ``k - 1`` is item ``k``; session: ``(B, d)``; batch: `SessionBatch`
@@ -28,6 +30,7 @@ class ScoreHead(Rebuildable, nn.Module):
     """
 
     in_training = True
+    reads_views = True
 
     def attach(self, backbone: SessionBackbone) -> None:
         """Set up the head for the sizes of the model. Called once, when the model is constructed."""

@@ -49,7 +49,7 @@ class SequentialRules(ScoreHead):
         - output: ``(B, V)`` float32
     """
 
-    in_training = False
+    in_training, reads_views = False, False
     num_items: PositiveInt
     start: Tensor
     item: Tensor
