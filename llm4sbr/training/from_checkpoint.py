@@ -19,9 +19,9 @@ from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, describe
 from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
+from llm4sbr.nn.carry_over import carried_state, describe_change
 from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import SCORERS
-from llm4sbr.training.carry_over import carried_state, describe_change
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.run_state import RunState

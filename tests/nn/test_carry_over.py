@@ -9,9 +9,9 @@ from torch import nn
 from llm4sbr import InputError, ModuleBackbone, SessionBackbone
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.catalogue_change import CatalogueChange
+from llm4sbr.nn.carry_over import carried_optimizer, carried_state, describe_change, item_rows
 from llm4sbr.nn.heads import ItemTitles, RepeatExplore, ScoreHead, SequentialRules, TextScores
 from llm4sbr.testing import make_batch, make_examples
-from llm4sbr.training.carry_over import carried_optimizer, carried_state, describe_change, item_rows
 
 IDS = tuple("abcdefghijk")
 SESSIONS = [[1, 2, 3], [5], [9, 8, 7, 6], [10, 2, 10]]
