@@ -112,13 +112,8 @@ def with_items(
     if blank:
         raise InputError("the embedding of a title is zero", value=added.title(blank[0] + 1))
     grown = Catalogue(old.item_ids + added.item_ids, old.titles + added.titles)
-    change = CatalogueChange(
-        torch.cat((torch.arange(1, old.num_items + 1), torch.zeros(added.num_items, dtype=torch.long))),
-        old.num_items,
-        torch.zeros(grown.num_items, dtype=torch.bool),
-        titles=torch.cat((titles, fresh)),
-        titled=torch.cat((titled, torch.ones(added.num_items, dtype=torch.bool))),
-    )
+    both = torch.cat((titles, fresh)), torch.cat((titled, torch.ones(added.num_items, dtype=torch.bool)))
+    change = replace(CatalogueChange.grown(old.num_items, added.num_items), titles=both[0], titled=both[1])
     description = _resized(manifest.model, grown.num_items)
     weights = carried_state(build_model(description, classes), content.weights, change)
     history = [*manifest.origin.get("added", []), {"items": added.num_items, "bundle": manifest.sha256}]
@@ -135,7 +130,7 @@ def with_items(
         Content(
             weights,
             grown,
-            None if content.titles is None else (change.titles, change.titled),  # type: ignore[arg-type]
+            None if content.titles is None else both,
             content.views,
         ),
     )
