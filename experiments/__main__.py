@@ -21,6 +21,7 @@ COMMANDS = {  # name of the function: its module
     "rules": "experiments.study.rules",
     "repeats": "experiments.study.repeats",
     "views": "experiments.study.views",
+    "new_items": "experiments.study.new_items",
     "recbole": "experiments.study.recbole",
     "table": "experiments.study.table",
     "groups": "experiments.study.groups",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import polars as pl
 import yaml
 
-from llm4sbr.contracts.examples import ExampleSource
-from llm4sbr.datamodules import SessionDataModule
+from experiments.study.data import data_module
+from llm4sbr.contracts.examples import ExampleSource, Split
 from llm4sbr.views.encoder import SentenceEncoder
 from llm4sbr.views.inference.pipeline import infer_views
 from llm4sbr.views.store import ViewStore
 
-SPLITS = ("train", "validate", "test")
+SPLITS: tuple[Split, ...] = ("train", "validate", "test")
 
 
 class HeldOut(NamedTuple):
@@ -60,20 +60,11 @@ def hold_out(source: ExampleSource, share: float, seed: int, folder: Path, max_l
             items.filter(~without).write_parquet(home / "items.parquet")
             config.write_text(yaml.safe_dump(_config(home, max_length)))
         with ViewStore(home / "views") as store:
-            infer_views(
-                _opened(config), store, encoder=SentenceEncoder(), view_source="titles", progress=False
-            )
+            source = cast(ExampleSource, data_module(str(config), None))
+            infer_views(source, store, encoder=SentenceEncoder(), view_source="titles", progress=False)
         files.append(config)
         stores.append(home / "views")
     return HeldOut(files[0], files[1], cold, (stores[0], stores[1]))
-
-
-def _opened(config: Path) -> SessionDataModule:
-    from experiments.study.data import data_module
-
-    made = data_module(str(config), None)
-    assert isinstance(made, SessionDataModule)
-    return made
 
 
 def _events(source: ExampleSource) -> pl.DataFrame:
@@ -81,7 +72,7 @@ def _events(source: ExampleSource) -> pl.DataFrame:
     ids = np.array(source.catalogue.item_ids, dtype=object)
     parts = []
     for split in SPLITS:
-        for number, clicks in enumerate(source.examples(split).sessions()):  # type: ignore[arg-type]
+        for number, clicks in enumerate(source.examples(split).sessions()):
             parts.append(
                 pl.DataFrame({
                     "session_id": [f"{split}-{number}"] * len(clicks),

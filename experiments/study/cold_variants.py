@@ -1,0 +1,58 @@
+"""Ways to make the learned rows of items without clicks, for a comparison on validation sessions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from llm4sbr.nn.cold_items import cold_rows
+
+Variant = Callable[[Tensor, Tensor, Tensor], Tensor]  # rows (n, d), titles (n, d_t), new (m, d_t) -> (m, d)
+
+
+def zeros(rows: Tensor, titles: Tensor, new: Tensor) -> Tensor:
+    """No learned part: `ItemTitles` alone places the item."""
+    return rows.new_zeros(len(new), rows.size(1))
+
+
+def untrained(rows: Tensor, titles: Tensor, new: Tensor) -> Tensor:
+    """A row as it is before training."""
+    draw = torch.Generator().manual_seed(0)
+    return (2 * torch.rand(len(new), rows.size(1), generator=draw) - 1) / math.sqrt(rows.size(1))
+
+
+def share_of_mean(rows: Tensor, titles: Tensor, new: Tensor, share: float = 1.0) -> Tensor:
+    """A share of the mean row, alike for all new items."""
+    return (share * rows.mean(0)).expand(len(new), -1)
+
+
+def ridge(rows: Tensor, titles: Tensor, new: Tensor, penalty: float = 1.0, of_mean: float = 1.0) -> Tensor:
+    """A linear map of the titles to the rows, with a share of the mean row."""
+    centre, mean = titles.mean(0), rows.mean(0)
+    given = titles - centre
+    normal = given.T @ given + penalty * torch.eye(titles.size(1))
+    solved: Tensor = torch.linalg.solve(normal, given.T @ (rows - mean))  # (d_t, d)
+    return (new - centre) @ solved + of_mean * mean
+
+
+VARIANTS: dict[str, Variant] = {
+    "the package's function": cold_rows,
+    "zeros": zeros,
+    "untrained": untrained,
+    "the mean row": share_of_mean,
+    "a quarter of the mean row": partial(share_of_mean, share=0.25),
+    "the nearest title": partial(cold_rows, neighbors=1, strength=1.0, of_mean=1.0),
+    "5 nearest titles": partial(cold_rows, neighbors=5, strength=1.0, of_mean=1.0),
+    "20 nearest titles": partial(cold_rows, neighbors=20, strength=1.0, of_mean=1.0),
+    "3 nearest titles, s 1, m 1/4": partial(cold_rows, neighbors=3, strength=1.0, of_mean=0.25),
+    "5 nearest titles, s 1, m 1/4": partial(cold_rows, neighbors=5, strength=1.0, of_mean=0.25),
+    "5 nearest titles, s 1/2, m 1/4": partial(cold_rows, neighbors=5, strength=0.5, of_mean=0.25),
+    "5 nearest titles, s 1/2, m 1/2": partial(cold_rows, neighbors=5, strength=0.5, of_mean=0.5),
+    "10 nearest titles, s 1/2, m 1/4": partial(cold_rows, neighbors=10, strength=0.5, of_mean=0.25),
+    "ridge": ridge,
+    "ridge, m 1/4": partial(ridge, of_mean=0.25),
+}
