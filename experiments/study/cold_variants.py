@@ -39,20 +39,28 @@ def ridge(rows: Tensor, titles: Tensor, new: Tensor, penalty: float = 1.0, of_me
     return (new - centre) @ solved + of_mean * mean
 
 
+def shortened(
+    rows: Tensor, titles: Tensor, new: Tensor, strength: float = 0.5, of_mean: float = 0.5
+) -> Tensor:
+    """The neighbours' rows less the mean row, at a part of their length."""
+    return strength * cold_rows(rows, titles, new, of_mean=0.0) + of_mean * rows.mean(0)
+
+
 VARIANTS: dict[str, Variant] = {
-    "the package's function": cold_rows,
+    "5 nearest titles, m 1/2 (the package)": cold_rows,
     "zeros": zeros,
     "untrained": untrained,
     "the mean row": share_of_mean,
-    "a quarter of the mean row": partial(share_of_mean, share=0.25),
-    "the nearest title": partial(cold_rows, neighbors=1, strength=1.0, of_mean=1.0),
-    "5 nearest titles": partial(cold_rows, neighbors=5, strength=1.0, of_mean=1.0),
-    "20 nearest titles": partial(cold_rows, neighbors=20, strength=1.0, of_mean=1.0),
-    "3 nearest titles, s 1, m 1/4": partial(cold_rows, neighbors=3, strength=1.0, of_mean=0.25),
-    "5 nearest titles, s 1, m 1/4": partial(cold_rows, neighbors=5, strength=1.0, of_mean=0.25),
-    "5 nearest titles, s 1/2, m 1/4": partial(cold_rows, neighbors=5, strength=0.5, of_mean=0.25),
-    "5 nearest titles, s 1/2, m 1/2": partial(cold_rows, neighbors=5, strength=0.5, of_mean=0.5),
-    "10 nearest titles, s 1/2, m 1/4": partial(cold_rows, neighbors=10, strength=0.5, of_mean=0.25),
-    "ridge": ridge,
-    "ridge, m 1/4": partial(ridge, of_mean=0.25),
+    "half the mean row": partial(share_of_mean, share=0.5),
+    "the nearest title, m 1": partial(cold_rows, neighbors=1, of_mean=1.0),
+    "5 nearest titles, m 1": partial(cold_rows, of_mean=1.0),
+    "20 nearest titles, m 1": partial(cold_rows, neighbors=20, of_mean=1.0),
+    "3 nearest titles, m 1/2": partial(cold_rows, neighbors=3),
+    "10 nearest titles, m 1/2": partial(cold_rows, neighbors=10),
+    "5 nearest titles, m 1/4": partial(cold_rows, of_mean=0.25),
+    "5 nearest titles, m 0": partial(cold_rows, of_mean=0.0),
+    "5 nearest titles at half length, m 1/2": shortened,
+    "5 nearest titles at half length, m 1/4": partial(shortened, of_mean=0.25),
+    "ridge, m 1": ridge,
+    "ridge, m 0": partial(ridge, of_mean=0.0),
 }

@@ -53,7 +53,7 @@ def new_items(
     seeds: list[int] | None = None,
     share: float = 0.1,
     settings: dict[str, Any] | None = None,
-    whole: bool = True,
+    whole: list[int] | None = None,
     json: Path | None = None,
 ) -> None:
     """Measure recommendations of items that training has never seen.
@@ -77,7 +77,8 @@ def new_items(
         seeds: Seeds of the fits; 0, 1 and 2 by default.
         share: Share of the items that is held out.
         settings: Settings of every fit (see compare); by default those of the package.
-        whole: Whether to train on with the held-out items, and with them from the start, for comparison.
+        whole: Seeds of which the model is also trained on with the held-out items, and trained with them from
+            the start; by default all.
         json: File for the rows.
     """
     quiet_lightning()
@@ -85,11 +86,12 @@ def new_items(
     source: Any = data_module(data, None)
     held = hold_out(source, share, 0, study.work / "data", max_length=50)
     one = Experiment(study, backbone, held, data_module(str(held.whole), None), _titles(held))
-    each: dict[str, list[Ranks]] = {}
+    each: dict[str, dict[int, Ranks]] = {}
     for seed in seeds:
-        fit_kinds(one, seed, {**DEFAULTS, **(settings or {})}, whole=whole)
+        compared = seed in (seeds if whole is None else whole)
+        fit_kinds(one, seed, {**DEFAULTS, **(settings or {})}, whole=compared)
         for name, ranks in one.tested(seed):
-            each.setdefault(name, []).append(ranks)
+            each.setdefault(name, {})[seed] = ranks
     rows = [*one.choice(seeds[0]), *told(each, one.targets("test"))]
     keep("new_items", rows, json)
 
@@ -206,30 +208,32 @@ class Experiment:
         return found
 
 
-def told(each: dict[str, list[Ranks]], given: Targets) -> Iterator[dict[str, Any]]:
+def told(each: dict[str, dict[int, Ranks]], given: Targets) -> Iterator[dict[str, Any]]:
     """Rows of the results: means over seeds, and paired differences with their intervals."""
     pairs = {
         "cold": (("with_items", "nearest titles"), ("updated", "whole")),
         "warm": (("with_items", "warm"), ("with_items", "whole"), ("updated", "whole")),
     }
     for of, chosen in (("cold", given.cold), ("warm", ~given.cold)):
-        note = f"{int(chosen.sum())} test examples, {len(each['warm'])} seeds"
         session = np.unique(given.session[chosen], return_inverse=True)[1]
         for metric in METRICS:
-            for name, ranks in each.items():
-                if (of, name) != ("cold", "warm"):
-                    value = float(np.mean([gains(one[chosen], metric).mean() for one in ranks]))
-                    yield row(f"test, {of} targets, {name}, {metric}", value, "share", note=note)
+            worth = {
+                name: {seed: gains(ranks[chosen], metric) for seed, ranks in seeds.items()}
+                for name, seeds in each.items()
+                if (of, name) != ("cold", "warm")
+            }
+            for name, seeds in worth.items():
+                note = f"{int(chosen.sum())} test examples, seeds {sorted(seeds)}"
+                value = float(np.mean([one.mean() for one in seeds.values()]))
+                yield row(f"test, {of} targets, {name}, {metric}", value, "share", note=note)
             for one, other in pairs[of]:
-                if one in each and other in each:
-                    mine, theirs = (gains(np.stack(each[name])[:, chosen], metric) for name in (one, other))
-                    low, high = interval(mine - theirs, session)
-                    yield row(
-                        f"test, {of} targets, {one} minus {other}, {metric}",
-                        float((mine - theirs).mean()),
-                        "share",
-                        note=f"95 % interval [{low:.4f}, {high:.4f}]; {note}",
-                    )
+                both = sorted(worth[one].keys() & worth[other].keys()) if {one, other} <= set(worth) else []
+                if both:
+                    differ = np.stack([worth[one][seed] - worth[other][seed] for seed in both])
+                    low, high = interval(differ, session)
+                    note = f"95 % interval [{low:.4f}, {high:.4f}]; seeds {both}"
+                    what = f"test, {of} targets, {one} minus {other}, {metric}"
+                    yield row(what, float(differ.mean()), "share", note=note)
 
 
 def _titles(held: HeldOut) -> Tensor:
