@@ -28,10 +28,10 @@ def update(words: Sequence[str], about: dict[str, str] | None = None) -> SBRCLI:
         words: ``update``, and the words after it.
         about: ``description`` and ``epilog`` of the command's help.
     """
-    parser = _parser(about or {})
-    given, more = parser.parse_known_args(list(words[1:]))
+    words_of = parser(about or {})
+    given, more = words_of.parse_known_args(list(words[1:]))
     if given.run.startswith("-"):
-        parser.error("name the run first: llm4sbr update RUN --data …")
+        words_of.error("name the run first: llm4sbr update RUN --data …")
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "config.yaml"
         config = config_of_update(
@@ -112,23 +112,28 @@ def _log_into(trainer: dict[str, Any], out: Path | None) -> None:
                 options.update({"version": None, **place})
 
 
-def _parser(about: dict[str, str]) -> LineParser:
+def parser(about: dict[str, str]) -> LineParser:
+    """Parser of the command's own words; all others are those of `fit`.
+
+    Args:
+        about: ``description`` and ``epilog`` of the help.
+    """
     description = (
         f"{about.get('description', '')} Known items keep their rows, new ones start from their titles. "
         "All other options are those of `llm4sbr fit`; without --data the run's own data are read again."
     )
     examples = about.get("epilog", "").removeprefix("Examples:\n")
-    parser = LineParser("update", description, examples, _USAGE)
-    parser.add_argument("run", metavar="RUN", help="folder of a finished run of `fit` or `update`")
-    parser.add_argument(
+    made = LineParser("update", description, examples, _USAGE)
+    made.add_argument("run", metavar="RUN", help="folder of a finished run of `fit` or `update`")
+    made.add_argument(
         "--epochs", type=int, default=EPOCHS, help=f"largest number of epochs (default: {EPOCHS})"
     )
-    parser.add_argument(
+    made.add_argument(
         "--lr_factor",
         type=float,
         default=LR_FACTOR,
         help=f"factor of the run's learning rate (default: {LR_FACTOR})",
     )
-    parser.add_argument("--out", help="folder of the new run (default: the next version beside RUN)")
-    parser.add_argument("--ckpt_path", help="another checkpoint of the run (default: its best)")
-    return parser
+    made.add_argument("--out", help="folder of the new run (default: the next version beside RUN)")
+    made.add_argument("--ckpt_path", help="another checkpoint of the run (default: its best)")
+    return made
