@@ -26,6 +26,8 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)  # of torch
 from llm4sbr.serving import Recommender
 recommender = Recommender.load(sys.argv[1])
 print(recommender.scores(json.loads(sys.argv[2])).tolist())
+grown = recommender.with_items({"n": "New"}, [[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+assert grown.recommend([["n"]])[0].item_ids
 assert not ABSENT & {name.partition(".")[0] for name in sys.modules}
 """
 COMMAND = """
