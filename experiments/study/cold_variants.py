@@ -47,16 +47,16 @@ def shortened(
 
 
 VARIANTS: dict[str, Variant] = {
-    "5 nearest titles, m 1/2 (the package)": cold_rows,
+    "5 nearest titles, m 1 (the package)": cold_rows,
     "zeros": zeros,
     "untrained": untrained,
     "the mean row": share_of_mean,
     "half the mean row": partial(share_of_mean, share=0.5),
-    "the nearest title, m 1": partial(cold_rows, neighbors=1, of_mean=1.0),
-    "5 nearest titles, m 1": partial(cold_rows, of_mean=1.0),
-    "20 nearest titles, m 1": partial(cold_rows, neighbors=20, of_mean=1.0),
-    "3 nearest titles, m 1/2": partial(cold_rows, neighbors=3),
-    "10 nearest titles, m 1/2": partial(cold_rows, neighbors=10),
+    "the nearest title, m 1": partial(cold_rows, neighbors=1),
+    "20 nearest titles, m 1": partial(cold_rows, neighbors=20),
+    "3 nearest titles, m 1": partial(cold_rows, neighbors=3),
+    "10 nearest titles, m 1": partial(cold_rows, neighbors=10),
+    "5 nearest titles, m 1/2": partial(cold_rows, of_mean=0.5),
     "5 nearest titles, m 1/4": partial(cold_rows, of_mean=0.25),
     "5 nearest titles, m 0": partial(cold_rows, of_mean=0.0),
     "5 nearest titles at half length, m 1/2": shortened,

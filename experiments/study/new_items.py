@@ -188,7 +188,8 @@ class Experiment:
     def with_rows(self, content: Content, variant: Variant) -> Content:
         """The same content with other learned rows of the cold items, which come last."""
         order = [self.full.catalogue.index[item] - 1 for item in content.catalogue.item_ids]
-        count, weights = len(order) - len(self.held.cold), dict(content.weights)
+        known = [item not in self.held.cold for item in content.catalogue.item_ids]
+        count, weights = sum(known), dict(content.weights)
         for name in weights.keys() & set(TABLES):
             table = weights[name].clone()
             old, new = self.titles[order[:count]], self.titles[order[count:]]

@@ -30,5 +30,5 @@ def test_the_length_of_a_title_and_the_order_of_items_do_not_matter():
 def test_few_items_opposite_titles_and_no_new_item():
     rows, titles = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]])
     assert torch.isfinite(cold_rows(rows, titles, -titles)).all()
-    torch.testing.assert_close(cold_rows(rows, titles, titles, of_mean=1.0), rows)
+    torch.testing.assert_close(cold_rows(rows, titles, titles), rows)
     assert cold_rows(rows, titles, titles[:0]).shape == (0, 2)
