@@ -39,28 +39,28 @@ def ridge(rows: Tensor, titles: Tensor, new: Tensor, penalty: float = 1.0, of_me
     return (new - centre) @ solved + of_mean * mean
 
 
-def shortened(
-    rows: Tensor, titles: Tensor, new: Tensor, strength: float = 0.5, of_mean: float = 0.5
+def near(
+    rows: Tensor, titles: Tensor, new: Tensor, k: int = 5, strength: float = 1.0, of_mean: float = 1.0
 ) -> Tensor:
-    """The neighbours' rows less the mean row, at a part of their length."""
-    return strength * cold_rows(rows, titles, new, of_mean=0.0) + of_mean * rows.mean(0)
+    """The nearest titles' rows less the mean row, at a part of their length, with a share of the mean row."""
+    mean = rows.mean(0)
+    return strength * (cold_rows(rows, titles, new, k, 1.0) - mean) + of_mean * mean
 
 
 VARIANTS: dict[str, Variant] = {
-    "5 nearest titles, m 1 (the package)": cold_rows,
+    "half of 5 nearest titles (the package)": cold_rows,
     "zeros": zeros,
     "untrained": untrained,
     "the mean row": share_of_mean,
     "half the mean row": partial(share_of_mean, share=0.5),
-    "the nearest title, m 1": partial(cold_rows, neighbors=1),
-    "20 nearest titles, m 1": partial(cold_rows, neighbors=20),
-    "3 nearest titles, m 1": partial(cold_rows, neighbors=3),
-    "10 nearest titles, m 1": partial(cold_rows, neighbors=10),
-    "5 nearest titles, m 1/2": partial(cold_rows, of_mean=0.5),
-    "5 nearest titles, m 1/4": partial(cold_rows, of_mean=0.25),
-    "5 nearest titles, m 0": partial(cold_rows, of_mean=0.0),
-    "5 nearest titles at half length, m 1/2": shortened,
-    "5 nearest titles at half length, m 1/4": partial(shortened, of_mean=0.25),
-    "ridge, m 1": ridge,
-    "ridge, m 0": partial(ridge, of_mean=0.0),
+    "the nearest title": partial(near, k=1),
+    "3 nearest titles": partial(near, k=3),
+    "5 nearest titles": near,
+    "10 nearest titles": partial(near, k=10),
+    "20 nearest titles": partial(near, k=20),
+    "5 nearest titles less half the mean": partial(near, of_mean=0.5),
+    "5 nearest titles less the mean": partial(near, of_mean=0.0),
+    "half of 5 nearest titles less half the mean": partial(near, strength=0.5, of_mean=0.25),
+    "ridge": ridge,
+    "ridge less the mean": partial(ridge, of_mean=0.0),
 }
