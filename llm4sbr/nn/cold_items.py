@@ -24,7 +24,7 @@ def cold_rows(
     table). With ``s = 1/2`` the item's own title, which `ItemTitles` adds, counts more than what its
     neighbours have learned. The mean of all rows holds what items share that are seldom the target: rows
     without it, such as zeros, untrained rows or neighbours less the mean, recommend new items more, and take
-    5 to 10 % of the Recall from the other items; the mean row alone and a linear map of the titles hardly
+    3 to 10 % of the Recall from the other items; the mean row alone and a linear map of the titles hardly
     recommend new items.
 
     Args:
