@@ -22,6 +22,7 @@ COMMANDS = {  # name of the function: its module
     "repeats": "experiments.study.repeats",
     "paths": "experiments.study.paths",
     "views": "experiments.study.views",
+    "new_items": "experiments.study.new_items",
     "recbole": "experiments.study.recbole",
     "table": "experiments.study.table",
     "groups": "experiments.study.groups",

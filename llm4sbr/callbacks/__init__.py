@@ -8,6 +8,7 @@ from llm4sbr.callbacks.resume_point import ResumePoint
 from llm4sbr.callbacks.run_summary import RunSummary
 from llm4sbr.callbacks.sample_sessions import SampleSessions
 from llm4sbr.callbacks.view_cache import ViewCache
+from llm4sbr.callbacks.warm_start import WarmStart
 
 __all__ = [
     "CandidateFilter",
@@ -18,4 +19,5 @@ __all__ = [
     "RunSummary",
     "SampleSessions",
     "ViewCache",
+    "WarmStart",
 ]

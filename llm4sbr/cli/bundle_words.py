@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.text import Text
 
 from llm4sbr.contracts.text import printable
-from llm4sbr.runs.complaint import one_line, report
+from llm4sbr.runs.complaint import one_line
+from llm4sbr.runs.line_parser import LineParser
 
 
-class BundleParser(argparse.ArgumentParser):
-    """Parser of a command that reads a bundle; its error is one line, as that of the other commands.
+class BundleParser(LineParser):
+    """Parser of a command that reads a bundle and a session.
 
     Args:
         command: Name of the command.
@@ -24,24 +22,13 @@ class BundleParser(argparse.ArgumentParser):
     """
 
     def __init__(self, command: str, description: str, examples: str) -> None:
-        super().__init__(
-            prog=f"llm4sbr {command}",
-            description=description,
-            epilog=f"Examples:\n{examples}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        super().__init__(command, description, examples)
         self.add_argument("bundle", type=Path, help="folder of `llm4sbr export`")
         self.add_argument(
             "--session", nargs="+", required=True, metavar="ID", help="clicked items, oldest first"
         )
         self.add_argument("--device", default="cpu", help="device of the model (default: cpu)")
         self.add_argument("--json", action="store_true", help="print one JSON object")
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error and exit with status 2."""
-        report(None, one_line(message))
-        sys.exit(2)
 
 
 def safe(text: str) -> str:

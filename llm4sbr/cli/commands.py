@@ -71,12 +71,30 @@ COMMANDS = {
         ("runs/llm4sbr/version_0", "runs/llm4sbr/version_0 --max_epochs 1"),
         "positional",
     ),
+    "update": Command(
+        "llm4sbr.runs.update:update",
+        "train a finished run on with new events and new items, as a new run",
+        (
+            "runs/llm4sbr/version_0 --data.data_dir data/today",
+            f"runs/llm4sbr/version_0 {_DATA} --epochs 5 --out runs/llm4sbr/today",
+        ),
+        "lightning",
+    ),
     "export": Command(
         "llm4sbr.runs.export:export",
         "make one folder of a run that recommends without Lightning, an LLM or a pickle",
         (
             "runs/llm4sbr/version_0 --out bundle",
             "runs/llm4sbr/version_0 --out bundle --ckpt_path runs/llm4sbr/version_0/checkpoints/last.ckpt",
+        ),
+        "positional",
+    ),
+    "add-items": Command(
+        "llm4sbr.cli.add_items:add_items",
+        "add items without clicks to a bundle; they start from their titles",
+        (
+            "bundle new-items.csv --out bundle-today",
+            "bundle new-items.csv --out bundle-today --columns.item sku --columns.title name",
         ),
         "positional",
     ),

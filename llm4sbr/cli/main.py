@@ -13,8 +13,8 @@ from typing import NoReturn
 from llm4sbr.cli.commands import COMMANDS, run
 
 _ROOMS = {
-    "Training and use": ("fit", "validate", "test", "predict", "resume", "rerun", "draw"),
-    "Production": ("export", "recommend", "explain", "serve"),
+    "Training and use": ("fit", "validate", "test", "predict", "resume", "rerun", "update", "draw"),
+    "Production": ("export", "add-items", "recommend", "explain", "serve"),
     "Stage 1": ("views infer", "views report", "views merge", "tune-llm"),
     "Tour": ("demo",),
 }

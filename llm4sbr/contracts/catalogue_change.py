@@ -67,6 +67,21 @@ class CatalogueChange:
         source = np.where(kept, found + 1, 0)
         return cls(torch.from_numpy(source), len(ids), torch.from_numpy(retitled))
 
+    @classmethod
+    def none(cls, num_items: int) -> CatalogueChange:
+        """No change: the same items in the same order."""
+        return cls(torch.arange(1, num_items + 1), num_items, torch.zeros(num_items, dtype=torch.bool))
+
+    @classmethod
+    def grown(cls, num_items: int, more: int) -> CatalogueChange:
+        """New items after the earlier ones, which keep their numbers.
+
+        >>> CatalogueChange.grown(2, 1).source.tolist()
+        [1, 2, 0]
+        """
+        source = torch.cat((torch.arange(1, num_items + 1), torch.zeros(more, dtype=torch.long)))
+        return cls(source, num_items, torch.zeros(num_items + more, dtype=torch.bool))
+
     @property
     def num_items(self) -> int:
         """``V``, number of items now."""

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from llm4sbr.callbacks import ResumePoint, ViewCache
+from llm4sbr.callbacks import ResumePoint, ViewCache, WarmStart
 from llm4sbr.contracts.ranges import OutOfRange
 from llm4sbr.contracts.registry import BACKBONES, DATAMODULES, HEADS, load_plugins
 from llm4sbr.runs.complaint import complaint, one_line, report
@@ -63,7 +63,7 @@ def suggest(message: str, names: Iterable[str] = ()) -> str:
 def _names() -> Iterable[str]:
     plugins = {**load_plugins(BACKBONES), **load_plugins(DATAMODULES), **load_plugins(HEADS)}
     yield from plugins
-    for made in (LLM4SBRWrapper, *PARTS, Trainer, ViewCache, ResumePoint, *plugins.values()):
+    for made in (LLM4SBRWrapper, *PARTS, Trainer, ViewCache, ResumePoint, WarmStart, *plugins.values()):
         for part in made.__mro__:  # a subclass passes ``**kwargs`` to its parent
             if "__init__" in vars(part):
                 yield from inspect.signature(vars(part)["__init__"]).parameters

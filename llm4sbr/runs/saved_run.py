@@ -47,7 +47,9 @@ def load_run(path: str | Path, checkpoint: str | Path | None = None) -> SavedRun
             differ.
     """
     path = Path(path)
-    folder, checkpoint = _find(path) if checkpoint is None else (path, _find(Path(checkpoint))[1])
+    folder, checkpoint = (
+        find_checkpoint(path) if checkpoint is None else (path, find_checkpoint(Path(checkpoint))[1])
+    )
     config = read_config(folder / "config.yaml")
     cli = _build(folder, config)
     _load_weights(cli.model, checkpoint, getattr(cli.datamodule, "catalogue", None))
@@ -108,8 +110,12 @@ class _Rebuild(SBRCLI):
         """Skip the search for a checkpoint: no command reads one."""
 
 
-def _find(path: Path) -> tuple[Path, Path]:
-    """Return folder and checkpoint of a run, given either of them."""
+def find_checkpoint(path: Path) -> tuple[Path, Path]:
+    """Return folder and checkpoint of a run, given either of them; the newest best checkpoint of a folder.
+
+    Raises:
+        InputError: There is no such run or checkpoint, or the run has no best checkpoint.
+    """
     if path.suffix == ".ckpt":
         if not path.is_file():
             raise InputError("there is no such checkpoint", path=path)

@@ -14,7 +14,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
-from llm4sbr.callbacks import CandidateFilter, EpochChoice, RecommendationWriter, ResumePoint, ViewCache
+from llm4sbr.callbacks import (
+    CandidateFilter,
+    EpochChoice,
+    RecommendationWriter,
+    ResumePoint,
+    ViewCache,
+    WarmStart,
+)
 from llm4sbr.callbacks.run_folder import run_folder
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.outputs import Outputs
@@ -55,6 +62,7 @@ class SBRCLI(LightningCLI):
         )
         parser.add_lightning_class_args(ViewCache, "views")
         parser.add_lightning_class_args(ResumePoint, "resume")
+        parser.add_lightning_class_args(WarmStart, "start")
         parser.add_lightning_class_args(CandidateFilter, "candidates")
         parser.add_argument(
             "--output",

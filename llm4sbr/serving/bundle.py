@@ -74,17 +74,20 @@ def write_bundle(
 def read_bundle(
     path: str | Path, device: str | torch.device = "cpu", *, check: bool = True, classes: Iterable[type] = ()
 ) -> Opened:
-    """Read a bundle. Nothing in it runs code; only registered classes and `classes` are built.
+    """Read a bundle and build its model; see `read_content` and `open_content`."""
+    manifest, content = read_content(path, check=check)
+    return open_content(manifest, content, device, classes=classes, folder=path)
+
+
+def read_content(path: str | Path, *, check: bool = True) -> tuple[Manifest, Content]:
+    """Read the manifest, the tensors and the tables of a bundle.
 
     Args:
         path: Folder of the bundle.
-        device: Device of the model.
         check: Whether to compare every file with its checksum.
-        classes: Classes that may be built besides registered ones.
 
     Raises:
-        InputError: If the bundle is damaged, incomplete, of another version, or names a class that is not
-            registered.
+        InputError: If the bundle is damaged, incomplete or of another version.
     """
     folder = Path(path)
     manifest = Manifest.read(folder, check=check)
@@ -95,6 +98,38 @@ def read_bundle(
             path=folder / CATALOGUE,
             hint=REMAKE,
         )
+    titles = None
+    if manifest.views is not None:
+        found = _load(folder / TITLES)
+        if set(found) != {"titles", "mask"} or len(found["titles"]) != catalogue.num_items:
+            raise InputError("these are not the title embeddings of the catalogue", path=folder / TITLES)
+        titles = found["titles"], found["mask"]
+    stored = manifest.views is not None and manifest.views.source == "llm"
+    views = _load(folder / VIEWS) if stored else None
+    return manifest, Content(_load(folder / WEIGHTS), catalogue, titles, views)
+
+
+def open_content(
+    manifest: Manifest,
+    content: Content,
+    device: str | torch.device = "cpu",
+    *,
+    classes: Iterable[type] = (),
+    folder: str | Path = "bundle",
+) -> Opened:
+    """Build the model of a bundle. Nothing in it runs code; only registered classes and `classes` are built.
+
+    Args:
+        manifest: Manifest.
+        content: Tensors and tables; they stay as they are.
+        device: Device of the model.
+        classes: Classes that may be built besides registered ones.
+        folder: Folder of the bundle, for messages.
+
+    Raises:
+        InputError: If the weights or views do not fit the model, or it names a class that is not registered.
+    """
+    folder, catalogue = Path(folder), content.catalogue
     with _named(folder / MANIFEST):
         model = build_model(manifest.model, classes)
         if model.backbone.num_items != catalogue.num_items:
@@ -102,15 +137,12 @@ def read_bundle(
                 f"the model has {model.backbone.num_items} items, the catalogue {catalogue.num_items}"
             )
     with _named(folder / WEIGHTS):
-        load_serving_state(model, _load(folder / WEIGHTS))
+        load_serving_state(model, content.weights)
     views = None
-    if manifest.views is not None:
-        stored = _load(folder / VIEWS) if manifest.views.source == "llm" else None
-        titles = _load(folder / TITLES)
+    if manifest.views is not None and content.titles is not None:
+        stored = None if content.views is None else dict(content.views)
         with _named(folder / TITLES):
-            if set(titles) != {"titles", "mask"} or len(titles["titles"]) != catalogue.num_items:
-                raise InputError("these are not the title embeddings of the catalogue")
-            views = SessionViews(manifest.views, (titles["titles"], titles["mask"]), stored, device)
+            views = SessionViews(manifest.views, content.titles, stored, device)
             fits = isinstance(model, WrappedScoring) and (len(model.interest_of_view), model.text_dim) == (
                 len(manifest.views.names),
                 views.text_dim,

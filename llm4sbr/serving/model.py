@@ -15,6 +15,7 @@ from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.contracts.mismatch import differences
 from llm4sbr.contracts.rebuildable import arguments
 from llm4sbr.contracts.registry import BACKBONES, HEADS, find_class, load_plugins
+from llm4sbr.nn.carry_over import buffers_beside
 from llm4sbr.nn.functional import unit_rows
 from llm4sbr.nn.heads.item_titles import TitledTable
 from llm4sbr.nn.heads.score_head import ScoreHead
@@ -147,8 +148,8 @@ def serving_state(trained: nn.Module, served: nn.Module) -> dict[str, Tensor]:
     Raises:
         InputError: If the trained model lacks a tensor, or its state is more than tensors.
     """
-    source = {**trained.state_dict(), **_left_out(trained)}
-    fresh = _left_out(served)
+    source = {**trained.state_dict(), **buffers_beside(trained)}
+    fresh = buffers_beside(served)
     names = [*served.state_dict(), *fresh]
     for name in names:
         if not isinstance(source.get(name), Tensor):
@@ -163,7 +164,7 @@ def load_serving_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         InputError: If a tensor is missing, unexpected, of another shape or not finite.
     """
-    beside, weights = _left_out(model), frozenset(dict(model.named_parameters()))
+    beside, weights = buffers_beside(model), frozenset(dict(model.named_parameters()))
     require_finite_state(state, finite=weights)
     try:
         model.load_state_dict({name: value for name, value in state.items() if name not in beside})
@@ -175,12 +176,6 @@ def load_serving_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name in set(beside).intersection(state):
         owner, _, buffer = name.rpartition(".")
         setattr(model.get_submodule(owner), buffer, state[name].clone())
-
-
-def _left_out(model: nn.Module) -> dict[str, Tensor]:
-    """Buffers that `state_dict` leaves out, by name."""
-    persistent, every = set(model.state_dict()), model.named_buffers(remove_duplicate=False)
-    return {name: buffer for name, buffer in every if name not in persistent}
 
 
 @torch.no_grad()

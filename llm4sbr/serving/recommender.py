@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -18,12 +18,16 @@ from llm4sbr.contracts.ranges import PositiveInt, check_arguments
 from llm4sbr.nn.candidates import leave_out
 from llm4sbr.nn.scoring import Scoring
 from llm4sbr.nn.topk import top_columns
-from llm4sbr.serving.bundle import read_bundle
+from llm4sbr.serving.bundle import Content, Opened, open_content, read_bundle, read_content, write_bundle
 from llm4sbr.serving.explain import Explanation, explain
 from llm4sbr.serving.filters import allowed_items
 from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import Manifest
+from llm4sbr.serving.new_items import with_items
 from llm4sbr.serving.wrapped_model import predicts_views
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _AT_ONCE = 256  # sessions in a batch: bounds the memory of the scores, (B, V)
 
@@ -81,6 +85,9 @@ class Recommender:
         self.max_length, self.device, self.manifest = max_length, torch.device(device), manifest
         self._unknown: ViewState = "predicted" if predicts_views(model) else "absent"
         # Cached properties are computed here once, and not by the first thread that needs them.
+        self._folder: Path | None = None  # bundle, and the classes that it may build besides registered ones
+        self._classes: tuple[type, ...] = ()
+        self._content: tuple[Manifest, Content] | None = None  # a bundle that is not on disk yet
         self._index = catalogue.index
         if views is not None:
             _ = catalogue.digests
@@ -110,7 +117,12 @@ class Recommender:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise InputError("there is no such device", value=str(device)) from error
-        opened = read_bundle(path, device, check=check, classes=classes)
+        made = cls._of(read_bundle(path, device, check=check, classes=classes), device)
+        made._folder, made._classes = Path(path), tuple(classes)
+        return made
+
+    @classmethod
+    def _of(cls, opened: Opened, device: str | torch.device) -> Self:
         return cls(
             opened.model,
             opened.catalogue,
@@ -119,6 +131,63 @@ class Recommender:
             device=device,
             manifest=opened.manifest,
         )
+
+    def with_items(
+        self,
+        table: Mapping[str, str] | pl.DataFrame,
+        embeddings: Any,
+        *,
+        known: Any = None,
+        encoder: str | None = None,
+    ) -> Self:
+        """Add items without clicks; they start from their titles (`llm4sbr.nn.cold_items`).
+
+        They can be recommended, and a session may have clicked them. The scores of the other items stay as
+        they are; only heads that compare with the whole catalogue, such as `RepeatExplore`, move the
+        session's own items. Items that the bundle has already are left out, and those without a title.
+
+        Args:
+            table: Titles by item id, or a table with the columns ``item_id`` and ``title``.
+            embeddings: Title embeddings of the table's rows, from the bundle's encoder (`Manifest.encoder`).
+            known: Title embeddings of the bundle's own items, for a bundle without any (a bare model).
+            encoder: Fingerprint of the encoder of the embeddings, to be compared with the bundle's.
+
+        Returns:
+            A new recommender, in memory; `save` writes its bundle. This one does not change.
+
+        Shapes:
+            - embeddings: ``(n, d_t)``; known: ``(V, d_t)`` in the order of the catalogue
+
+        Raises:
+            InputError: If the recommender does not come from a bundle, an item is in the catalogue with
+                another title, no item is new, or the embeddings do not fit.
+
+        Warns:
+            UserWarning: If items are left out.
+        """
+        manifest, content = with_items(
+            *self._read_content(), table, embeddings, known=known, encoder=encoder, classes=self._classes
+        )
+        made = self._of(open_content(manifest, content, self.device, classes=self._classes), self.device)
+        made._classes, made._content = self._classes, (manifest, content)
+        return made
+
+    def save(self, out: str | Path) -> Path:
+        """Write the bundle, complete or not at all; `llm4sbr.serving.bundle.write_bundle`."""
+        return write_bundle(out, *self._read_content())
+
+    def _read_content(self) -> tuple[Manifest, Content]:
+        """Manifest and content of the bundle; a loaded one is read again, to keep no second copy of it."""
+        if self._content is not None:
+            return self._content
+        if self._folder is None or self.manifest is None:
+            raise InputError("this recommender does not come from a bundle", hint="Use Recommender.load")
+        found = read_content(self._folder)
+        if found[0].sha256 != self.manifest.sha256:
+            raise InputError(
+                "the bundle has been replaced since it was loaded", path=self._folder, hint="Load it again"
+            )
+        return found
 
     def recommend(
         self,

@@ -19,10 +19,10 @@ from llm4sbr.contracts.finite import require_finite_state
 from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, describe
 from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
+from llm4sbr.nn.carry_over import carried_state, describe_change
 from llm4sbr.nn.losses import FullSoftmax
 from llm4sbr.nn.scorers import SCORERS
 from llm4sbr.nn.view_predictor import ViewPredictor
-from llm4sbr.training.carry_over import carried_state, describe_change
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
 from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.run_state import RunState
@@ -41,6 +41,7 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
     epoch_means: EpochMeans
     reads_titles = False  # whether weights or buffers depend on the titles
     catalogue_titles: tuple[Tensor, Tensor] | None = None  # embeddings and mask, while a Trainer starts
+    start_from: Path | None = None  # checkpoint whose weights a fit begins with, set by `WarmStart`
     _to_take: tuple[dict[str, Any], CatalogueChange] | None = None  # optimisers' states for `on_fit_start`
 
     def described(self) -> dict[str, Any]:
@@ -119,9 +120,8 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
                 hint="Build the backbone with the num_items of the data module",
             )
         fitting = self.trainer.state.fn == "fit"
-        titles, titled = self.catalogue_titles or (None, None)
-        change = replace(change, fitting=fitting, titles=titles, titled=titled)
-        # Rows of new items are random; the strategy then copies the state of rank 0 to all ranks.
+        change = self._with_titles(change, fitting=fitting)
+        # Rows of new items may be random; the strategy then copies the state of rank 0 to all ranks.
         checkpoint["state_dict"] = carried_state(self, checkpoint["state_dict"], change)
         said = describe_change(change, titles=self.reads_titles)
         if fitting:
@@ -129,6 +129,33 @@ class LoadedFromCheckpoint(Rebuildable, LightningModule):
             self._to_take = checkpoint, change
             said += f"; training goes on at the start of epoch {done}"
         rank_zero_info(f"Another catalogue: {said}.")
+
+    def start(self) -> None:
+        """Load the weights that a fit starts from (`start_from`), after the training sessions are read.
+
+        Raises:
+            InputError: If the file is no checkpoint of this model, or has no item of the data module.
+        """
+        if self.start_from is None:
+            return
+        path, self.start_from = self.start_from, None
+        checkpoint = read_checkpoint(path)
+        # Not that of the run: `llm4sbr resume` continues with one catalogue, and starts from another.
+        state = RunState()
+        state.views = self.run_state.views
+        found = state.compare(checkpoint.get("llm4sbr", {}), self._catalogue())
+        change = CatalogueChange.none(self.backbone.num_items) if found is None else found
+        if self.backbone.num_items != change.num_items:
+            raise InputError(f"the model has {self.backbone.num_items} items, the data {change.num_items}")
+        change = self._with_titles(change, fitting=True)
+        with named_mismatch(path):
+            self.load_state_dict(carried_state(self, checkpoint["state_dict"], change))
+        said = "The same items" if found is None else describe_change(change, titles=self.reads_titles)
+        rank_zero_info(f"Training starts from {path}: {said}.")
+
+    def _with_titles(self, change: CatalogueChange, *, fitting: bool) -> CatalogueChange:
+        titles, titled = self.catalogue_titles or (None, None)
+        return replace(change, fitting=fitting, titles=titles, titled=titled)
 
     def _catalogue(self) -> Catalogue | None:
         """The data module's catalogue; None without one."""

@@ -98,6 +98,7 @@ class SBRModule(Scoring, LoadedFromCheckpoint, RankingModule):
         source = getattr(self.trainer, "datamodule", None)
         if source is not None and hasattr(source, "examples"):
             self.read_training_sessions(source.examples("train"), fitting=stage == "fit")
+        self.start()
         if stage == "fit" and self.trainer.world_size > 1:
             # One seed for all ranks would drop the same units on each. Weights are broadcast from rank 0.
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)

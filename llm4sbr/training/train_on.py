@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.training.carry_over import carried_optimizer, item_rows
+from llm4sbr.nn.carry_over import carried_optimizer, item_rows
 from llm4sbr.training.schedules import CosineToEnd
 
 _COUNTS = ("scheduler_progress", "batch_progress")  # progress within an epoch, with totals of the whole run

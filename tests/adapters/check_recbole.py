@@ -22,8 +22,8 @@ from llm4sbr.adapters.recbole import RecBoleBackbone
 from llm4sbr.adapters.recbole_models import Settings, build
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.catalogue_change import CatalogueChange
+from llm4sbr.nn.carry_over import carried_state
 from llm4sbr.testing import assert_backbone, make_batch
-from llm4sbr.training.carry_over import carried_state
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 WIDTH, V = 12, 30

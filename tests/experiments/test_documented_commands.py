@@ -13,6 +13,7 @@ from scripts import EXPERIMENTS
 from llm4sbr.cli.explain import parser as explain
 from llm4sbr.cli.main import main as llm4sbr
 from llm4sbr.cli.recommend import parser as recommend
+from llm4sbr.runs.update import parser as update_parser
 
 ROOT = EXPERIMENTS.parent
 sys.path.append(str(ROOT))
@@ -79,6 +80,10 @@ def parse_script(path, words, monkeypatch):
 def complaint(main, words, capsys):
     """What a command complains of when it is to print its configuration; None for sound words."""
     try:
+        if words[0] == "update":  # all other words are those of `fit`
+            more = update_parser({}).parse_known_args(words[1:])[1]
+            data = [] if "--data" in more else ["--data", "SessionDataModule"]
+            words = ["fit", "--config", "experiments/base.yaml", "--model.backbone", "SRGNN", *data, *more]
         own = {"recommend": recommend, "explain": explain}.get(words[0])
         if own:  # their parsers print no configuration
             status = None if own("", "").parse_args(words[1:]) else 2

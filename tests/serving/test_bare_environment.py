@@ -23,6 +23,8 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)  # of torch
 from llm4sbr.serving import Recommender
 recommender = Recommender.load(sys.argv[1])
 found = recommender.scores(json.loads(sys.argv[2])).tolist()
+grown = recommender.with_items({"n": "New"}, [[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+assert grown.recommend([["n"]])[0].item_ids
 print(json.dumps([found, [name for name in sys.argv[3:] if find_spec(name) is not None]]))
 """
 COMMANDS = """

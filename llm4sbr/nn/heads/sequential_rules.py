@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples
 from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt
@@ -85,6 +88,26 @@ class SequentialRules(ScoreHead):
         for name in ("start", "item", "similarity"):
             old = self.get_buffer(name)
             setattr(self, name, torch.from_numpy(getattr(counted, name)).to(old.device, old.dtype))
+
+    def carry_over(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
+        """Convert the counts to another catalogue; rules of and for items that are gone are dropped.
+
+        A checkpoint holds no counts; a bundle does.
+        """
+        if "start" not in before or not len(before["start"]):
+            return {**before}
+        number, start = change.number, before["start"].cpu()
+        owner = torch.repeat_interleave(number, start.diff())  # (M,) present number of each rule's item
+        item = number[before["item"].cpu().long()]
+        kept = ((owner > 0) & (item > 0)).nonzero().squeeze(1)
+        order = kept[owner[kept].argsort(stable=True)]
+        count = torch.bincount(owner[order], minlength=change.num_items + 1)  # (V + 1,)
+        return {
+            **before,
+            "start": torch.cat((start[:1], count.cumsum(0))),
+            "item": item[order].to(before["item"]),
+            "similarity": before["similarity"][order.to(before["similarity"].device)],
+        }
 
     def rules(self, batch: SessionBatch) -> Tensor:
         """``r``, ``(B, V)`` float32; 0 for an item without a rule.

@@ -11,6 +11,7 @@ from shops import write_shop
 
 from llm4sbr.backbones import STAMP
 from llm4sbr.baselines import ItemKNN
+from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.datamodules import SessionDataModule, SplitBy
 from llm4sbr.nn.heads import SequentialRules
@@ -121,3 +122,25 @@ def test_a_trainer_counts_before_it_tests_a_loaded_model(shop, tmp_path):
 def test_a_weight_that_is_not_above_zero_is_refused(weight):
     with pytest.raises(InputError, match="above 0"):
         SequentialRules(weight)
+
+
+def test_counts_follow_their_items_into_another_catalogue():
+    """Items in another order, new ones and one that is gone. Seen to fail with the counts as they were."""
+    sessions = drawn_sessions(40, 9)
+    before = counting(9, 1.0)
+    before.read_training_sessions(make_examples(sessions))
+    source = torch.tensor([3, 0, 1, 2, 9, 8, 0, 7, 6, 5])  # item 4 is gone
+    change = CatalogueChange(source, 9, torch.zeros(10, dtype=torch.bool))
+    now = counting(10, 1.0)
+    state = {name: getattr(before, name) for name in ("start", "item", "similarity", "repeats")}
+    for name, value in now.carry_over(state, change).items():
+        setattr(now, name, value)
+    assert (now.start.dtype, now.item.dtype) == (before.start.dtype, before.item.dtype)
+    kept = [[item for item in one if item != 4] for one in sessions]
+    kept = [one for one in kept if one]
+    expected = before.rules(make_batch(kept))
+    found = now.rules(make_batch([[int(change.number[item]) for item in one] for one in kept]))
+    for column in range(10):
+        item = int(source[column])
+        assert torch.equal(found[:, column], expected[:, item - 1] if item else torch.zeros(len(kept)))
+    assert now.carry_over({}, change) == {}  # a checkpoint holds no counts

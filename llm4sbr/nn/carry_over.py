@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from llm4sbr.contracts.backbone import SessionBackbone
 from llm4sbr.contracts.catalogue_change import CarriesOver, CatalogueChange
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.nn.heads import ScoreHead
+from llm4sbr.nn.cold_items import cold_rows
+from llm4sbr.nn.heads.score_head import ScoreHead
 
 _MORE = 3  # a table has up to two rows beside the items: padding and a mask token
 _HINT = "Say it with item_rows or carry_over (docs/extending.md), or train a new model"
@@ -46,18 +47,21 @@ def carried_state(
 ) -> dict[str, Tensor]:
     """Convert the state dict of a checkpoint to the catalogue of a model.
 
-    Rows of new items are those of the model, which begin untrained. Tensors of another architecture are left
-    as they are, so that loading reports them.
+    Learned rows of new items come from their titles (`cold_rows`) where these are known; other rows of new
+    items are those of the model, which begin untrained. Tensors of another architecture are left as they
+    are, so that loading reports them.
 
     Args:
         model: Model for the present catalogue.
-        before: State dict of the checkpoint.
+        before: State dict of the checkpoint. It may have further buffers, which a state dict leaves out.
         change: How the catalogues differ.
 
     Raises:
         InputError: If a tensor may hold something per item, and no part of the model says so.
     """
-    here = model.state_dict()
+    beside = {name: one for name, one in buffers_beside(model).items() if name in before}
+    here = {**model.state_dict(), **beside}
+    learned = set(dict(model.named_parameters(remove_duplicate=False)))
     carried, known = dict(before), set[str]()
     for prefix, module in _with_prefix(model):
         if isinstance(module, CarriesOver):
@@ -72,10 +76,31 @@ def carried_state(
             known.add(name)
             if change.fits(before[name], here[name], first):
                 carried[name] = change.rows(before[name], here[name], first)
+                if name in learned:
+                    _start_from_titles(carried[name], first, change)
     if not change.same_items:
         for name in sorted(set(here) & set(before) - known):
             _check_unrelated(name, before[name], here[name], change)
     return carried
+
+
+def buffers_beside(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that `state_dict` leaves out, by name."""
+    persistent, every = set(model.state_dict()), model.named_buffers(remove_duplicate=False)
+    return {name: buffer for name, buffer in every if name not in persistent}
+
+
+def _start_from_titles(rows: Tensor, first: int, change: CatalogueChange) -> None:
+    """Set the rows of new items with a title, in place; without known titles nothing changes."""
+    if change.titles is None or change.titled is None:
+        return
+    new, titled, titles = change.source == 0, change.titled.cpu(), change.titles.cpu()
+    known = titled & ~new
+    if known.any():
+        items = rows[first : first + change.num_items]
+        where = (new & titled).to(rows.device)
+        made = cold_rows(items[known.to(rows.device)].cpu(), titles[known], titles[new & titled])
+        items[where] = made.to(rows)
 
 
 def _check_unrelated(name: str, before: Tensor, here: Tensor, change: CatalogueChange) -> None:
@@ -134,7 +159,7 @@ def describe_change(change: CatalogueChange, *, titles: bool) -> str:
     """Say in one sentence what becomes of the items.
 
     Args:
-        change: How the catalogues differ.
+        change: How the catalogues differ, with the titles' embeddings if new items start from them.
         titles: Whether the model reads titles.
 
     >>> none = torch.zeros(3, dtype=torch.bool)
@@ -146,8 +171,13 @@ def describe_change(change: CatalogueChange, *, titles: bool) -> str:
         return f"{number:,} {one if number == 1 else more}"
 
     said = [are(change.num_kept, "item of the checkpoint is kept", "items of the checkpoint are kept")]
-    if change.num_new:
-        said.append(are(change.num_new, "is new and begins untrained", "are new and begin untrained"))
+    new = change.source == 0
+    titled = 0 if change.titled is None else int((new & change.titled.cpu()).sum())
+    if titled:
+        said.append(are(titled, "is new and begins from its title", "are new and begin from their titles"))
+    if change.num_new > titled:
+        rest = change.num_new - titled
+        said.append(are(rest, "is new and begins untrained", "are new and begin untrained"))
     if change.num_gone:
         said.append(are(change.num_gone, "is gone", "are gone"))
     if not (change.num_new or change.num_gone or change.same_items):
