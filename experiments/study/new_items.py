@@ -52,6 +52,7 @@ def new_items(
     backbone: str = "SRGNN",
     seeds: list[int] | None = None,
     share: float = 0.1,
+    draw: int = 0,
     settings: dict[str, Any] | None = None,
     whole: list[int] | None = None,
     json: Path | None = None,
@@ -76,6 +77,7 @@ def new_items(
         backbone: Registered name of the backbone.
         seeds: Seeds of the fits; 0, 1 and 2 by default.
         share: Share of the items that is held out.
+        draw: Seed of the draw of these items.
         settings: Settings of every fit (see compare); by default those of the package.
         whole: Seeds of which the model is also trained on with the held-out items, and trained with them from
             the start; by default all.
@@ -84,7 +86,7 @@ def new_items(
     quiet_lightning()
     study, seeds = Study(out), [0, 1, 2] if seeds is None else seeds
     source: Any = data_module(data, None)
-    held = hold_out(source, share, 0, study.work / "data", max_length=50)
+    held = hold_out(source, share, draw, study.work / "data", max_length=50)
     one = Experiment(study, backbone, held, data_module(str(held.whole), None), _titles(held))
     each: dict[str, dict[int, Ranks]] = {}
     for seed in seeds:
