@@ -34,6 +34,7 @@ BENCHMARKS = {  # name of the function: its module; `kept` prints the saved resu
     "kept": "experiments.benchmarks.results",
     "bare_size": "experiments.benchmarks.bare_size",
     "catalogue_ops": "experiments.benchmarks.catalogue_ops",
+    "faithfulness": "experiments.benchmarks.faithfulness",
     "http_layers": "experiments.benchmarks.http_layers",
     "load": "experiments.benchmarks.load",
     "serving": "experiments.benchmarks.serving",

@@ -1,22 +1,28 @@
 """Every benchmark runs once, tiny, so that none rots; its figures mean nothing here."""
 
 import json
+import math
 import socket
 import threading
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from bundles import SPEC, bundle, trained
 from scripts import EXPERIMENTS, run
+from shops import write_shop
 
 from experiments.__main__ import BENCHMARKS
+from experiments.benchmarks.faithfulness import losses_of
 from experiments.benchmarks.open_loop import at_rate, post
 from experiments.benchmarks.results import kept
+from llm4sbr.serving import Recommender
 
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
 TINY = {
     "bare_size": [],
     "catalogue_ops": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
+    "faithfulness": ["--sessions", "5"],
     "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
     "serving": [
@@ -77,6 +83,25 @@ def test_catalogue_ops(tmp_path):
     told, rows = measured(tmp_path, "catalogue_ops")
     assert "training step" in told
     assert all(row["value"] > 0 for row in rows.values())
+
+
+def test_faithfulness(tmp_path):
+    """Of sessions whose items the bundle has; the named click is that of the largest effect."""
+    made = bundle(tmp_path / "bundle", trained("GRU4Rec"), spec=SPEC)
+    shop = write_shop(
+        tmp_path, clicks=lambda session: 5, item=lambda session, click: (session + click) % 8 + 1
+    )
+    for file in ("events.csv", "items.csv"):
+        (shop / file).write_text((shop / file).read_text().replace("i0", "B00"))
+    rows = measured(tmp_path, "faithfulness", "--bundle", str(made), "--data", "data.yaml")[1]
+    assert rows["sessions"]["value"] == 5
+    recommender, session = Recommender.load(made), ["B001", "B005", "B003"]
+    item = recommender.recommend([session], k=1, seen=False)[0].item_ids[0]
+    found = recommender.explain(session, item)
+    costs = [math.log2(one.rank_without / found.rank) for one in found.clicks]
+    place = max(range(3), key=lambda place: found.clicks[place].effect)
+    named, other = losses_of(recommender, session)
+    assert (named, other) == pytest.approx((costs[place], (sum(costs) - costs[place]) / 2))
 
 
 def test_http_layers(tmp_path):
