@@ -14,7 +14,7 @@ from llm4sbr.cli.commands import COMMANDS, run
 
 _ROOMS = {
     "Training and use": ("fit", "validate", "test", "predict", "resume", "rerun", "update", "draw"),
-    "Production": ("export", "add-items", "recommend", "explain", "serve"),
+    "Production": ("export", "convert", "add-items", "recommend", "explain", "serve"),
     "Stage 1": ("views infer", "views report", "views merge", "tune-llm"),
     "Tour": ("demo",),
 }
