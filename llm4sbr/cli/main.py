@@ -15,7 +15,7 @@ from llm4sbr.cli.commands import COMMANDS, run
 _ROOMS = {
     "Training and use": ("fit", "validate", "test", "predict", "resume", "rerun", "draw"),
     "Production": ("export", "recommend", "explain", "serve"),
-    "Stage 1": ("views infer", "views report", "views merge", "tune-llm"),
+    "Stage 1": ("views infer", "views report", "views merge", "views answer", "tune-llm"),
     "Tour": ("demo",),
 }
 

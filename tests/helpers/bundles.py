@@ -81,10 +81,18 @@ def bundle(
     spec: ServedViewsSpec | None = None,
     max_length: int | None = 5,
     catalogue: Catalogue = CATALOGUE,
+    further: tuple[list[bytes], Tensor, Tensor] = (
+        [],
+        torch.zeros(0, 2, 3).int(),
+        torch.zeros(0, 2, 3).half(),
+    ),
 ) -> Path:
-    """Write the bundle of a model, with the known views of a wrapped one if `spec` says so."""
-    ids, weights = known_rows()
-    keys = [catalogue.session_key(session) for session in KNOWN]
+    """Write the bundle of a model, with the known views of a wrapped one if `spec` says so.
+
+    `further` has keys, ids and weights of known views beside those of `KNOWN`.
+    """
+    ids, weights = (torch.cat(rows) for rows in zip(known_rows(), further[1:], strict=True))
+    keys = [*(catalogue.session_key(session) for session in KNOWN), *further[0]]
     described = Manifest(
         model=model.described(),
         num_items=ITEMS,
