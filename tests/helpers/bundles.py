@@ -91,8 +91,11 @@ def bundle(
 
     `further` has keys, ids and weights of known views beside those of `KNOWN`.
     """
-    ids, weights = (torch.cat(rows) for rows in zip(known_rows(), further[1:], strict=True))
-    keys = [*(catalogue.session_key(session) for session in KNOWN), *further[0]]
+    ids, weights = known_rows()
+    keys = [catalogue.session_key(session) for session in KNOWN]
+    if further is not None:
+        keys += further[0]
+        ids, weights = torch.cat((ids, further[1])), torch.cat((weights, further[2]))
     described = Manifest(
         model=model.described(),
         num_items=ITEMS,

@@ -123,11 +123,10 @@ def test_a_dead_engine_is_tried_again_and_reported_once(queue, store, served, ca
 def test_what_a_dying_engine_has_answered_is_kept(queue, store, served):
     """With `once` the error ends the command."""
     engine = Dead(1, after=1)
-    engine._batch_size = 8
     queue.add(as_asked([[8], [9], [8, 9]]), VIEWS.fingerprint, 99)
+    worker = answering(queue, store, served, engine)
+    worker._size = 6  # twelve prompts, of which eight are answered
     with pytest.raises(InputError, match="no server"):
-        worker = answering(queue, store, served, engine)
-        worker._size = 6  # twelve prompts, of which eight are answered
         worker.until(StopRequest(), once=True)
     assert len(queue) == 2
     assert answering(queue, store, served, engine).until(StopRequest(), once=True) == 2
