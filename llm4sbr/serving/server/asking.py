@@ -24,7 +24,8 @@ from llm4sbr.serving.server.options import Questions
 _WINDOW = 2048  # latest entropies, of which the most uncertain share is asked about
 _EVERY = 64  # entropies between two thresholds
 _HELD = 4096  # sessions that may wait for a slow disk
-_OF_A_CORE, _BURST_S = 0.05, 1.0  # time for entropies: a share of one core, and what may be saved up
+OF_A_CORE = 0.05  # share of one core's time for entropies
+_BURST_S = 1.0  # seconds of it that may be saved up
 
 
 class Threshold:
@@ -110,7 +111,7 @@ class Asking:
                 continue
             began = time.monotonic()
             with self._lock:
-                self._credit = min(_BURST_S, self._credit + _OF_A_CORE * (began - self._at))
+                self._credit = min(_BURST_S, self._credit + OF_A_CORE * (began - self._at))
                 self._at = began
                 affordable = self._credit > 0
             if not affordable or len(self._held) >= _HELD:
