@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +15,6 @@ from safetensors import safe_open
 
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.runs.trainer_cli import say
 from llm4sbr.serving.ask_queue import AskQueue, Published
 from llm4sbr.serving.bundle import read_catalogue
 from llm4sbr.serving.manifest import CATALOGUE, VIEWS, Manifest
@@ -130,12 +130,12 @@ class Answering:
                     if once or isinstance(error, StoreError):
                         raise
                     if not pause:
-                        say(f"{error}\nThe sessions wait in {self.queue.path.parent} until this is over")
+                        _say(f"{error}\nThe sessions wait in {self.queue.path.parent} until this is over")
                     pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
                     _sleep(pause, stop)
                     continue
                 if pause and published:
-                    say("The engine answers again")
+                    _say("The engine answers again")
                 total, pause = total + published, 0.0
                 if not taken:
                     if once:
@@ -200,6 +200,11 @@ class Answering:
                 ids = np.ascontiguousarray(row.ids[0, :, : self.served.r], "<i4")
                 weights = np.ascontiguousarray(row.weights[0, :, : self.served.r], "<f2")
                 yield Published(key, ids.tobytes(), weights.tobytes())
+
+
+def _say(text: str) -> None:
+    """Write to stderr, which is not buffered where it is a log."""
+    print(text, file=sys.stderr)
 
 
 def _sleep(seconds: float, stop: StopRequest) -> None:

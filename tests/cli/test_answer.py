@@ -8,6 +8,7 @@ from views_stubs import StubEncoder, StubEngine
 
 from llm4sbr.cli.main import main
 from llm4sbr.serving.ask_queue import Asked, AskQueue
+from llm4sbr.serving.server.options import Questions
 from llm4sbr.views.inference.options import Localisation, LocalModel
 from llm4sbr.views.inference.plan import view_spec
 from llm4sbr.views.prompts import DEFAULT_PROMPTS
@@ -45,3 +46,15 @@ def test_other_views_and_a_missing_queue_are_errors_in_one_line(words, tmp_path,
     assert main([*words, "--r", "3"]) == 1
     assert "there is no queue here" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_server_takes_its_options_by_short_names(monkeypatch):
+    pytest.importorskip("uvicorn", reason='pip install "llm4sbr[serve]"')
+    seen = []
+    monkeypatch.setattr(
+        "llm4sbr.serving.server.process.serve_bundle", lambda *given, **more: seen.append(given) or 0
+    )
+    assert main(["serve", "bundle", "--ask", "asked", "--ask_share", "0.2", "--ask_limit", "7"]) == 0
+    assert seen[0][-1] == Questions("asked", 0.2, 7)
+    with pytest.raises(SystemExit):
+        main(["serve", "bundle", "--ask", "asked", "--ask_share", "0"])

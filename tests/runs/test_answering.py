@@ -115,7 +115,7 @@ def test_a_dead_engine_is_tried_again_and_reported_once(queue, store, served, ca
     worker.round = round_of
     assert worker.until(stop) == 3
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.count("no server accepted a request") == 1
     assert said.count("answers again") == 1
 
