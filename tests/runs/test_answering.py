@@ -89,7 +89,7 @@ def test_the_most_uncertain_session_comes_first(queue, store, served):
 
 
 def test_a_kill_between_answer_and_publication_asks_nothing_twice(queue, store, served, monkeypatch):
-    """Seen to fail with `_publish` left out after the last answer."""
+    """The next process publishes what the store has."""
     engine = StubEngine()
     with monkeypatch.context() as killed:
         killed.setattr(queue, "publish", lambda *_: (_ for _ in ()).throw(SystemExit))
