@@ -32,6 +32,7 @@ COMMANDS = {  # name of the function: its module
 }
 BENCHMARKS = {  # name of the function: its module; `kept` prints the saved results of all
     "kept": "experiments.benchmarks.results",
+    "asking": "experiments.benchmarks.asking",
     "bare_size": "experiments.benchmarks.bare_size",
     "catalogue_ops": "experiments.benchmarks.catalogue_ops",
     "faithfulness": "experiments.benchmarks.faithfulness",

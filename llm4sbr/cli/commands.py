@@ -113,7 +113,11 @@ COMMANDS = {
     "serve": Command(
         "llm4sbr.cli.serve:serve",
         "serve a bundle of `export` over HTTP",
-        ("bundle --port 8000", "bundle --impressions impressions --watch_s 5"),
+        (
+            "bundle --port 8000",
+            "bundle --impressions impressions --watch_s 5",
+            "bundle --ask asked --ask_share 0.05",
+        ),
         "own",
     ),
     "convert": Command(
@@ -146,6 +150,15 @@ COMMANDS = {
         "llm4sbr.cli.views:merge",
         "merge the answers of other stores into one",
         ("--out views/all --stores '[views/monday, views/tuesday]'",),
+    ),
+    "views answer": Command(
+        "llm4sbr.cli.answer:answer",
+        "answer the uncertain sessions of a server with an LLM; the server then knows their views",
+        (
+            "asked --bundle bundle --model Qwen/Qwen3-0.6B",
+            "asked --bundle bundle --once true --server.base_url http://gpu1:8000/v1 --model Qwen/Qwen3-8B",
+        ),
+        "positional",
     ),
     "tune-llm": Command(
         "llm4sbr.cli.tune:tune",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
 
+from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, ExampleSource, Split
 from llm4sbr.contracts.ranges import NonNegativeInt, Ranged, Share, check_fields
@@ -68,42 +69,29 @@ class SessionOptions:
 _SESSIONS, _LOCALISE, _LOCAL, _SERVER = SessionOptions(), Localisation(), LocalModel(), Server()
 
 
-class Inference(Ranged):
-    """Sessions, prompts, language model and encoder of a run of stage 1.
+class Interpreter(Ranged):
+    """Prompts, language model and encoder of stage 1.
 
     Args:
-        data: Data module with the sessions.
-        out: Folder of the view store.
         model: Language model: a folder, a .gguf file, an installed weights package, a hub name; or its name
             on the server.
         answers: ``catalogue`` constrains the answers to the titles of the catalogue.
-        sessions: Options that choose the sessions.
         prompts: Options of the prompts.
         localise: Options of the localisation, which turns an answer into a view.
         local: Options of a language model on this machine.
         server: Options of servers that run the language model instead.
-
-    Raises:
-        InputError: The data module gives no examples.
     """
 
     def __init__(
         self,
-        data: LightningDataModule,
-        out: str,
         model: str = "SmolLM2-135M",
         answers: Answers = "free",
-        sessions: SessionOptions = _SESSIONS,
         prompts: PromptOptions = DEFAULT_PROMPTS,
         localise: Localisation = _LOCALISE,
         local: LocalModel = _LOCAL,
         server: Server = _SERVER,
     ) -> None:
-        if not hasattr(data, "examples"):
-            raise InputError("this data module gives no examples", value=type(data).__name__)
-        data.prepare_data()
-        self.source, self.store, self.model = cast(ExampleSource, data), ViewStore(out), model
-        self.answers, self.sessions = answers, sessions
+        self.model, self.answers = model, answers
         self.prompts, self.localise, self.local, self.server = prompts, localise, local, server
 
     @property
@@ -116,14 +104,37 @@ class Inference(Ranged):
         """Largest number of tokens of an answer."""
         return self.server.max_new_tokens if self.server.base_url else self.local.max_new_tokens
 
-    def engine(self) -> Engine:
-        """Create the engine that answers the prompts."""
-        choices = self.prompts.titles(self.source.catalogue) if self.answers == "catalogue" else None
+    def engine(self, catalogue: Catalogue) -> Engine:
+        """Create the engine that answers the prompts about the items of a catalogue."""
+        choices = self.prompts.titles(catalogue) if self.answers == "catalogue" else None
         return (self.server if self.server.base_url else self.local).engine(self.model, choices)
 
     def encoder(self) -> SentenceEncoder:
         """Create the encoder that embeds answers and titles."""
         return self.localise.text_encoder(self.local.device)
+
+
+class Inference(Interpreter):
+    """Sessions and store of a run of stage 1, with its prompts, language model and encoder.
+
+    Args:
+        data: Data module with the sessions.
+        out: Folder of the view store.
+        sessions: Options that choose the sessions.
+        **options: Arguments of `Interpreter`.
+
+    Raises:
+        InputError: The data module gives no examples.
+    """
+
+    def __init__(
+        self, data: LightningDataModule, out: str, sessions: SessionOptions = _SESSIONS, **options: Any
+    ) -> None:
+        if not hasattr(data, "examples"):
+            raise InputError("this data module gives no examples", value=type(data).__name__)
+        super().__init__(**options)
+        data.prepare_data()
+        self.source, self.store, self.sessions = cast(ExampleSource, data), ViewStore(out), sessions
 
     def select(self, *, progress: bool = False) -> Selection:
         """Choose the sessions; see `SessionOptions.select`."""

@@ -15,7 +15,7 @@ from llm4sbr.cli.commands import COMMANDS, run
 _ROOMS = {
     "Training and use": ("fit", "validate", "test", "predict", "resume", "rerun", "update", "draw"),
     "Production": ("export", "convert", "add-items", "recommend", "explain", "serve"),
-    "Stage 1": ("views infer", "views report", "views merge", "tune-llm"),
+    "Stage 1": ("views infer", "views report", "views merge", "views answer", "tune-llm"),
     "Tour": ("demo",),
 }
 

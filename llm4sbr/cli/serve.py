@@ -13,7 +13,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.runs.complaint import one_line, report
 from llm4sbr.runs.example_help import EXAMPLES, ExampleFormatter
 from llm4sbr.runs.short_names import written_out
-from llm4sbr.serving.server.options import Batching, Limits, Network, Records
+from llm4sbr.serving.server.options import Batching, Limits, Network, Questions, Records
 
 
 class _Parser(ArgumentParser):
@@ -62,6 +62,7 @@ def started(
     batching: Batching = Batching(),  # noqa: B008
     limits: Limits = Limits(),  # noqa: B008
     records: Records = Records(),  # noqa: B008
+    questions: Questions = Questions(),  # noqa: B008
     compare: str | None = None,
     page: bool = True,
 ) -> int:
@@ -74,6 +75,7 @@ def started(
         batching: Micro-batches of concurrent requests.
         limits: Limits of a request.
         records: What the server writes down.
+        questions: A language model beside the server.
         compare: Folder of another bundle, such as that of the bare model; the page shows its recommendations
             beside the first one's.
         page: Whether `/` is a page to try the server.
@@ -87,4 +89,6 @@ def started(
             f"the server needs a package that is not installed: {error.name}",
             hint='pip install "llm4sbr[serve]"',
         ) from error
-    return serve_bundle(bundle, device, network, batching, limits, records, compare=compare, page=page)
+    return serve_bundle(
+        bundle, device, network, batching, limits, records, questions, compare=compare, page=page
+    )

@@ -60,7 +60,7 @@ def infer(
             inference.source,
             store,
             encoder=inference.encoder(),
-            engine=inference.engine() if source == "llm" else None,
+            engine=inference.engine(inference.source.catalogue) if source == "llm" else None,
             view_source=source,
             prompts=inference.prompts,
             r=inference.localise.r,
@@ -78,7 +78,7 @@ def _estimate(inference: Inference) -> Estimate:
     plan = plan_views(
         inference.source,
         encoder=inference.encoder(),
-        engine=inference.engine(),
+        engine=inference.engine(inference.source.catalogue),
         prompts=inference.prompts,
         r=inference.localise.r,
         sessions=inference.select(),

@@ -1,4 +1,4 @@
-"""Uncertainty of a trained model about the next click of a session, computed without the target."""
+"""Uncertainty of a trained model about the next click of many sessions, computed without the target."""
 
 from __future__ import annotations
 
@@ -7,34 +7,12 @@ from collections.abc import Callable, Mapping
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
-from torch import Tensor
 
 from llm4sbr.contracts.batch import batch_prefixes
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.uncertainty import entropy
 
 _MOST_SESSIONS = 512  # largest batch for a small catalogue
-
-
-def entropy(scores: Tensor) -> Tensor:
-    r"""Compute the entropy of the softmax over the catalogue, in nats: from 0 (certain) to log V.
-
-    .. math:: H = -\sum_v p_v \log p_v, \qquad p = \mathrm{softmax}(scores)
-
-    Cross-entropy (Eq. 14, arXiv:2402.13840) trains exactly this p, so H is the loss that the model expects.
-    It takes every item into account. The best score, or its lead over the second, may be the same with two
-    likely items as with two hundred, but an LLM's hint is worth more in the second case.
-
-    Shapes:
-        - scores: ``(B, V)``
-        - output: ``(B,)`` float32
-
-    >>> scores = torch.tensor([[0.0, 0.0, 0.0, 0.0], [99.0, 0.0, 0.0, 0.0]])
-    >>> [round(nats, 4) for nats in entropy(scores).tolist()]  # log 4, and no uncertainty
-    [1.3863, 0.0]
-    """
-    # entr(0) is 0, so an item with p = 0 (by underflow or a mask of -inf) contributes nothing.
-    each: Tensor = torch.special.entr(scores.float().softmax(-1))  # (B, V)
-    return each.sum(-1)
 
 
 @torch.inference_mode()

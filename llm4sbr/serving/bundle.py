@@ -91,7 +91,7 @@ def read_content(path: str | Path, *, check: bool = True) -> tuple[Manifest, Con
     """
     folder = Path(path)
     manifest = Manifest.read(folder, check=check)
-    catalogue = _read_catalogue(folder / CATALOGUE)
+    catalogue = read_catalogue(folder / CATALOGUE)
     if catalogue.num_items != manifest.num_items or catalogue.fingerprint != manifest.catalogue:
         raise InputError(
             f"the catalogue has {catalogue.num_items} items and is not the bundle's, of {manifest.num_items}",
@@ -176,7 +176,12 @@ def _write_catalogue(catalogue: Catalogue, path: Path) -> None:
         table.write_parquet(file)
 
 
-def _read_catalogue(path: Path) -> Catalogue:
+def read_catalogue(path: Path) -> Catalogue:
+    """Read the catalogue of a bundle.
+
+    Raises:
+        InputError: If the file cannot be read, or is another table.
+    """
     import polars as pl
 
     try:

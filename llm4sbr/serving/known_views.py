@@ -71,14 +71,35 @@ class KeyIndex:
         return found
 
 
+class SeveralIndexes:
+    """Rows of session keys in tables that stand one after the other; an earlier table goes first.
+
+    Args:
+        parts: Index of each table.
+    """
+
+    def __init__(self, parts: Sequence[KeyIndex]) -> None:
+        self.parts = parts
+
+    def rows(self, keys: Sequence[bytes]) -> npt.NDArray[np.int64]:
+        """Row of each key; -1 for an unknown one."""
+        found, begin = np.full(len(keys), -1, dtype=np.int64), 0
+        for part in self.parts:
+            here = part.rows(keys)
+            found = np.where((found < 0) & (here >= 0), here + begin, found)
+            begin += len(part.low)
+        return found
+
+
 class SessionViews:
     """Provides the views of sessions by their keys, as the view cache did in training.
 
     Args:
         spec: The run's views.
-        titles: Title embeddings and their mask.
+        titles: Title embeddings and their mask, or their table.
         stored: Keys and views of known sessions (`pack_views`); None where the views come from titles.
         device: Device of the model.
+        further: Keys and views of further sessions, in the same form.
 
     Shapes:
         - titles: ``(V, d_t)``, mask: ``(V,)`` bool
@@ -90,18 +111,22 @@ class SessionViews:
     def __init__(
         self,
         spec: ServedViewsSpec,
-        titles: tuple[Tensor, Tensor],
+        titles: tuple[Tensor, Tensor] | TitleTable,
         stored: dict[str, Tensor] | None,
         device: torch.device | str = "cpu",
+        further: dict[str, Tensor] | None = None,
     ) -> None:
-        self.spec, self.index = spec, None
-        table = TitleTable(titles[0].float(), titles[1].bool())
+        self.spec, self.device, self.index = spec, device, None
+        if not isinstance(titles, TitleTable):
+            titles = TitleTable(titles[0].float(), titles[1].bool())
+        self.stored, table = stored, titles
         made: ViewTable
         if stored is None:
             made = TitleViews(table, spec.names)
         else:
-            made = _stored(spec, table, stored)
-            self.index = KeyIndex(stored["keys"].numpy())
+            made = _stored(spec, table, stored if further is None else _joined(stored, further))
+            parts = [one["keys"].numpy() for one in (stored, further) if one is not None]
+            self.index = SeveralIndexes([KeyIndex(keys) for keys in parts])
             if spec.fallback == "titles":
                 made.fallback = ScaledTitleViews(table, spec.names, torch.tensor(spec.norms))
         self.made_for_all = (
@@ -111,6 +136,24 @@ class SessionViews:
         used = torch.tensor([name in spec.used for name in spec.names])
         self.known = (made.mask & used).any(1).numpy() if isinstance(made, StoredViews) else None
         self.table = (made if spec.used == spec.names else UsedViews(made, spec.used)).to(device)
+
+    def with_further(self, keys: Sequence[bytes], views: dict[str, Tensor]) -> SessionViews:
+        """The bundle's views and those of further sessions, in place of earlier further ones.
+
+        Args:
+            keys: Keys of ``n`` distinct sessions.
+            views: ``ids`` and ``weights``, or ``vectors``, one row per session.
+
+        Raises:
+            InputError: If the views come from titles alone, or the rows do not fit those of the bundle.
+        """
+        if self.stored is None:
+            raise InputError("these views come from titles alone, so no session has views of its own")
+        ids = views.get("ids")
+        if ids is not None and ids.numel() and int(ids.max()) >= len(self.table.table.mask):
+            raise InputError("the views name items beyond the catalogue", value=int(ids.max()))
+        rows = {name: one.to(self.stored[name].dtype) for name, one in views.items() if name in self.stored}
+        return SessionViews(self.spec, self.table.table, self.stored, self.device, pack_views(keys, rows))
 
     @property
     def text_dim(self) -> int:
@@ -166,6 +209,18 @@ def pack_views(keys: Sequence[bytes], views: dict[str, Tensor]) -> dict[str, Ten
         for name, one in views.items()
     }
     return {"keys": torch.from_numpy(packed), **rows}
+
+
+def _joined(stored: dict[str, Tensor], further: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Two tables of `pack_views`, one after the other, with one row for unknown sessions."""
+    if set(stored) != set(further):
+        raise InputError("the further views have other parts", value=sorted(further))
+    if any(stored[name].shape[1:] != further[name].shape[1:] for name in stored):
+        raise InputError("the further views have another shape")
+    return {
+        name: torch.cat((rows, further[name] if name == "keys" else further[name][1:]))
+        for name, rows in stored.items()
+    }
 
 
 def _stored(spec: ServedViewsSpec, table: TitleTable, stored: dict[str, Tensor]) -> StoredViews:

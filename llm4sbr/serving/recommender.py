@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -28,6 +29,9 @@ from llm4sbr.serving.wrapped_model import predicts_views
 
 if TYPE_CHECKING:
     import polars as pl
+
+# Called with the clicks of sessions, their scores ``(B, V)`` before any filter, and the state of their views.
+Observer = Callable[[Sequence[list[int]], Tensor, Sequence[ViewState]], None]
 
 _AT_ONCE = 256  # sessions in a batch: bounds the memory of the scores, (B, V)
 
@@ -198,6 +202,7 @@ class Recommender:
         only: Collection[str] | None = None,
         without: Collection[str] | None = None,
         mask: Any = None,
+        observe: Observer | None = None,
     ) -> list[Recommendation]:
         """Recommend the next item of each session.
 
@@ -213,6 +218,7 @@ class Recommender:
             without: Ids of items to leave out.
             mask: True for each item that may be recommended, in the order of the catalogue, for all sessions
                 or for each; together with the other filters.
+            observe: Called with the item numbers, scores and views of each batch of sessions.
 
         Shapes:
             - mask: ``(V,)`` or ``(B, V)`` bool
@@ -237,7 +243,8 @@ class Recommender:
         for begin in range(0, len(places), _AT_ONCE):
             part = places[begin : begin + _AT_ONCE]
             rows = allowed[torch.tensor(part)] if allowed is not None and allowed.ndim == 2 else allowed
-            best, columns, states = self._rank([read[place][0] for place in part], rows, k, seen)
+            clicks = [read[place][0] for place in part]
+            best, columns, states = self._rank(clicks, rows, k, seen, observe)
             for place, scores, items, state in zip(part, best, columns, states, strict=True):
                 found[place] = self._named(scores, items, read[place][1], state)
         return [one for one in found if one is not None]
@@ -279,6 +286,12 @@ class Recommender:
         """
         return explain(self, session, item, *([] if between is None else [between]))
 
+    def with_views(self, views: SessionViews) -> Self:
+        """The same recommender with other views; the model and its tensors are shared."""
+        made = copy(self)
+        made.views = views
+        return made
+
     def read_session(self, session: Sequence[str]) -> tuple[list[int], list[int], tuple[str, ...]]:
         """Item numbers of the latest known clicks, their places in the session, and the unknown ids."""
         clicks, ignored = self._read(session)
@@ -299,9 +312,16 @@ class Recommender:
 
     @torch.inference_mode()
     def _rank(
-        self, sessions: list[list[int]], allowed: Tensor | None, k: int, seen: bool
+        self,
+        sessions: list[list[int]],
+        allowed: Tensor | None,
+        k: int,
+        seen: bool,
+        observe: Observer | None,
     ) -> tuple[list[list[float]], list[list[int]], list[ViewState]]:
         scores, batch, states = self._score(sessions)
+        if observe is not None:
+            observe(sessions, scores, states)
         scores = leave_out(scores, batch, allowed, seen=seen)
         best, columns = top_columns(scores, min(k, scores.size(1)))
         if best.isnan().any():  # NaN ranks first

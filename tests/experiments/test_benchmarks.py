@@ -20,6 +20,7 @@ from llm4sbr.serving import Recommender
 
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
 TINY = {
+    "asking": ["--num_items", "30", "--dim", "5", "--requests", "4"],
     "bare_size": [],
     "catalogue_ops": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
     "faithfulness": ["--sessions", "5"],
@@ -69,6 +70,15 @@ def test_stage1(tmp_path):
     assert rows["of those, not a tie within rounding"]["met"]
     assert rows["off-catalogue answers, constrained to the catalogue"]["met"]
     assert rows["prompt tokens computed"]["value"] < 1
+
+
+def test_asking(tmp_path):
+    """It measures the entropies, which are bounded, and the views, which are added beside the requests."""
+    rows = measured(tmp_path, "asking")[1]
+    sizes = [
+        f"batch of {size}, {how} entropies: p50" for size in (1, 8, 32) for how in ("without", "with all")
+    ]
+    assert all(rows[what]["value"] > 0 for what in (*sizes, "adding 100,000 views"))
 
 
 def test_bare_size(tmp_path):

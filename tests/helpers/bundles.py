@@ -81,10 +81,21 @@ def bundle(
     spec: ServedViewsSpec | None = None,
     max_length: int | None = 5,
     catalogue: Catalogue = CATALOGUE,
+    further: tuple[list[bytes], Tensor, Tensor] = (
+        [],
+        torch.zeros(0, 2, 3).int(),
+        torch.zeros(0, 2, 3).half(),
+    ),
 ) -> Path:
-    """Write the bundle of a model, with the known views of a wrapped one if `spec` says so."""
+    """Write the bundle of a model, with the known views of a wrapped one if `spec` says so.
+
+    `further` has keys, ids and weights of known views beside those of `KNOWN`.
+    """
     ids, weights = known_rows()
     keys = [catalogue.session_key(session) for session in KNOWN]
+    if further is not None:
+        keys += further[0]
+        ids, weights = torch.cat((ids, further[1])), torch.cat((weights, further[2]))
     described = Manifest(
         model=model.described(),
         num_items=ITEMS,

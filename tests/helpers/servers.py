@@ -104,14 +104,17 @@ def _url(log):
 
 
 @contextmanager
-def serving_here(bundle: Path, *, compare: Path | None = None, key: str | None = None, page: bool = True):
-    """A server in a thread of this process, without its signals and its log."""
+def serving_here(
+    bundle: Path, *, compare: Path | None = None, key: str | None = None, page: bool = True, **questions
+):
+    """A server in a thread of this process, without its signals and its log; `questions` such as `ask`."""
     from llm4sbr.serving.server.app import App
+    from llm4sbr.serving.server.asking import Asking
     from llm4sbr.serving.server.batcher import Batcher
     from llm4sbr.serving.server.json_log import JsonLog
     from llm4sbr.serving.server.live_bundle import LiveBundle
     from llm4sbr.serving.server.metrics import Metrics
-    from llm4sbr.serving.server.options import Batching, Limits, Network
+    from llm4sbr.serving.server.options import Batching, Limits, Network, Questions
     from llm4sbr.serving.server.process import Server, config, listening
 
     class Quiet(Server):
@@ -125,6 +128,7 @@ def serving_here(bundle: Path, *, compare: Path | None = None, key: str | None =
     if compare is not None:
         bundles.append(LiveBundle(compare, "cpu", metrics, log, "compared"))
     batcher = Batcher(Batching(), metrics)
+    asking = Asking(bundles[0], Questions(**questions), metrics, log) if questions else None
     app = App(
         bundles[0], batcher, Limits(), metrics, log,
         compared=bundles[1] if compare is not None else None, key=key, page=page,
@@ -140,3 +144,5 @@ def serving_here(bundle: Path, *, compare: Path | None = None, key: str | None =
             server.should_exit = True
             thread.join()
             batcher.close()
+            if asking is not None:
+                asking.close()

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule
 
 from llm4sbr import InputError, SBRModule
 from llm4sbr.backbones import GRU4Rec
-from llm4sbr.runs.uncertainty import entropy, session_entropies
+from llm4sbr.nn.uncertainty import entropy
+from llm4sbr.runs.uncertainty import session_entropies
 from llm4sbr.views.inference.sessions import session_keys
 
 ALL = ("train", "validate", "test")

@@ -192,9 +192,9 @@ class App:
             None if asked.only is None else only.known,
             None if asked.without is None else without.known,
         )
-        job = Job(
-            loaded, asked.sessions, asked.k, filters, asyncio.get_running_loop().time() + limits.timeout_s
-        )
+        deadline = asyncio.get_running_loop().time() + limits.timeout_s
+        observe = None if live.observe is None else partial(live.observe, loaded)
+        job = Job(loaded, asked.sessions, asked.k, filters, deadline, observe)
         try:
             found = await self.batcher.submit(job)
         except InputError as error:

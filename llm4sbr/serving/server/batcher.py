@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from llm4sbr.serving.recommender import Recommendation
+from llm4sbr.serving.recommender import Observer, Recommendation
 from llm4sbr.serving.server.live_bundle import Loaded
 from llm4sbr.serving.server.metrics import Metrics
 from llm4sbr.serving.server.options import Batching
@@ -42,6 +42,7 @@ class Job:
         k: Number of items.
         filters: Filters.
         deadline: Time of the event loop after which nobody waits for the answer.
+        observe: Called with the sessions' scores; equal in all requests of a bundle.
         future: Receives the recommendations.
     """
 
@@ -50,6 +51,7 @@ class Job:
     k: int
     filters: Filters
     deadline: float
+    observe: Observer | None = None
     future: asyncio.Future[list[Recommendation]] = field(default_factory=lambda: _future())
 
 
@@ -215,6 +217,7 @@ def _recommended(jobs: Sequence[Job]) -> list[list[Recommendation]]:
         seen=filters.seen,
         only=filters.only,
         without=filters.without,
+        observe=jobs[0].observe,
     )
     answers, begin = [], 0
     for job in jobs:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.scoring import WrappedScoring
+from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import MANIFEST
 from llm4sbr.serving.recommender import Recommender
 from llm4sbr.serving.server.json_log import JsonLog
@@ -42,6 +47,18 @@ class Loaded:
         kind = "wrapped" if isinstance(model, WrappedScoring) else "bare"
         self.model = f"{kind} {type(model.backbone).__name__}"
         self.views = None if recommender.views is None else recommender.views.spec.source
+        self.further = 0  # number of the latest view that was added to the bundle's own
+
+    def with_views(self, views: SessionViews, further: int) -> Loaded:
+        """The same bundle with other views; everything else is shared.
+
+        Args:
+            views: Views of the bundle, and further ones.
+            further: Number of the latest further view.
+        """
+        made = copy(self)
+        made.recommender, made.further = self.recommender.with_views(views), further
+        return made
 
     def listed(self, ids: list[str] | None) -> Listed:
         """Sort the ids of a filter by whether the catalogue has them."""
@@ -70,7 +87,9 @@ class LiveBundle:
         self, path: str | Path, device: str, metrics: Metrics, log: JsonLog, role: str = "answers"
     ) -> None:
         self.path, self.device, self.metrics, self.log, self.role = Path(path), device, metrics, log, role
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time, self._exchange = threading.Lock(), threading.Lock()
+        # Called with the bundle, clicks, scores and views of each batch; see `Asking`.
+        self.observe: Callable[[Loaded, Sequence[list[int]], Tensor, Sequence[ViewState]], None] | None = None
         self._mark = self._identity()
         self.now = self._load()
         metrics.loaded(role, self.now.fingerprint, self.now.catalogue.num_items)
@@ -101,11 +120,20 @@ class LiveBundle:
                 self.metrics.reloads("kept").inc()
                 self.log.error("reload", kept=self.now.fingerprint, problem=str(error))
                 return False
-            before, self.now = self.now, found
+            with self._exchange:
+                before, self.now = self.now, found
             self.metrics.loaded(self.role, found.fingerprint, found.catalogue.num_items)
             self.metrics.reloads("swapped").inc()
             took = round(time.perf_counter() - began, 3)
             self.log.info("reload", bundle=found.fingerprint, before=before.fingerprint, seconds=took)
+            return True
+
+    def exchange(self, before: Loaded, found: Loaded) -> bool:
+        """Answer from a variant of the present bundle, unless a reload has exchanged that meanwhile."""
+        with self._exchange:
+            if self.now is not before:
+                return False
+            self.now = found
             return True
 
     def _load(self) -> Loaded:

@@ -11,7 +11,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counts requests, batches, views, reloads and impressions of one server."""
+    """Counts requests, batches, views, reloads, impressions and questions of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -44,16 +44,28 @@ class Metrics:
         self._impressions = Counter(
             "llm4sbr_impressions", "Impressions, logged or lost", ("result",), registry=self.registry
         )
+        self._asked = Counter(
+            "llm4sbr_asked", "Uncertain sessions for the language model", ("result",), registry=self.registry
+        )
+        self.asked_waiting = Gauge(
+            "llm4sbr_asked_waiting", "Sessions that wait for the language model", registry=self.registry
+        )
+        self.answered_views = Gauge(
+            "llm4sbr_answered_views", "Sessions whose views were added", registry=self.registry
+        )
         # A look-up of a child takes longer than its count.
         self.request = cache(lambda route, status: self._requests.labels(route, str(status)))
         self.seconds = cache(lambda route: self._seconds.labels(route))
         self.views = cache(lambda view: self._views.labels(view))
         self.reloads = cache(lambda result: self._reloads.labels(result))
         self.impressions = cache(lambda result: self._impressions.labels(result))
+        self.asked = cache(lambda result: self._asked.labels(result))
         for result in ("swapped", "kept"):
             self.reloads(result)
         for result in ("written", "dropped", "failed"):
             self.impressions(result)
+        for result in ("queued", "waiting", "known", "full", "skipped", "failed"):
+            self.asked(result)
 
     def loaded(self, role: str, fingerprint: str, items: int) -> None:
         """Note the bundle that has a role: ``answers`` or ``compared``."""

@@ -11,6 +11,7 @@ from llm4sbr.contracts.ranges import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PositiveShare,
     check_fields,
 )
 
@@ -110,6 +111,26 @@ class Records:
     impressions: str | None = None
     impression_rows: PositiveInt = 50_000
     impression_s: PositiveFloat = 60.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A language model beside the server.
+
+    Args:
+        ask: Folder of the queue of uncertain sessions, which `llm4sbr views answer` answers; none by default.
+        ask_share: Share of the sessions without known views that are queued: the most uncertain ones.
+        ask_limit: Sessions that may wait; beyond it the least uncertain ones are dropped.
+        ask_s: Seconds between looks at the queue, for sessions to queue and for new views.
+    """
+
+    ask: str | None = None
+    ask_share: PositiveShare = 0.05
+    ask_limit: PositiveInt = 10_000
+    ask_s: PositiveFloat = 2.0
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -17,12 +17,13 @@ import uvicorn
 
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.serving.server.app import App
+from llm4sbr.serving.server.asking import Asking
 from llm4sbr.serving.server.batcher import Batcher
 from llm4sbr.serving.server.impressions import ImpressionLog
 from llm4sbr.serving.server.json_log import JsonLog
 from llm4sbr.serving.server.live_bundle import LiveBundle
 from llm4sbr.serving.server.metrics import Metrics
-from llm4sbr.serving.server.options import Batching, Limits, Network, Records
+from llm4sbr.serving.server.options import Batching, Limits, Network, Questions, Records
 
 KEY = "LLM4SBR_API_KEY"
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt
@@ -137,6 +138,7 @@ def serve_bundle(
     batching: Batching,
     limits: Limits,
     records: Records,
+    questions: Questions,
     *,
     compare: str | Path | None = None,
     page: bool = True,
@@ -147,7 +149,7 @@ def serve_bundle(
         Exit status: 0 if every accepted request was answered.
 
     Raises:
-        InputError: If the bundle is damaged, or the address or the folder of impressions cannot be used.
+        InputError: If the bundle is damaged, or the address or a folder cannot be used.
     """
     torch.set_num_threads(batching.threads)
     keep_memory()
@@ -162,6 +164,7 @@ def serve_bundle(
             impressions = ImpressionLog(
                 records.impressions, records.impression_rows, records.impression_s, metrics, log
             )
+        asking = None if questions.ask is None else Asking(live, questions, metrics, log)
         key = os.environ.get(KEY) or None
         app = App(
             live,
@@ -185,6 +188,8 @@ def serve_bundle(
             batcher.close()
             if impressions is not None:
                 impressions.close()
+            if asking is not None:
+                asking.close()
     finally:
         listener.close()
     log.info("stopped", late=server.late)

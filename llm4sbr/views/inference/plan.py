@@ -83,6 +83,21 @@ class ViewPlan(NamedTuple):
         return list(prompts)
 
 
+def view_spec(
+    catalogue: Catalogue, encoder: TextEncoder, engine: Engine, prompts: PromptOptions, r: int
+) -> ViewSpec:
+    """Specify the views of an engine's answers.
+
+    Raises:
+        InputError: ``r`` is negative.
+    """
+    if r < 0:
+        raise InputError("r must not be negative", value=r)
+    answers = tuple(AnswerSpec.of(view, prompts, engine.identity) for view in prompts.views)
+    names = tuple(view.name for view in prompts.views)
+    return ViewSpec("llm", names, answers, encoder.identity, catalogue.fingerprint, r)
+
+
 def plan_views(
     source: ExampleSource,
     *,
@@ -97,11 +112,7 @@ def plan_views(
     Raises:
         InputError: ``r`` is negative.
     """
-    if r < 0:
-        raise InputError("r must not be negative", value=r)
-    answers = tuple(AnswerSpec.of(view, prompts, engine.identity) for view in prompts.views)
-    names = tuple(view.name for view in prompts.views)
-    spec = ViewSpec("llm", names, answers, encoder.identity, source.catalogue.fingerprint, r)
+    spec = view_spec(source.catalogue, encoder, engine, prompts, r)
     pairs = {split: session_keys(source, split) for split in sessions.splits}
     distinct = {key: prefix for part in pairs.values() for key, prefix in part}
     keys = {split: [key for key, _ in part] for split, part in pairs.items()}

@@ -6,9 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _LINE_EVERY = 30.0  # seconds between lines if the output is not a terminal
 _GRACE = 1.5  # seconds for the batch in progress after a signal
 _AGAIN = 0.5  # seconds between further alarms, until the work has stopped
+
+
+T = TypeVar("T")
 
 
 class Stopped(KeyboardInterrupt):
@@ -158,3 +162,25 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before = {}
+
+
+def until_stopped(parts: Generator[T, None, None], stop: StopRequest) -> Generator[T, None, None]:
+    """Pull the parts of a generator until a stop request, which may interrupt the wait for a part.
+
+    The generator is closed in the end. What it was computing then is lost.
+
+    Args:
+        parts: Generator, such as that of an engine's answers.
+        stop: Stop request.
+    """
+    try:
+        while not stop.requested:
+            with stop.interruptible():
+                part = next(parts, None)
+            if part is None:
+                break
+            yield part
+    except Stopped:  # a hung server or a slow model
+        pass
+    finally:
+        parts.close()

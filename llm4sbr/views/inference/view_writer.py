@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import distributed
 
-from llm4sbr.views.inference.progress import Meter, Stopped, StopRequest
+from llm4sbr.views.inference.progress import Meter, Stopped, StopRequest, until_stopped
 from llm4sbr.views.inference.worker import Batch, Run
 
 
@@ -47,12 +47,8 @@ class ViewWriter(BasePredictionWriter):
         """Pull batches as the engine yields them, and write each one at once."""
         run = _run_of(pl_module)
         assert run is not None
-        try:
-            while True:
-                with self.stop.interruptible():
-                    part = next(prediction, None)
-                if part is None:
-                    break
+        with closing(until_stopped(prediction, self.stop)) as parts:  # closed also after an error
+            for part in parts:
                 run.save(part)
                 self.meter.advance(len(part.answers))
                 for answer in part.generated:
@@ -60,12 +56,6 @@ class ViewWriter(BasePredictionWriter):
                     self._counts[1] += answer.prompt_tokens
                     self._counts[2] += answer.computed_tokens
                     self._counts[3] += answer.answer_tokens
-                if self.stop.requested:
-                    break
-        except Stopped:  # a hung server or a slow model: what it was computing is lost
-            pass
-        finally:
-            prediction.close()  # stops the engine at once, also after an error
         with suppress(Stopped), self.stop.interruptible():  # the next run localises the rest
             run.localise(batch)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ class Run:
         """Number of a session's ``K`` answers that are stored."""
         return sum(key in part for part in self.answered)
 
-    def query(self, chunk: Sequence[bytes]) -> Iterator[Batch]:
+    def query(self, chunk: Sequence[bytes]) -> Generator[Batch, None, None]:
         """Query the engine for the missing answers of a chunk of sessions, lazily as batches are pulled."""
         waiting: dict[str, list[tuple[AnswerSpec, bytes]]] = {}  # sessions that wait for a prompt's answer
         for key in chunk:
@@ -134,6 +134,11 @@ class Run:
             answers = [self._stored(spec, key) for key in part for spec in self.spec.answers]  # n * K
             self.store.add_localised(self.spec, part, self._views(answers, len(part)))
             self.localised.update(part)
+
+    def forget(self) -> None:
+        """Forget the sessions and prompts of a run without an end; the store has the answers."""
+        self.plan.sessions.clear()
+        self._by_prompt.clear()
 
     def record(self, started: float, rank: int, seconds: float, counts: Sequence[int]) -> None:
         """Save the record of this run; ``counts`` has prompts and tokens in the order of `RunRecord`."""
