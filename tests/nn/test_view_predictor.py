@@ -12,11 +12,11 @@ from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.catalogue_change import CatalogueChange
 from llm4sbr.nn.alignment import Alignment
+from llm4sbr.nn.carry_over import carried_state
 from llm4sbr.nn.fusion import FUSIONS
 from llm4sbr.nn.heads import TextScores
 from llm4sbr.nn.view_predictor import ViewPredictor
 from llm4sbr.testing import make_batch
-from llm4sbr.nn.carry_over import carried_state
 from llm4sbr.training.diagnosis import first_not_finite
 
 SESSIONS = [[1, 2, 3], [4], [5, 5, 6], [7, 8]]
