@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import re
@@ -83,17 +84,19 @@ def export_program(recommender: Recommender) -> Exported:
     try:
         return Exported(_exported(graph, given, free_length=True), graph, None)
     except Exception as error:  # torch raises many kinds, and backbones their own
-        first = error
+        reason = _reason(error)  # the error itself would keep torch's classes alive
+    gc.collect()
     longest = recommender.max_length
     if longest is not None:
         with contextlib.suppress(Exception):
             given = _examples(recommender, graph, longest)[-1]
             return Exported(_exported(graph, given, free_length=False), graph, longest)
+    gc.collect()
     name = type(recommender.model.backbone).__name__
     raise InputError(
-        f"{name} cannot be exported as a graph: {_reason(first)}",
+        f"{name} cannot be exported as a graph: {reason}",
         hint="`llm4sbr serve` and `Recommender` run every backbone",
-    ) from first
+    )
 
 
 def check_graph(exported: Exported, recommender: Recommender, run: Run) -> float:
@@ -168,8 +171,13 @@ def _exported(graph: ScoreGraph, given: tuple[Tensor, ...], *, free_length: bool
     sessions = Dim.DYNAMIC
     clicks = {0: sessions, 1: Dim.DYNAMIC} if free_length else {0: sessions}
     shapes = (clicks, *({0: sessions} for _ in given[1:]))
-    with _quiet():
-        return torch.export.export(graph, given, dynamic_shapes=shapes)
+    try:
+        with _quiet():
+            return torch.export.export(graph, given, dynamic_shapes=shapes)
+    finally:
+        # torch makes a subclass of the same name of every module's class. Until it is collected, a parser
+        # that finds classes by name finds two.
+        gc.collect()
 
 
 def _examples(recommender: Recommender, graph: ScoreGraph, length: int | None) -> list[tuple[Tensor, ...]]:
