@@ -79,19 +79,27 @@ def export_program(recommender: Recommender) -> Exported:
     Raises:
         InputError: If the graph of the model depends on the data, which `torch.export` cannot follow.
     """
+    try:
+        return _first_that_works(recommender)
+    finally:
+        # torch makes a subclass of the same name of every module's class. Until it is collected, a parser
+        # that finds classes by name finds two.
+        gc.collect()
+
+
+def _first_that_works(recommender: Recommender) -> Exported:
+    """A graph of any number of clicks, or else of the bundle's `max_length`."""
     graph = ScoreGraph(recommender.model).eval()
     given = _examples(recommender, graph, None)[-1]
     try:
         return Exported(_exported(graph, given, free_length=True), graph, None)
     except Exception as error:  # torch raises many kinds, and backbones their own
         reason = _reason(error)  # the error itself would keep torch's classes alive
-    gc.collect()
     longest = recommender.max_length
     if longest is not None:
         with contextlib.suppress(Exception):
             given = _examples(recommender, graph, longest)[-1]
             return Exported(_exported(graph, given, free_length=False), graph, longest)
-    gc.collect()
     name = type(recommender.model.backbone).__name__
     raise InputError(
         f"{name} cannot be exported as a graph: {reason}",
@@ -171,13 +179,8 @@ def _exported(graph: ScoreGraph, given: tuple[Tensor, ...], *, free_length: bool
     sessions = Dim.DYNAMIC
     clicks = {0: sessions, 1: Dim.DYNAMIC} if free_length else {0: sessions}
     shapes = (clicks, *({0: sessions} for _ in given[1:]))
-    try:
-        with _quiet():
-            return torch.export.export(graph, given, dynamic_shapes=shapes)
-    finally:
-        # torch makes a subclass of the same name of every module's class. Until it is collected, a parser
-        # that finds classes by name finds two.
-        gc.collect()
+    with _quiet():
+        return torch.export.export(graph, given, dynamic_shapes=shapes)
 
 
 def _examples(recommender: Recommender, graph: ScoreGraph, length: int | None) -> list[tuple[Tensor, ...]]:
