@@ -155,14 +155,21 @@ def explain(
     )
 
 
+def refuse_nan(scores: Tensor) -> None:
+    """Refuse the scores of a broken model.
+
+    Raises:
+        InputError: If a score is NaN; -inf masks an item.
+    """
+    if scores.isnan().any():
+        raise InputError("the scores are not finite", hint="The model is broken: export another checkpoint")
+
+
 class _Place:
     """Log-probability and rank of an item in each row of scores ``(B, V)``."""
 
     def __init__(self, scores: Tensor, column: int) -> None:
-        if scores.isnan().any():
-            raise InputError(
-                "the scores are not finite", hint="The model is broken: export another checkpoint"
-            )
+        refuse_nan(scores)
         own = scores[:, column : column + 1]
         self.column = column
         self.log_probability = scores.double().log_softmax(1)[:, column]  # (B,)

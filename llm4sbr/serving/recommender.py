@@ -20,7 +20,7 @@ from llm4sbr.nn.candidates import leave_out
 from llm4sbr.nn.scoring import Scoring
 from llm4sbr.nn.topk import top_columns
 from llm4sbr.serving.bundle import Content, Opened, open_content, read_bundle, read_content, write_bundle
-from llm4sbr.serving.explain import Explanation, explain
+from llm4sbr.serving.explain import Explanation, explain, refuse_nan
 from llm4sbr.serving.filters import allowed_items
 from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import Manifest
@@ -324,10 +324,7 @@ class Recommender:
             observe(sessions, scores, states)
         scores = leave_out(scores, batch, allowed, seen=seen)
         best, columns = top_columns(scores, min(k, scores.size(1)))
-        if best.isnan().any():  # NaN ranks first
-            raise InputError(
-                "the scores are not finite", hint="The model is broken: export another checkpoint"
-            )
+        refuse_nan(best)  # NaN ranks first
         return best.tolist(), columns.tolist(), states
 
     def _score(self, sessions: list[list[int]]) -> tuple[Tensor, SessionBatch, list[ViewState]]:
