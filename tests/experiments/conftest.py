@@ -4,39 +4,31 @@ import os
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from letters import Wide, title_views
 from scripts import EXPERIMENTS
-from views_stubs import StubEngine
 
-from llm4sbr.datamodules import AmazonBeauty, KCore, SplitBy
-from llm4sbr.views import Selection, infer_views
-from llm4sbr.views.store import ViewStore
+from llm4sbr.datamodules import AmazonBeauty
 
 BEAUTY = EXPERIMENTS.parent.parent / "shared" / "data" / "beauty"
 
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory):
-    """A checkout in which stage 1 has run, with stand-ins for the LLM and the encoder."""
+    """A checkout beside a tenth of Beauty, in which stage 1 has run with a stand-in for the encoder."""
     if not BEAUTY.is_dir():
         pytest.skip("the Beauty data are not in ../shared/data")
     root = tmp_path_factory.mktemp("work") / "main"
     root.mkdir()
-    (root.parent / "shared").symlink_to(BEAUTY.parent.parent)
     (root / "experiments").symlink_to(EXPERIMENTS)
-    cache = str(root / "cache")
-    whole = AmazonBeauty(str(BEAUTY), cache_dir=cache)
-    core = AmazonBeauty(
-        str(BEAUTY), cache_dir=cache, kcore=KCore(over="all", min_item_clicks=40, min_session_length=3),
-        split=SplitBy(by="column", sample=0.3),
-    )  # fmt: skip
-    for name in ("beauty", "titles"):
-        title_views(whole, root / "views" / name, Wide())
-    with ViewStore(root / "views" / "core") as store:
-        infer_views(
-            core, store, encoder=Wide(), engine=StubEngine(), sessions=Selection(limit=40), progress=False
-        )
+    shop = root.parent / "shared" / "data" / "beauty"
+    shop.mkdir(parents=True)
+    events = pl.read_csv(BEAUTY / "events.csv").filter(pl.col("session_id") % 10 == 0)
+    events.write_csv(shop / "events.csv")
+    pl.read_csv(BEAUTY / "items.csv").join(events, "item_id", "semi").write_csv(shop / "items.csv")
+    data = AmazonBeauty(str(shop), cache_dir=str(root / "cache"))
+    title_views(data, root / "views" / "beauty", Wide())
     return root
 
 

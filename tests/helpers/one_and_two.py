@@ -2,26 +2,32 @@
 
 import json
 import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 from typing import Any
 
 import torch
+from scripts import Started
 
 HELPERS = Path(__file__).parent
 
 
 def one_and_two(helper: str, folder: Path, *words: str) -> list[dict[str, Any]]:
-    """What one process found, and what each of two did; the helper's words begin with OUT and DEVICES."""
-    environment = {**os.environ, "LLM4SBR_CACHE": str(folder / "cache")}
-    for devices in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, str(HELPERS / helper), str(folder / "run"), devices, *words],
-            env=environment, capture_output=True, text=True, check=False, timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "It is recommended to use" not in done.stderr  # Lightning, of metrics that are not synced
+    """What one process found, and what each of two did; the helper's words begin with OUT and DEVICES.
+
+    The two are started here, which Lightning sees by LOCAL_RANK: forks have imported already.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    alone = {**os.environ, "LLM4SBR_CACHE": str(folder / "cache")}
+    pair = {**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}
+    for group in ([alone], [{**pair, "LOCAL_RANK": rank} for rank in "01"]):
+        given = (str(folder / "run"), str(len(group)), *words)
+        started = [Started(folder, HELPERS / helper, *given, environment=own) for own in group]
+        for process in started:
+            status, _, told = process.wait(400)
+            assert status == 0, told
+            assert "It is recommended to use" not in told  # Lightning, of metrics that are not synced
     files = ("run-1.0.json", "run-2.0.json", "run-2.1.json")
     return [json.loads((folder / file).read_text()) for file in files]
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["llm4sbr.datamodules", "experiments.study.ledger", "experiments.study.groups"])
+FORKED.set_forkserver_preload(
+    ["llm4sbr.datamodules", "torch_geometric", "experiments.study.ledger", "experiments.study.groups"]
+)
 
 
 def _in_the_process(
@@ -58,15 +60,19 @@ class Started:
     def __init__(
         self, cwd: Path, what: str | Path, *words: str, environment: Mapping[str, str] | None = None
     ) -> None:
-        self._said = tempfile.TemporaryDirectory()
-        given = (cwd, what, words, self._said.name, dict(os.environ if environment is None else environment))
+        self._folder = tempfile.TemporaryDirectory()
+        self.said = Path(self._folder.name)  # its stdout is file 1, its stderr file 2
+        for stream in "12":
+            (self.said / stream).touch()
+        told = dict(os.environ if environment is None else environment)
+        given = (cwd, what, words, self._folder.name, told)
         self.process = FORKED.Process(target=_in_the_process, args=given)
         self.process.start()
 
     def wait(self, timeout: float = 300) -> tuple[int, str, str]:
         """Its status, below 0 for a signal, and what it said on stdout and stderr."""
         self.process.join(timeout)
-        said, complained = (Path(self._said.name, stream).read_text() for stream in "12")
+        said, complained = ((self.said / stream).read_text() for stream in "12")
         if self.process.exitcode is None:
             self.process.kill()
             raise TimeoutError(said + complained)

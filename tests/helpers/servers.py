@@ -8,11 +8,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from scripts import Started
 
 
 class RunningServer:
@@ -51,41 +52,59 @@ class RunningServer:
         text = self.request("GET", "/metrics")[2].decode()
         return next((float(one.rpartition(" ")[2]) for one in text.splitlines() if one.startswith(line)), 0.0)
 
+    def send(self, number):
+        """Send a signal."""
+        os.kill(self.process.pid, number)
+
+    def ended(self, seconds):
+        """Exit status; None if it still runs after these seconds."""
+        if isinstance(self.process, subprocess.Popen):
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+            return self.process.returncode
+        self.process.join(seconds)
+        return self.process.exitcode
+
     def stop(self, number=signal.SIGTERM, seconds=30):
         """Exit status after a signal."""
-        self.process.send_signal(number)
-        return self.process.wait(seconds)
+        self.send(number)
+        return self.ended(seconds)
 
 
 @contextmanager
-def serving(bundle: Path, scratch: Path, *options: str, python: str = sys.executable, **environment: str):
-    """Start a server, and kill it in the end if it still runs."""
-    log = scratch / "server.log"
-    words = [
-        python,
-        "-P",
-        "-m",
-        "llm4sbr",
-        "serve",
-        str(bundle),
-        "--port",
-        "0",
-        "--drain_s",
-        "0.3",
-        *options,
-    ]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(words, stdout=stream, stderr=stream, env=os.environ | environment)
+def serving(bundle: Path, scratch: Path, *options: str, python: Path | None = None, **environment: str):
+    """Start a server, and kill it in the end if it still runs.
+
+    Args:
+        bundle: What it serves.
+        scratch: Its folder.
+        options: Of the command line.
+        python: Interpreter of another environment; by default the server is a fork that has imported.
+        environment: Variables beside this process's own.
+    """
+    words = ("serve", str(bundle), "--port", "0", "--drain_s", "0.3", *options)
+    told = os.environ | environment
+    if python is None:
+        started = Started(scratch, "llm4sbr", *words, environment=told)
+        process, log = started.process, started.said / "2"
+    else:
+        log = scratch / "server.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [python, "-P", "-m", "llm4sbr", *words], cwd=scratch, stdout=stream, stderr=stream, env=told
+            )
+    server = RunningServer(process, 0, log)
     try:
         stop = time.monotonic() + 90
         while not (url := _url(log)):
-            assert process.poll() is None, log.read_text()
+            assert server.ended(0) is None, log.read_text()
             assert time.monotonic() < stop, log.read_text()
             time.sleep(0.05)
-        yield RunningServer(process, int(url.rpartition(":")[2]), log)
+        server.port = int(url.rpartition(":")[2])
+        yield server
     finally:
         process.kill()
-        process.wait()
+        server.ended(30)
 
 
 def until(holds, seconds=20):

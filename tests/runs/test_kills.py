@@ -37,7 +37,7 @@ model: {{class_path: llm4sbr.LLM4SBRWrapper, init_args: {{text_dim: 8,
   session_dropout: 0.3, backbone: {{class_path: SRGNN, init_args: {{embedding_dim: 8}}}}}}}}
 views: {{store: {views}}}
 resume: {{every_n_steps: 3}}
-trainer: {{accelerator: cpu, devices: {devices}, strategy: {"ddp" if devices > 1 else "auto"}, max_epochs: 25,
+trainer: {{accelerator: cpu, devices: {devices}, strategy: {"ddp" if devices > 1 else "auto"}, max_epochs: {25 if devices == 1 else 8},
   val_check_interval: 5, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 4,
   callbacks: [{{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {{monitor: val/mrr@20,
     mode: max, filename: 'best-{{epoch}}'}}}}],

@@ -76,7 +76,7 @@ def test_the_commands_work_and_complain_there(bare, folder, tmp_path):
 
 
 def test_a_server_answers_there(bare, folder, tmp_path):
-    with serving(folder, tmp_path, python=str(bare.python)) as server:
+    with serving(folder, tmp_path, python=bare.python) as server:
         status, found = server.post({"sessions": raw(SESSIONS[:1]), "k": 2})
         assert (status, len(found["recommendations"][0]["item_ids"])) == (200, 2)
         assert server.post({"session": ["B001"], "item": "B004"}, "/v1/explain")[0] == 200

@@ -55,10 +55,12 @@ class RepeatExplore(ScoreHead):
 
     def read_training_sessions(self, examples: Examples) -> None:
         """Estimate ``π``; half an example is added to both counts, so that neither probability is zero."""
-        again = sum(
-            bool(np.any(examples.clicks[start:end] == target))
-            for start, end, target in zip(examples.start, examples.end, examples.target, strict=True)
-        )
+        # An item and a position make one number, so that a search finds an item's last click before an end.
+        clicks, length = examples.clicks.astype(np.int64), len(examples.clicks) + 1
+        places = np.sort(clicks * length + np.arange(length - 1))
+        target = examples.target.astype(np.int64) * length
+        latest = np.searchsorted(places, target + examples.end) - 1  # -1: before all, with an item too large
+        again = int(((latest >= 0) & (places[latest] >= target + examples.start)).sum())
         self.prior.fill_(math.log((again + 0.5) / (len(examples) - again + 0.5)))
 
     def log_odds(self, session: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Repeat or explore: by hand, against the mixture it is, and on shops where nobody or everybody repeats."""
 
 import math
+import random
 from functools import partial
 
 import pytest
@@ -34,6 +35,17 @@ def test_the_share_is_counted_by_hand():
     assert head.prior.item() == pytest.approx(math.log(2.5 / 3.5))
     head.read_training_sessions(make_examples([[1, 2, 3]]))
     assert head.prior.item() == pytest.approx(math.log(0.5 / 2.5))  # what was counted before is forgotten
+
+
+def test_the_share_is_counted_in_many_sessions():
+    """Against one example after the other. Seen to fail with a click before the session's start counted."""
+    draw = random.Random(0)
+    sessions = [[draw.randint(1, 5) for _ in range(draw.randint(2, 9))] for _ in range(200)]
+    examples, head = make_examples(sessions), RepeatExplore()
+    again = sum(target in examples.prefix(e) for e, target in enumerate(examples.target))
+    head.read_training_sessions(examples)
+    assert head.prior.item() == pytest.approx(math.log((again + 0.5) / (len(examples) - again + 0.5)))
+    assert 0.2 < again / len(examples) < 0.8
 
 
 def test_its_softmax_is_the_mixture():

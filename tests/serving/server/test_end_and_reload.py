@@ -63,10 +63,10 @@ def test_sigterm_under_load_loses_nothing(shop, tmp_path):
     """
     with serving(shop, tmp_path, "--window_ms", "20") as server, Load(server.port) as load:
         until(lambda: len(load.statuses) > 100)
-        server.process.send_signal(signal.SIGTERM)
+        server.send(signal.SIGTERM)
         until(lambda: load.closed > 0)
         assert server.get("/ready") == (503, {"error": "the server is shutting down", "field": None})
-        assert server.process.wait(20) == 0
+        assert server.ended(20) == 0
         until(lambda: not any(one.is_alive() for one in load.threads))
         assert load.lost == []
         assert set(load.statuses) == {200}
@@ -102,14 +102,14 @@ def test_a_reload_under_load_loses_nothing_and_a_damaged_bundle_changes_nothing(
         first = server.get("/ready")[1]["bundle"]
         until(lambda: load.bundles == {first})
         point_at(bad)
-        server.process.send_signal(signal.SIGHUP)
+        server.send(signal.SIGHUP)
         until(lambda: server.metric('llm4sbr_reloads_total{result="kept"}') == 1)
         assert server.get("/ready")[1]["bundle"] == first
         problem = next(event for event in server.events() if event["event"] == "reload")
         assert (problem["level"], problem["kept"]) == ("error", first)
         assert "weights.safetensors" in problem["problem"]
         point_at(two)
-        server.process.send_signal(signal.SIGHUP)
+        server.send(signal.SIGHUP)
         until(lambda: len(load.bundles) == 2)
         second = server.get("/ready")[1]["bundle"]
         assert load.bundles == {first, second}

@@ -3,12 +3,11 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from scripts import Started, succeeded
 from shops import SOAPS, write_shop
 
 from llm4sbr.cli.main import main
@@ -117,13 +116,9 @@ def test_the_command_line_on_two_processes_makes_what_one_makes(ring_shop, tiny_
         ),
         *("--answers", "catalogue", "--local.num_answers", "2", "--processes.progress", "false"),
     ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    shared = subprocess.run(
-        [sys.executable, "-m", "llm4sbr", *words, "--out", str(tmp_path / "two"), "--processes.devices", "2"],
-        env=env, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert shared.returncode == 0, shared.stderr
-    assert shared.stdout.count("prompts sent") == 1  # the first process tells it, for all
+    two = ("--out", str(tmp_path / "two"), "--processes.devices", "2")
+    told = succeeded(Started(tmp_path, "llm4sbr", *words, *two))
+    assert told.count("prompts sent") == 1  # the first process tells it, for all
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     with ViewStore(tmp_path / "one") as one, ViewStore(tmp_path / "two") as both:
         (spec,), (same,) = one.view_specs(), both.view_specs()
@@ -171,10 +166,11 @@ def test_two_machines_whichever_starts_first(stubs, tmp_path):
     machines = []
     for rank in (1, 0):
         place = {"NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        words = [sys.executable, "-c", MACHINE, stubs.__file__, str(path)]
-        machines.append(subprocess.Popen(words, env={**os.environ, **place, "LOCAL_RANK": "0"}))
+        environment = {**os.environ, **place, "LOCAL_RANK": "0"}
+        machines.append(Started(tmp_path, MACHINE, stubs.__file__, str(path), environment=environment))
         time.sleep(2)
-    assert [machine.wait(120) for machine in machines] == [0, 0]
+    for machine in machines:
+        succeeded(machine)
     shares = [set(lines(tmp_path / f"asked-{rank}.log")) for rank in (0, 1)]
     assert all(shares)
     straight = stubs.StubEngine()
