@@ -29,6 +29,7 @@ def views(folder):
 
 def config(folder, views, root, devices=1):
     """A run of the command line: twelve steps an epoch, a checkpoint every third."""
+    epochs = 25 if devices == 1 else 8  # enough to be killed five times, or two
     (root / "run.yaml").write_text(f"""
 seed_everything: 1
 data: {{class_path: SessionDataModule, init_args: {{data_dir: {folder}, split: {{by: column}}, bucket: 2,
@@ -37,8 +38,9 @@ model: {{class_path: llm4sbr.LLM4SBRWrapper, init_args: {{text_dim: 8,
   session_dropout: 0.3, backbone: {{class_path: SRGNN, init_args: {{embedding_dim: 8}}}}}}}}
 views: {{store: {views}}}
 resume: {{every_n_steps: 3}}
-trainer: {{accelerator: cpu, devices: {devices}, strategy: {"ddp" if devices > 1 else "auto"}, max_epochs: {25 if devices == 1 else 8},
-  val_check_interval: 5, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 4,
+trainer: {{accelerator: cpu, devices: {devices}, strategy: {"ddp" if devices > 1 else "auto"},
+  max_epochs: {epochs}, val_check_interval: 5, log_every_n_steps: 4,
+  enable_progress_bar: false, enable_model_summary: false,
   callbacks: [{{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {{monitor: val/mrr@20,
     mode: max, filename: 'best-{{epoch}}'}}}}],
   logger: {{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {{save_dir: {root}, name: run}}}}}}
