@@ -5,33 +5,25 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import msgspec
 
-from llm4sbr.contracts.errors import InputError
-from llm4sbr.serving.server.batcher import Batcher, Expired, Filters, Full, Job
-from llm4sbr.serving.server.exchange import Answer, Gone, Receive, Scope, Send, header, read_body, read_query
+from llm4sbr.serving.recommender import Recommendation
+from llm4sbr.serving.server.answers import BundleAnswers
+from llm4sbr.serving.server.batcher import Batcher, Expired, Full
+from llm4sbr.serving.server.exchange import Answer, Gone, Receive, Scope, Send, header, read_query
 from llm4sbr.serving.server.exchange import rest_of_path as rest
 from llm4sbr.serving.server.impressions import Impression, ImpressionLog
 from llm4sbr.serving.server.json_log import JsonLog
 from llm4sbr.serving.server.live_bundle import LiveBundle, Loaded
 from llm4sbr.serving.server.messages import (
-    ExplainAnswer,
-    ExplainRequest,
     Item,
     Items,
     Problem,
-    Reader,
-    RecommendAnswer,
-    RecommendRequest,
     Refusal,
-    Unknown,
-    explain_type,
-    recommend_type,
     whole_number,
 )
 from llm4sbr.serving.server.metrics import Metrics
@@ -83,24 +75,19 @@ class App:
     ) -> None:
         self.live, self.batcher, self.limits, self.metrics, self.log = live, batcher, limits, metrics, log
         self.bundles = (live,) if compared is None else (live, compared)
-        self.impressions, self.log_sessions = impressions, log_sessions
+        self.impressions = impressions
         self.key = None if key is None else key.encode()
         self.draining, self.in_flight = False, 0
-        self._to_recommend: Reader[RecommendRequest] = Reader(recommend_type(limits))
-        self._to_explain: Reader[ExplainRequest] = Reader(explain_type(limits))
-        found = schema(
-            self._to_recommend.type,
-            self._to_explain.type,
-            has_key=key is not None,
-            compared=compared is not None,
-        )
-        self._schema = _encode(found)
+        explainer = Explainer(batcher)
+        given = batcher, explainer, limits
+        answers = BundleAnswers(live, *given, shown=self._shown, log_sessions=log_sessions)
+        kinds = answers.to_recommend.type, answers.to_explain.type
+        self._schema = _encode(schema(*kinds, has_key=key is not None, compared=compared is not None))
         self._page = page_answers() if page else {}
-        self._explainer = Explainer(batcher)
         self._searches = SideQueue("search", _SEARCHES)
         self._routes: dict[str, tuple[str, Handler]] = {
-            "/v1/recommend": ("POST", partial(self._recommend, live)),
-            "/v1/explain": ("POST", partial(self._explain, live)),
+            "/v1/recommend": ("POST", answers.recommend),
+            "/v1/explain": ("POST", answers.explain),
             "/v1/items": ("GET", self._search),
             ITEMS: ("GET", self._item),
             "/health": ("GET", self._health),
@@ -110,8 +97,9 @@ class App:
             **dict.fromkeys(self._page, ("GET", self._static)),
         }
         if compared is not None:
-            self._routes["/v1/compared/recommend"] = "POST", partial(self._recommend, compared)
-            self._routes["/v1/compared/explain"] = "POST", partial(self._explain, compared)
+            beside = BundleAnswers(compared, *given, log_sessions=log_sessions)
+            self._routes["/v1/compared/recommend"] = "POST", beside.recommend
+            self._routes["/v1/compared/explain"] = "POST", beside.explain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -179,59 +167,15 @@ class App:
             said = "the API key is missing or wrong"
             raise Refusal(401, said, "Authorization", ((b"www-authenticate", b"Bearer"),))
 
-    async def _recommend(self, live: LiveBundle, scope: Scope, receive: Receive) -> Answer:
-        limits = self.limits
-        read_query(scope)
-        asked = self._to_recommend.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
-        loaded = live.now
-        only, without = loaded.listed(asked.only), loaded.listed(asked.without)
-        if asked.only is not None and not only.known:
-            raise Refusal(422, "no item of this list is in the catalogue", "only")
-        filters = Filters(
-            asked.seen,
-            None if asked.only is None else only.known,
-            None if asked.without is None else without.known,
-        )
-        deadline = asyncio.get_running_loop().time() + limits.timeout_s
-        observe = None if live.observe is None else partial(live.observe, loaded)
-        job = Job(loaded, asked.sessions, asked.k, filters, deadline, observe)
-        try:
-            found = await self.batcher.submit(job)
-        except InputError as error:
-            if asked.only is None and asked.without is None:
-                raise
-            raise Refusal(422, error.problem, "only" if asked.without is None else "without") from None
-        if live is self.live:
-            for one in found:
-                self.metrics.views(one.view).inc()
-        if self.impressions is not None and live is self.live:
+    def _shown(self, loaded: Loaded, sessions: Sequence[list[str]], found: Sequence[Recommendation]) -> None:
+        for one in found:
+            self.metrics.views(one.view).inc()
+        if self.impressions is not None:
             now = datetime.now(UTC)
             self.impressions.add(
                 Impression(now, loaded.fingerprint, session, list(one.item_ids), list(one.scores), one.view)
-                for session, one in zip(asked.sessions, found, strict=True)
+                for session, one in zip(sessions, found, strict=True)
             )
-        unknown = Unknown(only.unknown, without.unknown)
-        logged: dict[str, Any] = {"sessions": len(found), "k": asked.k, "bundle": loaded.fingerprint}
-        if self.log_sessions:
-            logged["clicks"] = asked.sessions
-        return Answer(_encode(RecommendAnswer(loaded.fingerprint, found, unknown)), logged=logged)
-
-    async def _explain(self, live: LiveBundle, scope: Scope, receive: Receive) -> Answer:
-        limits = self.limits
-        read_query(scope)
-        asked = self._to_explain.read(await read_body(scope, receive, limits.body_bytes, limits.timeout_s))
-        loaded = live.now
-        index = loaded.catalogue.index
-        if asked.item not in index:
-            raise Refusal(422, "the catalogue has no such item", "item")
-        if not any(item in index for item in asked.session):
-            raise Refusal(422, "no item of the session is in the catalogue", "session")
-        deadline = asyncio.get_running_loop().time() + limits.timeout_s
-        found = await self._explainer.explain(loaded, asked.session, asked.item, deadline)
-        logged: dict[str, Any] = {"bundle": loaded.fingerprint}
-        if self.log_sessions:
-            logged |= {"clicks": asked.session, "item": asked.item}
-        return Answer(_encode(ExplainAnswer(loaded.fingerprint, found)), logged=logged)
 
     async def _search(self, scope: Scope, receive: Receive) -> Answer:
         query = read_query(scope, "query", "limit")
