@@ -9,6 +9,7 @@ makes the folder where the model was trained.
 """
 
 from llm4sbr.serving.explain import Explanation
-from llm4sbr.serving.recommender import Recommendation, Recommender
+from llm4sbr.serving.recommendation import Recommendation
+from llm4sbr.serving.recommender import Recommender
 
 __all__ = ["Explanation", "Recommendation", "Recommender"]

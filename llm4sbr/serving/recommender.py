@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,42 +24,13 @@ from llm4sbr.serving.filters import allowed_items
 from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import Manifest
 from llm4sbr.serving.new_items import with_items
+from llm4sbr.serving.recommendation import NO_CLICKS, NOTHING_KNOWN, NOTHING_LEFT, Observer, Recommendation
 from llm4sbr.serving.wrapped_model import predicts_views
 
 if TYPE_CHECKING:
     import polars as pl
 
-# Called with the clicks of sessions, their scores ``(B, V)`` before any filter, and the state of their views.
-Observer = Callable[[Sequence[list[int]], Tensor, Sequence[ViewState]], None]
-
 _AT_ONCE = 256  # sessions in a batch: bounds the memory of the scores, (B, V)
-
-NO_CLICKS = "the session has no click"
-NOTHING_KNOWN = "no item of the session is in the catalogue"
-NOTHING_LEFT = "the filters leave no item"
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """Recommended items of one session, best first.
-
-    Attributes:
-        item_ids: The shop's ids of the items.
-        titles: Their titles.
-        scores: Their scores; comparable within one session only.
-        ignored: Ids of the session that the catalogue lacks, in their order.
-        view: Where the session's views come from: ``known`` (the run's own), ``titles`` (title views in place
-            of unknown ones), ``predicted`` (by the model, in place of unknown ones) or ``absent`` (none; also
-            for every session of a bare model).
-        reason: Why there are no items; None if there are some.
-    """
-
-    item_ids: tuple[str, ...]
-    titles: tuple[str, ...]
-    scores: tuple[float, ...]
-    ignored: tuple[str, ...] = ()
-    view: ViewState = "absent"
-    reason: str | None = None
 
 
 class Recommender:

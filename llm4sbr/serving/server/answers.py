@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.serving.recommender import Recommendation
+from llm4sbr.serving.recommendation import Recommendation
 from llm4sbr.serving.server.batcher import Batcher, Filters, Job
 from llm4sbr.serving.server.exchange import Answer, Receive, Scope, read_body, read_query
 from llm4sbr.serving.server.live_bundle import LiveBundle, Loaded

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from llm4sbr.serving.recommender import Recommendation
+from llm4sbr.serving.recommendation import Recommendation
 from llm4sbr.serving.server.answers import BundleAnswers
 from llm4sbr.serving.server.batcher import Batcher, Expired, Full
 from llm4sbr.serving.server.exchange import Answer, Gone, Receive, Scope, Send, header, read_query

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from llm4sbr.serving.recommender import Observer, Recommendation
+from llm4sbr.serving.recommendation import Observer, Recommendation
 from llm4sbr.serving.server.live_bundle import Loaded
 from llm4sbr.serving.server.metrics import Metrics
 from llm4sbr.serving.server.options import Batching

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 
 from llm4sbr.serving.explain import Explanation
-from llm4sbr.serving.recommender import Recommendation
+from llm4sbr.serving.recommendation import Recommendation
 from llm4sbr.serving.server.options import Limits
 
 _AT = re.compile(r"^(?P<said>.*?) - at `\$(?P<place>.*)`$", re.DOTALL)
