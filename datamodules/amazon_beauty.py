@@ -91,7 +91,8 @@ class AmazonBeauty(SessionDataModule):
                 raise InputError(
                     f"neither {self.events} and {self.items} nor {REVIEWS} and {META} are here",
                     path=self._folder,
-                    hint=f"Get the last two from {self.url}, or pass a checksum for each to download them",
+                    hint=f"`data_dir` names another folder. The last two are at {self.url}; pass a checksum "
+                    "for each to download them",
                 )
         for name in (REVIEWS, META):
             fetch(self.url + name, self._folder / name, self.checksums[name])

@@ -2,6 +2,7 @@
 
 from llm4sbr.callbacks.candidate_filter import CandidateFilter
 from llm4sbr.callbacks.epoch_choice import EpochChoice
+from llm4sbr.callbacks.epoch_lines import EpochLines
 from llm4sbr.callbacks.pictures import Pictures
 from llm4sbr.callbacks.recommendation_writer import RecommendationWriter
 from llm4sbr.callbacks.resume_point import ResumePoint
@@ -13,6 +14,7 @@ from llm4sbr.callbacks.warm_start import WarmStart
 __all__ = [
     "CandidateFilter",
     "EpochChoice",
+    "EpochLines",
     "Pictures",
     "RecommendationWriter",
     "ResumePoint",

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill, shorten
 
 from rich.console import Console
 from rich.table import Table
@@ -104,7 +105,9 @@ def draw(found: Explanation, path: Path) -> None:
     axes.set_yticks(range(len(parts)), names, parse_math=False)
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_xlabel("effect on the item's log-probability")
-    axes.set_title(safe(f"{found.title or found.item_id}: rank {found.rank}")[:80], parse_math=False)
+    name = shorten(safe(found.title or found.item_id), 140, placeholder="…")
+    # Above the whole figure: the axes begin right of the names, and a title of theirs runs out of it.
+    figure.suptitle(fill(f"{name}: rank {found.rank}", 80), parse_math=False)
     with atomic_file(path) as file:
         figure.savefig(file, format=path.suffix.lstrip("."))
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from llm4sbr.callbacks import (
     CandidateFilter,
     EpochChoice,
+    EpochLines,
     RecommendationWriter,
     ResumePoint,
     ViewCache,
@@ -102,6 +103,7 @@ class SBRCLI(LightningCLI):
         """Create the Trainer, which writes checkpoints atomically and validates its last step."""
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.insert(0, EpochChoice())  # type: ignore[attr-defined]  # ahead of those that it informs
+        trainer.callbacks.insert(1, EpochLines())  # type: ignore[attr-defined]
         save_atomically(trainer)
         return trainer
 

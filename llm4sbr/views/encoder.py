@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from llm4sbr.views.foreign_code import check_encoder
 from llm4sbr.views.identity import ModelIdentity
 from llm4sbr.views.quiet import quiet_transformers
 from llm4sbr.views.weights import resolve
+
+_MANY = 2000  # texts: more take many seconds on a CPU, and a terminal shows progress
 
 
 class TextEncoder(Protocol):
@@ -111,7 +114,7 @@ class SentenceEncoder(Ranged):
             encoded = self._model.encode(
                 list(place),
                 batch_size=self.batch_size,
-                show_progress_bar=False,
+                show_progress_bar=len(place) >= _MANY and sys.stderr.isatty(),
                 convert_to_numpy=True,
                 normalize_embeddings=True,
             )

@@ -1,6 +1,7 @@
 """The command line, run as a person runs it: fit, test, predict, and what goes wrong."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -81,10 +82,13 @@ def test_fit_test_and_predict_find_each_other(ring_shop, tmp_path, capsys):
 def test_the_command_that_fit_prints_works(ring_shop, capsys, module):
     """In a folder with a space in its name, too: seen to fail unquoted."""
     root = ("--trainer.default_root_dir", "my runs", "--trainer.logger.init_args.save_dir", "my runs")
-    words_of_fit = words("fit", ring_shop, "--trainer.max_epochs", "1", *root)
+    shown = ("--trainer.enable_progress_bar", "true")
+    words_of_fit = words("fit", ring_shop, "--trainer.max_epochs", "1", *root, *shown)
     place = words_of_fit.index("--model.backbone")
     assert main([*words_of_fit[:place], "--model", module, *words_of_fit[place:]]) == 0
-    printed = shlex.split(capsys.readouterr().out.split("llm4sbr test ")[1])
+    told = capsys.readouterr().out
+    assert len(re.findall(r"^Epoch 0, step \d+: val/\S+@20 \d\.\d{4}, val/", told, re.M)) == 1  # no terminal
+    printed = shlex.split(told.split("llm4sbr test ")[1])
     assert main(["test", *printed[:4]]) == 0
     assert "test/mrr@20" in capsys.readouterr().out
 

@@ -13,7 +13,7 @@ from scripts import EXPERIMENTS, run
 from shops import write_shop
 
 from experiments.__main__ import BENCHMARKS
-from experiments.benchmarks.faithfulness import losses_of
+from experiments.benchmarks.faithfulness import losses_of, reason
 from experiments.benchmarks.open_loop import at_rate, post
 from experiments.benchmarks.results import kept
 from llm4sbr.serving import Recommender
@@ -105,12 +105,13 @@ def test_faithfulness(tmp_path):
         (shop / file).write_text((shop / file).read_text().replace("i0", "B00"))
     rows = measured(tmp_path, "faithfulness", "--bundle", str(made), "--data", "data.yaml")[1]
     assert rows["sessions"]["value"] == 5
+    assert rows["mean size of the effect of a click"]["value"] > 0
     recommender, session = Recommender.load(made), ["B001", "B005", "B003"]
-    item = recommender.recommend([session], k=1, seen=False)[0].item_ids[0]
-    found = recommender.explain(session, item)
+    found = reason(recommender, session)
+    assert found.item_id == recommender.recommend([session], k=1, seen=False)[0].item_ids[0]
     costs = [math.log2(one.rank_without / found.rank) for one in found.clicks]
     place = max(range(3), key=lambda place: found.clicks[place].effect)
-    named, other = losses_of(recommender, session)
+    named, other = losses_of(found)
     assert (named, other) == pytest.approx((costs[place], (sum(costs) - costs[place]) / 2))
 
 

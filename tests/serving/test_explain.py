@@ -1,13 +1,16 @@
 """Reasons: each effect is what a model without the part computes, by hand."""
 
 import json
+from dataclasses import replace
 from math import log
 
 import pytest
 import torch
 from bundles import CATALOGUE, KNOWN, SESSIONS, SPEC, bundle, known_rows, raw, trained, with_known_views
+from matplotlib.figure import Figure
 
 from llm4sbr import InputError
+from llm4sbr.cli.explain import draw
 from llm4sbr.cli.main import main
 from llm4sbr.serving import Recommender
 from llm4sbr.testing import make_batch
@@ -116,6 +119,22 @@ def test_the_click_that_speaks_most_for_an_item_costs_it_more_than_another(recom
             named.append(first.rank_without - found.rank)
             others += [one.rank_without - found.rank for one in rest]
     assert sum(named) / len(named) > sum(others) / len(others)
+
+
+def test_the_heading_of_a_picture_is_inside_it(recommender, tmp_path, monkeypatch):
+    """Seen to fail with a heading over the bars alone, which begin in the middle."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    found, long = recommender.explain(raw([SESSIONS[0]])[0], ITEM), "A rather long title " * 20
+    found = replace(found, title=long, clicks=tuple(replace(one, title=long) for one in found.clicks))
+    draw(found, tmp_path / "why.png")
+    drawn[0].draw_without_rendering()
+    texts = (*drawn[0].texts, *(axes.title for axes in drawn[0].axes))
+    [heading] = [text for text in texts if text.get_text()]
+    inner, outer = heading.get_window_extent(), drawn[0].bbox
+    assert outer.x0 <= inner.x0 < inner.x1 <= outer.x1
+    assert outer.y0 <= inner.y0 < inner.y1 <= outer.y1
+    assert heading.get_text().endswith(f"rank {found.rank}")
 
 
 def test_the_command_prints_a_table_an_object_and_a_picture(

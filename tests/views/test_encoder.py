@@ -26,6 +26,24 @@ def test_equal_texts_are_embedded_once_and_blank_ones_are_zero(tmp_path, monkeyp
     assert encoder.encode([]).shape == (0, 32)
 
 
+@pytest.mark.parametrize(("terminal", "texts"), [(True, 3), (True, 2), (False, 3)])
+def test_many_texts_show_progress_on_a_terminal(tmp_path, monkeypatch, terminal, texts):
+    """Elsewhere, and for a few texts, there is none."""
+    encoder, shown = SentenceEncoder(str(tiny_encoder.make(tmp_path / "encoder")), device="cpu"), []
+    encode = encoder._model.encode
+    monkeypatch.setattr("llm4sbr.views.encoder._MANY", 3)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    monkeypatch.setattr(
+        encoder._model,
+        "encode",
+        lambda given, show_progress_bar, **how: (
+            shown.append(show_progress_bar) or encode(given, show_progress_bar=False, **how)
+        ),
+    )
+    encoder.encode([f"soap {place}" for place in range(texts)])
+    assert shown == [terminal and texts == 3]
+
+
 def test_what_is_no_encoder_is_named(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         SentenceEncoder(str(tmp_path / "nowhere"))

@@ -9,6 +9,7 @@ import msgspec
 
 from llm4sbr.serving.server.messages import ExplainAnswer, Item, Items, Problem, RecommendAnswer
 
+_FOUND = "Items whose titles have every word of the query, or whose id it is."
 _ERRORS = {
     "400": "The body is not JSON in UTF-8.",
     "401": "The API key is missing or wrong.",
@@ -46,13 +47,20 @@ def schema(recommend_request: Any, explain_request: Any, *, has_key: bool, compa
         "responses": _answers("Explanation of the item.", reasons, problem, *_ERRORS),
     }
     search = {
-        "summary": "Search items by their titles",
+        "summary": "Search items by title or id",
         "operationId": "searchItems",
         "parameters": [
             _parameter("query", "query", {"type": "string", "minLength": 1}, True),
             _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
         ],
-        "responses": _answers("Items whose titles contain the query.", items, problem, "401", "422", "503"),
+        "responses": _answers(
+            _FOUND,
+            items,
+            problem,
+            "401",
+            "422",
+            "503",
+        ),
     }
     one = {
         "summary": "Look up an item",

@@ -2,9 +2,9 @@
 
 const SHOWN = 10, FOUND = 8, BEGINNINGS = 6;
 const VIEWS = {
-  known: "Clicks, and what a language model said of this session.",
-  predicted: "Clicks, and a prediction of what a language model would say of this session.",
-  titles: "Clicks, and the titles of the items.",
+  known: "The model reads the clicks, and what a language model said of this session.",
+  predicted: "The model reads the clicks, and a prediction of what a language model would say of this session.",
+  titles: "The model reads the clicks and the titles of the items.",
   absent: "Clicks alone: there is no view of a language model for this session.",
 };
 const NO_TEXT = "Clicks alone: this model reads no text.";
@@ -108,7 +108,8 @@ function shown() {
   $("clicks").replaceChildren(...state.session.map((item, place) => make("li", {}, named(item),
     make("button", { type: "button", "aria-label": `Remove click ${place + 1}, ${titled(item)}`, onclick: () => remove(place) }, "\u00d7"))));
   $("no-clicks").hidden = state.session.length > 0;
-  $("clear").hidden = state.session.length === 0;
+  $("clear").hidden = $("jump").hidden = state.session.length === 0;
+  $("jump").textContent = `${count(state.session.length, "click")}: see the recommendations`;
   return trying(recommend);
 }
 
@@ -207,7 +208,7 @@ function effect(name, detail, part, most) {
     make("span", { className: "name" }, name, detail ? make("small", {}, detail) : null),
     make("span", { className: "bar", "aria-hidden": "true" }, bar),
     make("span", { className: `factor ${side}` }, factor(part.effect),
-      make("small", {}, `else place\u00a0${part.rank_without.toLocaleString("en")}`)));
+      make("small", {}, `place\u00a0${part.rank_without.toLocaleString("en")} without`)));
 }
 
 function factor(effect) {
