@@ -179,12 +179,12 @@ class App:
 
     async def _search(self, scope: Scope, receive: Receive) -> Answer:
         query = read_query(scope, "query", "limit")
-        text = query.get("query", "")
+        text = query.get("query")
         limit = whole_number(query.get("limit", "20"), "limit", 1, _MOST_ITEMS)
-        if not 1 <= len(text) <= self.limits.id_length:
+        if text is not None and not 1 <= len(text) <= self.limits.id_length:
             raise Refusal(422, f"this must be a text of 1 to {self.limits.id_length} characters", "query")
         loaded = self.live.now
-        total, columns = await self._searches.run(loaded.search.find, text, limit)
+        total, columns = await self._searches.run(loaded.search.find, text or "", limit)
         ids, titles = loaded.catalogue.item_ids, loaded.catalogue.titles
         items = [Item(ids[column], titles[column]) for column in columns]
         return Answer(_encode(Items(loaded.fingerprint, total, items)))

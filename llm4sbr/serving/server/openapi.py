@@ -9,7 +9,7 @@ import msgspec
 
 from llm4sbr.serving.server.messages import ExplainAnswer, Item, Items, Problem, RecommendAnswer
 
-_FOUND = "Items whose titles have every word of the query, or whose id it is."
+_FOUND = "Items whose titles have every word of the query, or whose id it is; without a query every item."
 _ERRORS = {
     "400": "The body is not JSON in UTF-8.",
     "401": "The API key is missing or wrong.",
@@ -50,7 +50,7 @@ def schema(recommend_request: Any, explain_request: Any, *, has_key: bool, compa
         "summary": "Search items by title or id",
         "operationId": "searchItems",
         "parameters": [
-            _parameter("query", "query", {"type": "string", "minLength": 1}, True),
+            _parameter("query", "query", {"type": "string", "minLength": 1}),
             _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
         ],
         "responses": _answers(

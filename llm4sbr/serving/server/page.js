@@ -72,7 +72,7 @@ async function find() {
   state.search = new AbortController();
   const text = $("query").value.trim();
   const beginning = text === "";
-  const path = `v1/items?query=${encodeURIComponent(beginning ? "a" : text)}&limit=${beginning ? 100 : FOUND}`;
+  const path = beginning ? "v1/items?limit=100" : `v1/items?query=${encodeURIComponent(text)}&limit=${FOUND}`;
   let found;
   try {
     found = await api(path, null, state.search.signal);

@@ -28,7 +28,7 @@ class TitleSearch:
     def find(self, query: str, limit: int) -> tuple[int, list[int]]:
         """Number of items that match, and the columns of the first `limit`, in the catalogue's order.
 
-        An item whose id is the text comes first.
+        An item whose id is the text comes first; an empty text matches every item.
         """
         first, *others = query.lower().split() or [query]
         with self._lock:

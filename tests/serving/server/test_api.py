@@ -47,6 +47,7 @@ def test_items_are_found_by_id_and_by_title(running):
     assert found["total"] == sum("Soap 2" in title for title in CATALOGUE.titles)
     assert running.get("/v1/items?query=2%20%20soap")[1] == running.get("/v1/items?query=Soap%202")[1]
     assert running.get("/v1/items?query=soap%20nothing")[1]["total"] == 0
+    assert running.get("/v1/items?limit=2")[1]["total"] == CATALOGUE.num_items
     found = running.get("/v1/items?query=B003&limit=1")[1]
     assert (found["total"], found["items"]) == (1, [{"id": "B003", "title": "Soap 2"}])
 
