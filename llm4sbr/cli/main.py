@@ -6,9 +6,11 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 from llm4sbr.cli.commands import COMMANDS, run
 
@@ -50,11 +52,24 @@ def console() -> NoReturn:
             os.kill(os.getpid(), signal.SIGTERM)
 
     atexit.register(end)  # register first: atexit runs handlers in reverse order
+    warnings.showwarning = partial(_warn, warnings.showwarning)
     try:
         sys.exit(main())
     except SystemExit as ended:
         stopped = ended.code == 128 + signal.SIGTERM
         raise
+
+
+def _warn(
+    otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """Print a warning in one line, without the line of code that gave it; with ``--debug`` as Python does."""
+    from llm4sbr.runs.complaint import is_debugging, one_line
+
+    if issubclass(category, UserWarning) and not is_debugging():
+        print(f"llm4sbr: warning: {one_line(str(message))}", file=sys.stderr)
+    else:
+        otherwise(message, category, *place, **more)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

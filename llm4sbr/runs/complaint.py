@@ -37,9 +37,14 @@ def debugging(words: Sequence[str]) -> Iterator[list[str]]:
             os.environ[_DEBUG] = before
 
 
+def is_debugging() -> bool:
+    """Whether this command, or the one that started it, has the word `--debug`."""
+    return bool(os.environ.get(_DEBUG))
+
+
 def report(error: BaseException | None, line: str) -> None:
     """Print an error in one line, after its stack if that is wanted."""
-    if error is not None and os.environ.get(_DEBUG):
+    if error is not None and is_debugging():
         traceback.print_exception(error)
     shown = line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
     print(f"llm4sbr: error: {shown}", file=sys.stderr)

@@ -12,7 +12,9 @@ import pytest
 import torch
 import yaml
 from every_backbone import OURS
+from scripts import Started, succeeded
 
+import llm4sbr
 from llm4sbr.cli.commands import COMMANDS
 from llm4sbr.cli.main import main
 from llm4sbr.runs.trainer_cli import SBRCLI
@@ -181,7 +183,7 @@ def test_importing_llm4sbr_pulls_in_nothing_heavy():
         "import lightning; before = set(sys.modules); llm4sbr.LLM4SBRWrapper; "
         f"print([m for m in {heavy.split()!r} if m in set(sys.modules) - before])"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-2:] == ["False", "[]"]
 
 
@@ -299,3 +301,9 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("llm4sbr: error: ZeroDivisionError: a b (at ")
     assert "--debug" in line
+
+
+def test_processes_of_tests_run_the_installed_package(tmp_path):
+    """As this one does. Seen to fail with a path that begins with the checkout."""
+    told = succeeded(Started(tmp_path, "import llm4sbr; print(llm4sbr.__file__)"))
+    assert told.strip() == llm4sbr.__file__

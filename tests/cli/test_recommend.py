@@ -6,6 +6,7 @@ import json
 import pytest
 from bundles import SPEC, bundle, trained
 from rich.console import Console
+from scripts import Started
 
 from llm4sbr.cli.main import main
 from llm4sbr.cli.recommend import show
@@ -107,3 +108,15 @@ def test_the_help_shows_examples(capsys):
         main(["recommend", "--help"])
     assert ended.value.code == 0
     assert "llm4sbr recommend bundle --session B001 B002\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_warning_is_one_line(folder, tmp_path, debug):
+    """Without the place in the code, unless --debug asks for it. Seen to fail with Python's own form."""
+    (tmp_path / "stock.txt").write_text("B001\nnobody\n")
+    words = ["recommend", str(folder), "--session", "B002", "--only", str(tmp_path / "stock.txt")]
+    status, _, told = Started(tmp_path, "llm4sbr", *words, *(["--debug"] if debug else [])).wait()
+    lines = [line for line in told.splitlines() if "nobody" in line or "catalogue" in line]
+    assert status == 0
+    assert [line.startswith("llm4sbr: warning: ") for line in lines] == [not debug]
+    assert ("UserWarning" in told) == debug

@@ -35,7 +35,7 @@ def test_the_text_is_utf_8_in_any_locale(tmp_path):
         "from llm4sbr.contracts.files import write_text; write_text(sys.argv[2], '\\u685c')"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-c", code, str(Path(llm4sbr.__file__).parent), str(tmp_path / "a.txt")]
+    command = [sys.executable, "-P", "-c", code, str(Path(llm4sbr.__file__).parent), str(tmp_path / "a.txt")]
     found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "a.txt").read_bytes() == "桜".encode()

@@ -11,13 +11,25 @@ import runpy
 import sys
 import tempfile
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(
-    ["llm4sbr.datamodules", "torch_geometric", "experiments.study.ledger", "experiments.study.groups"]
-)
+FORKED.set_forkserver_preload(["imported_once"])
+
+
+def _ensure_server() -> None:
+    """Start the process that is forked, so that its path does not begin with its folder, the checkout."""
+    before = dict(os.environ)
+    helpers = str(Path(__file__).parent)
+    os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (before.get("PYTHONPATH"), helpers)))
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _in_the_process(
@@ -66,6 +78,7 @@ class Started:
             (self.said / stream).touch()
         told = dict(os.environ if environment is None else environment)
         given = (cwd, what, words, self._folder.name, told)
+        _ensure_server()
         self.process = FORKED.Process(target=_in_the_process, args=given)
         self.process.start()
 

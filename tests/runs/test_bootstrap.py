@@ -25,5 +25,5 @@ print(len(warnings.filters) - count)
 
 def test_filters_and_precision_are_set_by_the_bootstrap_and_by_no_import():
     """Seen to fail with a filter installed where a module is imported."""
-    shown = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, "-P", "-c", CODE], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["5", "high", "0"]
