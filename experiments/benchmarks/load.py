@@ -19,6 +19,7 @@ import psutil
 import torch
 
 from experiments.benchmarks.http_layers import SERVERS, cpu_seconds, free_port, listens, wait_for
+from experiments.benchmarks.memory_watch import MemoryWatch
 from experiments.benchmarks.open_loop import Outcome, at_rate, in_turn, post
 from experiments.benchmarks.results import keep, row
 from llm4sbr import LLM4SBRWrapper, SBRModule
@@ -95,7 +96,8 @@ def load(
                 rows += _at(running, requests, rate, seconds, note)
             highest = in_turn(running.port, requests, min(seconds, 10.0), 64)
             rows.append(row("highest rate, 64 connections", highest.rate, "requests/s", note=note))
-            rows.append(row("memory of the server", memory(running), "MiB", note=note))
+            memory = psutil.Process(running.process.pid).memory_info().rss / 2**20
+            rows.append(row("memory of the server", memory, "MiB", note=note))
         finally:
             running.process.send_signal(signal.SIGTERM)
             status = running.process.wait(60)
@@ -106,8 +108,9 @@ def load(
 def _at(
     running: Running, requests: list[bytes], rate: float, seconds: float, note: str
 ) -> list[dict[str, Any]]:
-    before, used, held = running.metrics(), cpu_seconds(running.process.pid), memory(running)
-    found: Outcome = at_rate(running.port, requests, rate, seconds)
+    before, used = running.metrics(), cpu_seconds(running.process.pid)
+    with MemoryWatch(running.process.pid) as held:
+        found: Outcome = at_rate(running.port, requests, rate, seconds)
     sent = sum(found.statuses.values())
     used = (cpu_seconds(running.process.pid) - used) / sent * 1e6
     after = running.metrics()
@@ -125,14 +128,10 @@ def _at(
         row(f"{at}: sessions in a batch", grown["llm4sbr_batch_sessions_sum"] / batches, "", note=note),
         row(f"{at}: a batch", grown["llm4sbr_batch_seconds_sum"] / batches * 1e3, "ms", note=note),
         row(f"{at}: CPU of a request, server", used, "µs", note=note),
-        row(f"{at}: growth of the server's memory", memory(running) - held, "MiB", note=note),
+        row(f"{at}: growth of the server's memory", held.grown(0, 1), "MiB", note=note),
+        row(f"{at}: growth in the second half", held.grown(0.5, 1), "MiB", note=note),
         row(f"{at}: CPU of a request, client", found.busy / sent * 1e6, "µs", note=note),
     ]
-
-
-def memory(running: Running) -> float:
-    """Resident memory of the server in MiB."""
-    return float(psutil.Process(running.process.pid).memory_info().rss / 2**20)
 
 
 def made_bundle(folder: Path, items: int, dim: int, wrapped: bool, seed: int = 0) -> Path:

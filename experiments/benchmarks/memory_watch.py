@@ -1,0 +1,53 @@
+"""MemoryWatch: the resident memory of a process while it works."""
+
+from __future__ import annotations
+
+import threading
+from typing import Self
+
+import numpy as np
+import psutil
+
+
+class MemoryWatch:
+    """Reads the memory of a process ten times a second, inside a ``with`` block.
+
+    Args:
+        pid: Number of the process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._process, self._ended = psutil.Process(pid), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.seen: list[float] = []  # MiB
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def grown(self, begin: float, end: float) -> float:
+        """Growth in MiB between two moments.
+
+        Args:
+            begin: Share of the time; the memory then is the median of the following tenth.
+            end: Share of the time; the memory then is the median of the tenth before.
+
+        >>> watch = MemoryWatch(psutil.Process().pid)
+        >>> watch.seen = [100.0, 150.0, *[160.0] * 18]
+        >>> watch.grown(0, 1), watch.grown(0.5, 1)
+        (35.0, 0.0)
+        """
+        tenth = max(1, len(self.seen) // 10)
+        first, last = int(begin * len(self.seen)), int(end * len(self.seen))
+        before, after = self.seen[first : first + tenth], self.seen[max(0, last - tenth) : last]
+        return float(np.median(after) - np.median(before))
+
+    def _watch(self) -> None:
+        while True:
+            self.seen.append(self._process.memory_info().rss / 2**20)
+            if self._ended.wait(0.1):
+                return
