@@ -14,9 +14,9 @@ demo: install
 	$(BIN)/llm4sbr demo --out demo
 	@echo "Open demo/report.html"
 
-# Several files at a time; each worker may load a small LLM. Two more than two cores, for many tests wait. In their order, for the
+# Several files at a time; each worker may load a small LLM. One more than cores, for many tests wait. In their order, for the
 # last are short.
-PYTEST_ARGS ?= -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 3 ? n + 2 : 4))) --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4))) --dist loadfile --no-loadscope-reorder
 test: install
 	$(BIN)/pytest $(PYTEST_ARGS)
 
