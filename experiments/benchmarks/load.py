@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-import psutil
 import torch
 
 from experiments.benchmarks.http_layers import SERVERS, cpu_seconds, free_port, listens, wait_for
-from experiments.benchmarks.memory_watch import MemoryWatch
 from experiments.benchmarks.open_loop import Outcome, at_rate, in_turn, post
 from experiments.benchmarks.results import keep, row
+from experiments.study.memory_watch import MemoryWatch, resident
 from llm4sbr import LLM4SBRWrapper, SBRModule
 from llm4sbr.backbones import SRGNN
 from llm4sbr.contracts.catalogue import Catalogue
@@ -96,8 +95,7 @@ def load(
                 rows += _at(running, requests, rate, seconds, note)
             highest = in_turn(running.port, requests, min(seconds, 10.0), 64)
             rows.append(row("highest rate, 64 connections", highest.rate, "requests/s", note=note))
-            memory = psutil.Process(running.process.pid).memory_info().rss / 2**20
-            rows.append(row("memory of the server", memory, "MiB", note=note))
+            rows.append(row("memory of the server", resident(running.process.pid), "MiB", note=note))
         finally:
             running.process.send_signal(signal.SIGTERM)
             status = running.process.wait(60)

@@ -2,12 +2,13 @@
 
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import torch
 from scripts import Started
+
+from experiments.benchmarks.http_layers import free_port
 
 HELPERS = Path(__file__).parent
 
@@ -17,10 +18,8 @@ def one_and_two(helper: str, folder: Path, *words: str) -> list[dict[str, Any]]:
 
     The two are started here, which Lightning sees by LOCAL_RANK: forks have imported already.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
     alone = {**os.environ, "LLM4SBR_CACHE": str(folder / "cache")}
-    pair = {**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}
+    pair = {**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
     for group in ([alone], [{**pair, "LOCAL_RANK": rank} for rank in "01"]):
         given = (str(folder / "run"), str(len(group)), *words)
         started = [Started(folder, HELPERS / helper, *given, environment=own) for own in group]

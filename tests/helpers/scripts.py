@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["imported_once"])
@@ -21,15 +23,11 @@ FORKED.set_forkserver_preload(["imported_once"])
 
 def _ensure_server() -> None:
     """Start the process that is forked, so that its path does not begin with its folder, the checkout."""
-    before = dict(os.environ)
-    helpers = str(Path(__file__).parent)
-    os.environ["PYTHONSAFEPATH"] = "1"
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (before.get("PYTHONPATH"), helpers)))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONSAFEPATH", "1")
+        helpers = str(Path(__file__).parent)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), helpers))))
         forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _in_the_process(

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.serving.recommendation import Recommendation
 from llm4sbr.serving.server.batcher import Batcher, Filters, Job
@@ -22,6 +20,7 @@ from llm4sbr.serving.server.messages import (
     RecommendRequest,
     Refusal,
     Unknown,
+    encode,
     explain_type,
     recommend_type,
 )
@@ -30,8 +29,6 @@ from llm4sbr.serving.server.side_queue import Explainer
 
 # Notes what was recommended: the bundle, the sessions, and their recommendations.
 Shown = Callable[[Loaded, Sequence[list[str]], Sequence[Recommendation]], None]
-
-_encode = msgspec.json.Encoder().encode
 
 
 class BundleAnswers:
@@ -108,4 +105,4 @@ class BundleAnswers:
 
     def _answer(self, told: RecommendAnswer | ExplainAnswer, ids: dict[str, Any], **logged: int) -> Answer:
         ids = ids if self.log_sessions else {}
-        return Answer(_encode(told), logged={**logged, "bundle": told.bundle, **ids})
+        return Answer(encode(told), logged={**logged, "bundle": told.bundle, **ids})

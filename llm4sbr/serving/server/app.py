@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from llm4sbr.serving.recommendation import Recommendation
 from llm4sbr.serving.server.answers import BundleAnswers
 from llm4sbr.serving.server.batcher import Batcher, Expired, Full
@@ -24,6 +22,7 @@ from llm4sbr.serving.server.messages import (
     Items,
     Problem,
     Refusal,
+    encode,
     whole_number,
 )
 from llm4sbr.serving.server.metrics import Metrics
@@ -40,7 +39,6 @@ _MOST_ITEMS = 100  # of one search
 _SEARCHES = 64  # that may wait
 _TEXT = b"text/plain; version=1.0.0; charset=utf-8"
 _RETRY = ((b"retry-after", b"1"),)
-_encode = msgspec.json.Encoder().encode
 
 
 class App:
@@ -82,7 +80,7 @@ class App:
         given = batcher, explainer, limits
         answers = BundleAnswers(live, *given, shown=self._shown, log_sessions=log_sessions)
         kinds = answers.to_recommend.type, answers.to_explain.type
-        self._schema = _encode(schema(*kinds, has_key=key is not None, compared=compared is not None))
+        self._schema = encode(schema(*kinds, has_key=key is not None, compared=compared is not None))
         self._page = page_answers() if page else {}
         self._searches = SideQueue("search", _SEARCHES)
         self._routes: dict[str, tuple[str, Handler]] = {
@@ -149,12 +147,12 @@ class App:
             raise
         except Exception as error:  # the client learns that it failed, the log why
             self.log.error("failure", route=route, problem=f"{type(error).__name__}: {error}")
-            return Answer(_encode(Problem("the server failed; its log says why", None)), 500)
+            return Answer(encode(Problem("the server failed; its log says why", None)), 500)
 
     def _refused(self, error: Refusal) -> Answer:
         problem = Problem(error.problem, error.field)
         logged = {"problem": error.problem, "field": error.field} if error.status != 404 else None
-        return Answer(_encode(problem), error.status, headers=error.headers, logged=logged)
+        return Answer(encode(problem), error.status, headers=error.headers, logged=logged)
 
     def _check_key(self, route: str, scope: Scope) -> None:
         if self.key is None or route in _OPEN or route in self._page:
@@ -187,7 +185,7 @@ class App:
         total, columns = await self._searches.run(loaded.search.find, text or "", limit)
         ids, titles = loaded.catalogue.item_ids, loaded.catalogue.titles
         items = [Item(ids[column], titles[column]) for column in columns]
-        return Answer(_encode(Items(loaded.fingerprint, total, items)))
+        return Answer(encode(Items(loaded.fingerprint, total, items)))
 
     async def _item(self, scope: Scope, receive: Receive) -> Answer:
         read_query(scope)
@@ -195,7 +193,7 @@ class App:
         number = catalogue.index.get(item)
         if number is None:
             raise Refusal(404, "the catalogue has no such item", "id")
-        return Answer(_encode(Item(item, catalogue.title(number))))
+        return Answer(encode(Item(item, catalogue.title(number))))
 
     async def _health(self, scope: Scope, receive: Receive) -> Answer:
         return Answer(b'{"status":"alive"}')
@@ -206,7 +204,7 @@ class App:
         found: dict[str, Any] = {"status": "ready", **_described(self.live.now)}
         for compared in self.bundles[1:]:
             found["compared"] = _described(compared.now)
-        return Answer(_encode(found))
+        return Answer(encode(found))
 
     async def _metrics(self, scope: Scope, receive: Receive) -> Answer:
         return Answer(self.metrics.text(), kind=_TEXT)

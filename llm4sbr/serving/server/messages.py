@@ -11,6 +11,7 @@ from llm4sbr.serving.explain import Explanation
 from llm4sbr.serving.recommendation import Recommendation
 from llm4sbr.serving.server.options import Limits
 
+encode = msgspec.json.Encoder().encode  # of any answer
 _AT = re.compile(r"^(?P<said>.*?) - at `\$(?P<place>.*)`$", re.DOTALL)
 _NAMED = re.compile(r"(?:missing required|unknown) field `(?P<name>[^`]*)`")
 

@@ -53,14 +53,7 @@ def schema(recommend_request: Any, explain_request: Any, *, has_key: bool, compa
             _parameter("query", "query", {"type": "string", "minLength": 1}),
             _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
         ],
-        "responses": _answers(
-            _FOUND,
-            items,
-            problem,
-            "401",
-            "422",
-            "503",
-        ),
+        "responses": _answers(_FOUND, items, problem, "401", "422", "503"),
     }
     one = {
         "summary": "Look up an item",

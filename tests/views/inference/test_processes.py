@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import time
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from scripts import Started, succeeded
 from shops import SOAPS, write_shop
 
+from experiments.benchmarks.http_layers import free_port
 from llm4sbr.cli.main import main
 from llm4sbr.views import infer_views
 from llm4sbr.views.store import ViewStore
@@ -160,10 +160,7 @@ with ViewStore(path) as store:
 def test_two_machines_whichever_starts_first(stubs, tmp_path):
     """Seen to fail with the helper's store opened before `setup`: "there is no view store here"."""
     path = tmp_path / "store"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    machines = []
+    port, machines = free_port(), []
     for rank in (1, 0):
         place = {"NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment = {**os.environ, **place, "LOCAL_RANK": "0"}

@@ -9,6 +9,11 @@ import numpy as np
 import psutil
 
 
+def resident(pid: int) -> float:
+    """Resident memory of a process in MiB."""
+    return float(psutil.Process(pid).memory_info().rss / 2**20)
+
+
 class MemoryWatch:
     """Reads the memory of a process ten times a second, inside a ``with`` block.
 
@@ -17,7 +22,7 @@ class MemoryWatch:
     """
 
     def __init__(self, pid: int) -> None:
-        self._process, self._ended = psutil.Process(pid), threading.Event()
+        self._pid, self._ended = pid, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.seen: list[float] = []  # MiB
 
@@ -36,7 +41,7 @@ class MemoryWatch:
             begin: Share of the time; the memory then is the median of the following tenth.
             end: Share of the time; the memory then is the median of the tenth before.
 
-        >>> watch = MemoryWatch(psutil.Process().pid)
+        >>> watch = MemoryWatch(0)
         >>> watch.seen = [100.0, 150.0, *[160.0] * 18]
         >>> watch.grown(0, 1), watch.grown(0.5, 1)
         (35.0, 0.0)
@@ -48,6 +53,6 @@ class MemoryWatch:
 
     def _watch(self) -> None:
         while True:
-            self.seen.append(self._process.memory_info().rss / 2**20)
+            self.seen.append(resident(self._pid))
             if self._ended.wait(0.1):
                 return
