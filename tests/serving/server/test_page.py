@@ -160,9 +160,7 @@ def test_it_fits_a_phone_and_a_desk_light_and_dark(page, width):
     page.set_viewport_size({"width": width, "height": 740})
     choose(page, "B003", "B002")
     page.get_by_text("Parts of the model").first.wait_for()
-    page.wait_for_load_state(
-        "networkidle"
-    )  # a late search replaces buttons that are measured
+    page.wait_for_load_state("networkidle")  # a late search replaces buttons that are measured
     boxes = "all => all.map(one => [one.getBoundingClientRect().right, one.outerHTML])"
     assert [one for right, one in page.locator("body *").evaluate_all(boxes) if right > width] == []
     heights = "all => all.map(one => one.getBoundingClientRect().height)"
