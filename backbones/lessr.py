@@ -131,7 +131,7 @@ class LESSR(EmbeddingBackbone):
 
     def item_embeddings(self) -> Tensor:
         """Item embeddings, ``(V, d)``, without the padding row."""
-        return self._look_up(cast(Tensor, self.catalogue))
+        return self._look_up(cast(Tensor, self.catalogue)[: self.num_items])  # a step may have fewer
 
     def _look_up(self, item_ids: Tensor) -> Tensor:
         """Look up item vectors and clip them in place, like ``nn.Embedding(max_norm=...)`` but vectorised.

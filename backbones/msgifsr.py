@@ -68,6 +68,8 @@ class MSGIFSR(EmbeddingBackbone):
         - score: log-probabilities, ``(B, V)``
     """
 
+    scores_each_item_alone = False
+
     def __init__(
         self,
         num_items: PositiveInt,

@@ -37,6 +37,7 @@ BENCHMARKS = {  # name of the function: its module; `kept` prints the saved resu
     "catalogue_ops": "experiments.benchmarks.catalogue_ops",
     "faithfulness": "experiments.benchmarks.faithfulness",
     "http_layers": "experiments.benchmarks.http_layers",
+    "large_catalogue": "experiments.benchmarks.large_catalogue",
     "load": "experiments.benchmarks.load",
     "serving": "experiments.benchmarks.serving",
     "stage1": "experiments.benchmarks.stage1",

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import llm4sbr.nn.losses
+import llm4sbr.nn.losses.full_softmax
 import llm4sbr.nn.scorers
 from experiments.benchmarks.results import keep, row
 from llm4sbr import SBRModule
@@ -62,14 +62,14 @@ def steps(num_items: int, batch_size: int, dim: int) -> tuple[Callable[[], None]
 
     def with_torchs() -> None:
         llm4sbr.nn.scorers.unit_rows = lambda x: F.normalize(x, dim=-1)  # type: ignore[assignment]
-        llm4sbr.nn.losses.smoothed_cross_entropy = lambda scores, column, smoothing: F.cross_entropy(
-            scores, column, label_smoothing=smoothing
+        llm4sbr.nn.losses.full_softmax.smoothed_cross_entropy = lambda scores, column, smoothing: (
+            F.cross_entropy(scores, column, label_smoothing=smoothing)
         )
         try:
             step()
         finally:
             llm4sbr.nn.scorers.unit_rows = unit_rows
-            llm4sbr.nn.losses.smoothed_cross_entropy = smoothed_cross_entropy
+            llm4sbr.nn.losses.full_softmax.smoothed_cross_entropy = smoothed_cross_entropy
 
     return step, with_torchs
 

@@ -20,6 +20,11 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
     hidden state. `llm4sbr.EmbeddingBackbone` implements this contract with a table of item embeddings. Check
     your own backbone with `llm4sbr.testing.assert_backbone`.
 
+    Attributes:
+        scores_each_item_alone: Whether the score of an item does not depend on the other items of the
+            catalogue. If False, as for a `score` that normalises over the catalogue, the model cannot be
+            trained on a sample of the items (`llm4sbr.nn.losses.SampledSoftmax`).
+
     Args:
         num_items: ``V``, number of items; ids run from 1, and 0 is padding.
         embedding_dim: ``d``, size of item and interest vectors.
@@ -30,6 +35,8 @@ class SessionBackbone(Rebuildable, nn.Module, ABC):
         - score: ``(B, d)``, `Interests` -> ``(B, V)``, column ``k - 1`` is item ``k``
         - item_embeddings: ``(V, d)``, row ``k - 1`` is item ``k``; no padding row
     """
+
+    scores_each_item_alone = True
 
     def __init__(self, num_items: PositiveInt, embedding_dim: PositiveInt = 100) -> None:
         super().__init__()

@@ -36,6 +36,15 @@ class SessionBatch(NamedTuple):
         """True at real clicks, False at padding: ``(B, L)`` bool."""
         return torch.arange(self.item_ids.size(1), device=self.item_ids.device) < self.lengths.unsqueeze(1)
 
+    def rows(self, begin: int, end: int) -> SessionBatch:
+        """Sessions ``begin:end``, in as many columns; a backbone builds their graph when it needs one.
+
+        >>> batch_prefixes([[3, 4], [5]]).rows(1, 2).item_ids.tolist()
+        [[5, 0]]
+        """
+        tensors = (None if one is None else one[begin:end] for one in self[: self._fields.index("graph")])
+        return SessionBatch(*tensors)  # type: ignore[arg-type]
+
     def latest_clicks(self) -> Tensor:
         """True at the latest click of each distinct item of a session: ``(B, L)`` bool.
 

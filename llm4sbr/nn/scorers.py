@@ -14,10 +14,22 @@ from llm4sbr.nn.functional import unit_rows
 class Scorer(Rebuildable, nn.Module):
     """Base class of scorers, which replace the backbone's product of session vector and item embeddings.
 
+    The scores are the product of what `of_sessions` makes of the session vectors and `of_items` of the item
+    embeddings; a subclass overrides one or both. Both can then be computed once, and the product in blocks.
+    A scorer that is no product overrides `forward`, and works with losses that read all scores.
+
     Shapes:
         - session: ``(B, d)``, items: ``(V, d)``
         - output: ``(B, V)``
     """
+
+    def of_sessions(self, session: Tensor) -> Tensor:
+        """The factor of the session vectors, ``(B, d')``."""
+        return session
+
+    def of_items(self, items: Tensor) -> Tensor:
+        """The factor of the item embeddings, ``(V, d')``."""
+        return items
 
     def forward(self, session: Tensor, items: Tensor) -> Tensor:
         """Scores of all items.
@@ -26,7 +38,7 @@ class Scorer(Rebuildable, nn.Module):
             session: Session vectors.
             items: Item embeddings that the backbone scores with (`SessionBackbone.scored_items`).
         """
-        raise NotImplementedError
+        return self.of_sessions(session) @ self.of_items(items).T
 
 
 class OwnScores(Scorer):
@@ -38,10 +50,6 @@ class OwnScores(Scorer):
         - session: ``(B, d)``, items: ``(V, d)``
         - output: ``(B, V)``
     """
-
-    def forward(self, session: Tensor, items: Tensor) -> Tensor:
-        """The product, the default of `SessionBackbone.score`."""
-        return session @ items.T
 
 
 class CosineScores(Scorer):
@@ -66,9 +74,13 @@ class CosineScores(Scorer):
         super().__init__()
         self.scale = scale
 
-    def forward(self, session: Tensor, items: Tensor) -> Tensor:
-        """Scaled cosines of sessions and items."""
-        return self.scale * unit_rows(session) @ unit_rows(items).T
+    def of_sessions(self, session: Tensor) -> Tensor:
+        """Session vectors of length ``γ``."""
+        return self.scale * unit_rows(session)
+
+    def of_items(self, items: Tensor) -> Tensor:
+        """Items of length 1."""
+        return unit_rows(items)
 
 
 def choose_scorer(backbone: SessionBackbone, scorer: Scorer | None) -> Scorer:

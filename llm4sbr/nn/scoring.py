@@ -7,6 +7,7 @@ Both classes are mixins without a constructor: a module calls `assemble` in its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -68,10 +69,14 @@ class Scoring(nn.Module):
         every = [head for head in self.heads if isinstance(head, ScoreHead)]
         return [head for head in every if head.in_training or not training]
 
-    def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
-        """One vector per session, ``(B, d)``, and the interests that it merges."""
+    def read(self, batch: SessionBatch) -> tuple[Tensor, Interests, SessionBatch]:
+        """One vector per session, ``(B, d)``, the interests that it merges, and the batch that heads see."""
         interests = self.backbone.encode(batch)
-        return self.backbone.merge(interests), interests
+        return self.backbone.merge(interests), interests, batch
+
+    def tables_once(self) -> AbstractContextManager[None]:
+        """Compute item tables with titles once inside the block, however often they are read."""
+        return item_tables_once(self.backbone)
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Scores over the catalogue, ``(B, V)``, before the heads: those of the backbone or of the scorer."""
@@ -91,7 +96,7 @@ class Scoring(nn.Module):
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue, ``(B, V)``, for recommendation."""
-        session, interests = self.read(batch)
+        session, interests, batch = self.read(batch)
         return self.join_heads(self.score(session, interests), session, batch)
 
 
@@ -207,20 +212,20 @@ class WrappedScoring(Scoring):
         views = predicted * where if made.known is None else torch.where(where, predicted, made.known)
         return batch._replace(views=views), given, mask | made.replaced
 
-    def read(self, batch: SessionBatch) -> tuple[Tensor, Interests]:
-        """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840), and the interests."""
+    def read(self, batch: SessionBatch) -> tuple[Tensor, Interests, SessionBatch]:
+        """The fused vector of every session, ``(B, d)`` (Eq. 12, arXiv:2402.13840), interests and batch."""
         enhanced = self.enhance(batch)
-        return enhanced.session, enhanced.interests
+        return enhanced.session, enhanced.interests, enhanced.seen
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue, ``(B, V)``, for recommendation (Eq. 13, arXiv:2402.13840)."""
-        with item_tables_once(self.backbone):
+        with self.tables_once():
             return self.score_enhanced(self.enhance(batch))
 
-    def score_enhanced(self, enhanced: Enhanced, *, training: bool = False) -> Tensor:
-        """Scores ``(B, V)`` of fused sessions, after all heads or after those that join in training."""
+    def score_enhanced(self, enhanced: Enhanced) -> Tensor:
+        """Scores ``(B, V)`` of fused sessions, after all heads."""
         scores = self.score(enhanced.session, enhanced.interests)
-        return self.join_heads(scores, enhanced.session, enhanced.seen, training=training)
+        return self.join_heads(scores, enhanced.session, enhanced.seen)
 
     def project(self, views: Tensor) -> Tensor:
         """Project views ``(B, K, d_t)`` into the items' space, ``(B, K, d)`` (Eq. 7, arXiv:2402.13840)."""

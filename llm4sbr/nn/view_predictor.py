@@ -129,6 +129,10 @@ class ViewPredictor(Rebuildable, nn.Module):
         mean: Tensor = (error * known).mean()
         return mean
 
+    def rows_of_items(self) -> dict[str, int]:
+        """No tensor."""
+        return {}
+
     def carry_over(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
         """Keep everything for another catalogue: no tensor has a row per item."""
         return dict(before)

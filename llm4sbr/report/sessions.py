@@ -138,7 +138,7 @@ def view_stories(
 def _evaluate(model: SBRModule, batch: SessionBatch) -> Seen:
     found: list[Seen] = []
     with evaluation_hooks(model.eval(), found.append):
-        model.finite_scores(batch)
+        model.finite_scores(batch, model(batch))
     return found[0]
 
 

@@ -236,8 +236,7 @@ def _head_effects(
         enhanced = model.enhance(batch, predict=False)
         session, interests, seen = enhanced.session, enhanced.interests, enhanced.seen
     else:
-        session, interests = model.read(batch)
-        seen = batch
+        session, interests, seen = model.read(batch)
     before, heads, found = model.score(session, interests), model.score_heads(), []
     for left_out in heads:
         if isinstance(left_out, ItemTitles):

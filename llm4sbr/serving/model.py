@@ -66,9 +66,13 @@ class UnitItems(Scorer):
         self.scale = scale
         self.register_buffer("items", unit_rows(items).T.contiguous())  # (d, V)
 
-    def forward(self, session: Tensor, items: Tensor) -> Tensor:
-        """Scaled cosines; the given items are those of the constructor."""
-        return self.scale * unit_rows(session) @ self.items
+    def of_sessions(self, session: Tensor) -> Tensor:
+        """Session vectors, of the length of the scale."""
+        return self.scale * unit_rows(session)
+
+    def of_items(self, items: Tensor) -> Tensor:
+        """The items of the constructor; the given ones are the same."""
+        return self.items.T
 
 
 def build_model(description: Mapping[str, Any], classes: Iterable[type] = ()) -> Scoring:

@@ -20,7 +20,7 @@ from llm4sbr.contracts.rebuildable import Rebuildable, arguments, class_path, de
 from llm4sbr.contracts.registry import BACKBONES, HEADS, load_plugins
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.carry_over import carried_state, describe_change
-from llm4sbr.nn.losses import FullSoftmax
+from llm4sbr.nn.losses import LOSSES
 from llm4sbr.nn.scorers import SCORERS
 from llm4sbr.nn.view_predictor import ViewPredictor
 from llm4sbr.training.checkpoint import named_mismatch, read_checkpoint
@@ -29,7 +29,7 @@ from llm4sbr.training.run_state import RunState
 from llm4sbr.training.train_on import begin_epoch, take_optimizers
 
 # Classes that a checkpoint may name besides registered backbones and heads.
-PARTS: tuple[type, ...] = (Alignment, FullSoftmax, ViewPredictor, *SCORERS)
+PARTS: tuple[type, ...] = (Alignment, ViewPredictor, *LOSSES, *SCORERS)
 _NOT_OF_THE_MODEL = ("optimizer", "lr_scheduler")  # training settings; a run's config.yaml holds them
 
 

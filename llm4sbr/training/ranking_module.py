@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -48,13 +49,19 @@ class RankingModule(Ranged, LightningModule):
         self.candidates = Candidates()
         self.val_ranking, self.test_ranking = SessionRanking(ks), SessionRanking(ks)
 
-    def finite_scores(self, batch: SessionBatch) -> Tensor:
-        """The scores of `forward`, ``(B, V)``.
+    def blocks(self, batch: SessionBatch) -> Iterator[tuple[SessionBatch, Tensor]]:
+        """Sessions and their scores ``(b, V)``, in blocks of a batch; here in one.
+
+        A subclass that can score some sessions at a time bounds the memory of the scores with it.
+        """
+        yield batch, self(batch)
+
+    def finite_scores(self, batch: SessionBatch, scores: Tensor) -> Tensor:
+        """The scores of a block, checked.
 
         Raises:
             InputError: If a score is NaN or infinite (-inf masks an item), or a session has no other score.
         """
-        scores: Tensor = self(batch)
         if not is_rankable(scores):
             part = self.origin(batch)
             raise InputError(
@@ -70,11 +77,13 @@ class RankingModule(Ranged, LightningModule):
 
     def validation_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
-        self.val_ranking.update(self.finite_scores(batch), batch.target)
+        for block, scores in self.blocks(batch):
+            self.val_ranking.update(self.finite_scores(block, scores), block.target)
 
     def test_step(self, batch: SessionBatch, batch_idx: int) -> None:
         """Add a batch to the test metrics."""
-        self.test_ranking.update(self.finite_scores(batch), batch.target)
+        for block, scores in self.blocks(batch):
+            self.test_ranking.update(self.finite_scores(block, scores), block.target)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
@@ -86,9 +95,13 @@ class RankingModule(Ranged, LightningModule):
 
     def predict_step(self, batch: SessionBatch, batch_idx: int) -> Recommendations:
         """The ``top_k`` candidates of each session, best first; a score of ``-inf`` marks a missing one."""
-        scores = self.candidates(self.finite_scores(batch), batch)
-        best, columns = scores.topk(min(self.top_k, scores.size(1)), dim=1)
-        return Recommendations(batch.example_index, columns + 1, best)
+        best, columns = [], []
+        for block, scores in self.blocks(batch):
+            allowed = self.candidates(self.finite_scores(block, scores), block)
+            found = allowed.topk(min(self.top_k, allowed.size(1)), dim=1)
+            best.append(found.values)
+            columns.append(found.indices)
+        return Recommendations(batch.example_index, torch.cat(columns) + 1, torch.cat(best))
 
     def _log_ranking(self, stage: str, metric: SessionRanking) -> None:
         for name, value in metric.compute().items():

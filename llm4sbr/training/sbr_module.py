@@ -18,6 +18,7 @@ from llm4sbr.contracts.ranges import PositiveInt, Rate
 from llm4sbr.contracts.rebuildable import settings
 from llm4sbr.nn.heads import RepeatExplore, ScoreHead
 from llm4sbr.nn.losses import FullSoftmax, RecommendationLoss
+from llm4sbr.nn.row_blocks import in_blocks
 from llm4sbr.nn.scorers import Scorer
 from llm4sbr.nn.scoring import Scoring
 from llm4sbr.training.diagnosis import LossCheck, first_not_finite
@@ -26,8 +27,11 @@ from llm4sbr.training.epoch_means import EpochMeans
 from llm4sbr.training.from_checkpoint import LoadedFromCheckpoint
 from llm4sbr.training.parts import optimizer_settings
 from llm4sbr.training.ranking_module import RankingModule
+from llm4sbr.training.row_adam import RowAdam
 from llm4sbr.training.run_state import RunState
 from llm4sbr.training.schedules import CosineToEnd, configure, fuse_on_cpu
+
+SCORES_AT_ONCE = 1 << 24  # in validation, test and prediction: 64 MB an operation
 
 
 class SBRModule(Scoring, LoadedFromCheckpoint, RankingModule):
@@ -113,13 +117,18 @@ class SBRModule(Scoring, LoadedFromCheckpoint, RankingModule):
         """
         if fitting:
             self.backbone.read_training_sessions(examples)
+            self.loss.read_training_sessions(examples, self.backbone.num_items)
         for head in self.score_heads():
             if fitting or not head.in_training:
                 head.read_training_sessions(examples)
 
+    def blocks(self, batch: SessionBatch) -> Iterator[tuple[SessionBatch, Tensor]]:
+        """Sessions and their scores ``(b, V)``, a bounded number of scores at a time."""
+        yield from in_blocks(self, batch, SCORES_AT_ONCE)
+
     def stages(self, batch: SessionBatch) -> Iterator[tuple[str, Tensor]]:
         """Names and results of a forward pass, in the order of computation (`llm4sbr.training.diagnosis`)."""
-        session, interests = self.read(batch)
+        session, interests, batch = self.read(batch)
         yield from self.score_stages(session, interests, batch)
 
     def score_stages(
@@ -147,9 +156,9 @@ class SBRModule(Scoring, LoadedFromCheckpoint, RankingModule):
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Named losses of a batch; training minimises ``loss``."""
-        session, interests = self.read(batch)
-        scores = self.join_heads(self.score(session, interests), session, batch, training=True)
-        rec_loss = self.loss(scores, batch.target)
+        with self.loss.narrowed(self, batch) as narrow, self.tables_once():
+            session, interests, seen = self.read(narrow)
+            rec_loss = self.loss.of_sessions(self, session, interests, seen)
         if interests.auxiliary_loss is None:
             return {"loss": rec_loss}
         auxiliary = interests.auxiliary_loss
@@ -186,6 +195,12 @@ class SBRModule(Scoring, LoadedFromCheckpoint, RankingModule):
     def on_after_backward(self) -> None:
         """Stop at the first loss that is not finite, before the weights change."""
         self._loss_check.finish(self, self.global_step + 1)
+
+    def on_validation_start(self) -> None:
+        """Let an optimiser that updates a part of the rows at a time finish with the others."""
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, RowAdam):
+                optimizer.settle()
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the losses and the learning rate."""

@@ -15,7 +15,6 @@ from llm4sbr.contracts.ranges import PositiveInt, Rate
 from llm4sbr.nn.alignment import Alignment
 from llm4sbr.nn.enhanced import Enhanced
 from llm4sbr.nn.heads import ItemTitles, ScoreHead
-from llm4sbr.nn.heads.item_titles import item_tables_once
 from llm4sbr.nn.scoring import FusionName, Interest, WrappedScoring
 from llm4sbr.nn.view_predictor import ViewPredictor
 from llm4sbr.training.distributed import gather_rows
@@ -108,7 +107,7 @@ class LLM4SBRWrapper(WrappedScoring, SBRModule):
 
     def stages(self, batch: SessionBatch) -> Iterator[tuple[str, Tensor]]:
         """Names and results of a forward pass, in the order of computation."""
-        with item_tables_once(self.backbone):
+        with self.tables_once():
             enhanced = self.enhance(batch)
             if enhanced.prediction is not None:  # made of the interests, and among the views
                 yield from self.interest_stages(enhanced.interests)
@@ -120,9 +119,9 @@ class LLM4SBRWrapper(WrappedScoring, SBRModule):
 
     def losses(self, batch: SessionBatch) -> dict[str, Tensor]:
         """Recommendation, alignment and uniformity losses, and their sum ``loss`` (Eq. 15)."""
-        with item_tables_once(self.backbone):
-            enhanced = self.enhance(batch)
-            rec_loss = self.loss(self.score_enhanced(enhanced, training=True), batch.target)
+        with self.loss.narrowed(self, batch) as narrow, self.tables_once():
+            enhanced = self.enhance(narrow)
+            rec_loss = self.loss.of_sessions(self, enhanced.session, enhanced.interests, enhanced.seen)
         if enhanced.gates is not None:
             means = enhanced.gates.detach().mean(0)  # (K,)
             self.observed = {f"gate_{view}": mean for view, mean in enumerate(means)}

@@ -25,6 +25,7 @@ TINY = {
     "catalogue_ops": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
     "faithfulness": ["--sessions", "5"],
     "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
+    "large_catalogue": ["--items", "50", "--dim", "8", "--steps", "1", "--sessions", "4"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
     "serving": [
         "--names",

@@ -143,6 +143,10 @@ class TitledTable(nn.Module):
         self.basis.copy_(found.basis)
         self.titles[self.padding :] = found.titles.to(self.titles)
 
+    def rows_of_items(self) -> dict[str, int]:
+        """The titles."""
+        return {"titles": self.padding}
+
     def carry_over(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
         """Convert the titles to another catalogue; the axes and the projection stay."""
         return {**before, **carried_titles(before, change, self.padding)}

@@ -92,6 +92,10 @@ class TextScores(ScoreHead):
         self.basis.copy_(found.basis)
         self.titles.copy_(found.titles)
 
+    def rows_of_items(self) -> dict[str, int]:
+        """The titles."""
+        return {"titles": 0} if self.attached else {}
+
     def carry_over(self, before: Mapping[str, Tensor], change: CatalogueChange) -> dict[str, Tensor]:
         """Convert the titles to another catalogue; the axes and the weights stay."""
         return {**before, **(carried_titles(before, change, 0) if "titles" in before else {})}

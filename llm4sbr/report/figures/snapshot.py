@@ -93,7 +93,8 @@ def snapshot_spaces(model: RankingModule, examples: Examples, rows: Sequence[int
     recorder, mode = SnapshotRecorder([examples.first_index + row for row in rows]), model.training
     model.eval()
     with evaluation_hooks(model, recorder.add):
-        model.finite_scores(move_data_to_device(batch_of(examples, rows), model.device))
+        batch = move_data_to_device(batch_of(examples, rows), model.device)
+        model.finite_scores(batch, model(batch))
     model.train(mode)
     return recorder.result().spaces
 

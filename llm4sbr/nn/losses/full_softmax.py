@@ -1,26 +1,13 @@
-"""Recommendation losses over the catalogue."""
+"""FullSoftmax: cross-entropy over the whole catalogue."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llm4sbr.contracts.ranges import Rate
-from llm4sbr.contracts.rebuildable import Rebuildable
 from llm4sbr.nn.functional import smoothed_cross_entropy
-
-
-class RecommendationLoss(Rebuildable, nn.Module):
-    """Base class of losses of the next item.
-
-    Shapes:
-        - scores: ``(B, V)``, column ``k - 1`` is item ``k``; target: ``(B,)`` long in 1..V
-        - output: scalar
-    """
-
-    def forward(self, scores: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch."""
-        raise NotImplementedError
+from llm4sbr.nn.losses.recommendation_loss import RecommendationLoss
 
 
 class FullSoftmax(RecommendationLoss):
