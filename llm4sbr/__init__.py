@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llm4sbr.contracts.errors import InputError
     from llm4sbr.nn.metrics import SessionRanking
     from llm4sbr.training.ranking_module import Recommendations
+    from llm4sbr.training.row_adam import RowAdam
     from llm4sbr.training.sbr_module import SBRModule
     from llm4sbr.training.wrapper import LLM4SBRWrapper
 
@@ -36,6 +37,7 @@ _HOME = {
     "ModuleBackbone": "adapters",
     "RecBoleBackbone": "adapters.recbole",
     "Recommendations": "training.ranking_module",
+    "RowAdam": "training.row_adam",
     "SBRModule": "training.sbr_module",
     "SessionBackbone": "contracts.backbone",
     "SessionBatch": "contracts.batch",
@@ -53,6 +55,7 @@ __all__ = [
     "ModuleBackbone",
     "RecBoleBackbone",
     "Recommendations",
+    "RowAdam",
     "SBRModule",
     "SessionBackbone",
     "SessionBatch",

@@ -69,11 +69,13 @@ def known_paths() -> frozenset[str]:
     from llm4sbr.callbacks.wandb_logger import WandbLogger
     from llm4sbr.runs.resume import ContinuedCSVLogger
     from llm4sbr.training.from_checkpoint import PARTS
+    from llm4sbr.training.row_adam import RowAdam
     from llm4sbr.training.sbr_module import SBRModule
     from llm4sbr.training.schedules import CosineToEnd
     from llm4sbr.training.wrapper import LLM4SBRWrapper
 
-    classes: list[Any] = [SBRModule, LLM4SBRWrapper, CosineToEnd, *PARTS, WandbLogger, ContinuedCSVLogger]
+    own = (SBRModule, LLM4SBRWrapper, CosineToEnd, RowAdam, WandbLogger, ContinuedCSVLogger)
+    classes: list[Any] = [*own, *PARTS]
     for group in (BACKBONES, HEADS, DATAMODULES):
         classes += load_plugins(group).values()
     for room in (adapters, baselines, callbacks):
