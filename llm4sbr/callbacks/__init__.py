@@ -8,6 +8,7 @@ from llm4sbr.callbacks.recommendation_writer import RecommendationWriter
 from llm4sbr.callbacks.resume_point import ResumePoint
 from llm4sbr.callbacks.run_summary import RunSummary
 from llm4sbr.callbacks.sample_sessions import SampleSessions
+from llm4sbr.callbacks.throughput import Throughput
 from llm4sbr.callbacks.view_cache import ViewCache
 from llm4sbr.callbacks.warm_start import WarmStart
 
@@ -20,6 +21,7 @@ __all__ = [
     "ResumePoint",
     "RunSummary",
     "SampleSessions",
+    "Throughput",
     "ViewCache",
     "WarmStart",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -16,40 +15,14 @@ from llm4sbr.contracts.files import write_text
 
 
 class RunSummary(Callback):
-    """Stores the validation metrics of the epoch that `ModelCheckpoint` chooses, and logs the throughput.
+    """Stores the validation metrics of the epoch that `ModelCheckpoint` chooses.
 
     The metrics are the run's summary: in ``summary.json`` in the run's folder, and in Weights & Biases
-    instead of the last logged values, so that sweeps and tables of runs compare the chosen checkpoints. Logs
-    ``throughput/examples_per_second`` over all processes, without validation.
+    instead of the last logged values, so that sweeps and tables of runs compare the chosen checkpoints.
     """
 
     def __init__(self) -> None:
         self.chosen: dict[str, float] = {}
-        self._examples = 0
-        self._seconds = self._began = 0.0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the counters."""
-        self._examples, self._seconds = 0, 0.0
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Start the timer."""
-        self._began = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop the timer and count the examples."""
-        self._seconds += time.perf_counter() - self._began
-        self._examples += len(batch.lengths)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the throughput."""
-        if self._seconds:
-            speed = trainer.world_size * self._examples / self._seconds
-            pl_module.log("throughput/examples_per_second", speed, rank_zero_only=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the metrics if this epoch is the best so far."""

@@ -20,6 +20,7 @@ from llm4sbr.callbacks import (
     EpochLines,
     RecommendationWriter,
     ResumePoint,
+    Throughput,
     ViewCache,
     WarmStart,
 )
@@ -104,6 +105,7 @@ class SBRCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.insert(0, EpochChoice())  # type: ignore[attr-defined]  # ahead of those that it informs
         trainer.callbacks.insert(1, EpochLines())  # type: ignore[attr-defined]
+        trainer.callbacks.insert(2, Throughput())  # type: ignore[attr-defined]
         save_atomically(trainer)
         return trainer
 
