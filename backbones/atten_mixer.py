@@ -13,6 +13,8 @@ from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.checks import check_heads
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.ranges import NormOrder, PositiveFloat, PositiveInt, Rate
+from llm4sbr.nn.dropout import TableDropout
+from llm4sbr.nn.functional import unit_rows
 
 
 class AttenMixer(EmbeddingBackbone):
@@ -74,7 +76,7 @@ class AttenMixer(EmbeddingBackbone):
         self.value = nn.Linear(embedding_dim, embedding_dim)
         self.norm = nn.LayerNorm(embedding_dim, eps=1e-8)
         self.readout = nn.Linear(2 * embedding_dim, embedding_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = TableDropout(dropout)
         self.init_uniform()
 
     def encode(self, batch: SessionBatch) -> Interests:
@@ -90,7 +92,7 @@ class AttenMixer(EmbeddingBackbone):
 
     def score(self, session: Tensor, interests: Interests) -> Tensor:
         """Scaled cosines of session and items, ``(B, V)``."""
-        items: Tensor = self.dropout(F.normalize(self.item_embeddings(), dim=-1))  # (V, d)
+        items: Tensor = self.dropout(unit_rows(self.item_embeddings()))  # (V, d)
         return self.scale * F.normalize(session, dim=-1) @ items.T
 
     def _queries(self, clicks: Tensor, lengths: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate
 from llm4sbr.contracts.rebuildable import Rebuildable
+from llm4sbr.nn.dropout import TableDropout
 from llm4sbr.nn.functional import unit_rows
 
 
@@ -131,8 +132,8 @@ class CORE(EmbeddingBackbone):
         if encoder not in ("trm", "ave"):
             raise InputError("encoder must be 'trm' or 'ave'", value=encoder)
         self.temperature = temperature
-        self.item_dropout = nn.Dropout(item_dropout)
-        self.session_dropout = nn.Dropout(session_dropout)
+        self.item_dropout = TableDropout(item_dropout)
+        self.session_dropout = TableDropout(session_dropout)
         self.init_uniform(self.embedding)
         self.weights: ClickWeights | None = None
         if encoder == "trm":

@@ -36,6 +36,7 @@ BENCHMARKS = {  # name of the function: its module; `kept` prints the saved resu
     "bare_size": "experiments.benchmarks.bare_size",
     "catalogue_ops": "experiments.benchmarks.catalogue_ops",
     "faithfulness": "experiments.benchmarks.faithfulness",
+    "floors": "experiments.benchmarks.floors",
     "http_layers": "experiments.benchmarks.http_layers",
     "large_catalogue": "experiments.benchmarks.large_catalogue",
     "load": "experiments.benchmarks.load",

@@ -16,12 +16,13 @@ class RowAdam(torch.optim.Adam):
     r"""Adam whose tables with sparse gradients cost a step only the rows that it uses.
 
     A dense Adam over a million rows reads and writes the whole table and two moments of its size in every
-    step. Here a table has one second moment per row and no first moment (as the row-wise optimisers of
-    TorchRec, arXiv:2204.07675, Sec. 4): a row ``w`` with the gradient ``g``, in its ``n``-th update, becomes
+    step. Here a table has one second moment per row and no first moment, as the row-wise optimisers of
+    TorchRec do: a row ``w`` with the gradient ``g`` in step ``t``, last used in step ``t'``, becomes
 
-    .. math:: u \leftarrow \beta_2 u + (1 - \beta_2) \frac{g^T g}{d}, \quad
-        w \leftarrow w - \eta \frac{g}{\sqrt{u / (1 - \beta_2^n)} + \epsilon}
+    .. math:: u \leftarrow \beta_2^{t - t'} u + (1 - \beta_2) \frac{g^T g}{d}, \quad
+        w \leftarrow w - \eta \frac{g}{\sqrt{u / (1 - \beta_2^t)} + \epsilon}
 
+    That is what a dense update with the same moments does, for which an unused row has the gradient zero.
     Parameters with dense gradients are updated as by `torch.optim.Adam`. Weight decay of a table is
     decoupled, ``w (1 - ηλ)`` in every step as in AdamW: a row catches up on the decay of the steps without it
     when it is used next, and all rows do at `settle`, which `SBRModule` calls before it evaluates.
@@ -91,15 +92,16 @@ class RowAdam(torch.optim.Adam):
         state = self.state[table]
         if "row_square" not in state:
             state["step"] = torch.zeros(())  # Adam asks each parameter for it
-            state["row_square"], state["row_steps"] = (table.new_zeros(len(table)) for _ in range(2))
+            state["row_square"], state["row_step"] = (table.new_zeros(len(table)) for _ in range(2))
             if group["weight_decay"]:  # log of the decay since all rows were settled, and of it each row's
                 state["log_decay"], state["decayed"] = table.new_zeros(()), table.new_zeros(len(table))
         rate, beta = float(group["lr"]), float(group["betas"][1])
-        square = state["row_square"][rows].mul_(beta).add_(values.square().mean(1), alpha=1 - beta)
-        steps = state["row_steps"][rows].add_(1)
         state["step"] += 1
-        state["row_square"][rows], state["row_steps"][rows] = square, steps
-        scale = square.div_(1 - beta ** steps.double()).sqrt_().add_(group["eps"]).float()
+        step = float(state["step"])
+        square = state["row_square"][rows] * beta ** (step - state["row_step"][rows])
+        square.add_(values.square().mean(1), alpha=1 - beta)
+        state["row_square"][rows], state["row_step"][rows] = square, step
+        scale = square.div_(1 - beta**step).sqrt_().add_(group["eps"])
         change = values.mul_(-rate / scale.unsqueeze(1))
         if group["weight_decay"]:
             state["log_decay"] += math.log1p(-rate * group["weight_decay"])

@@ -274,7 +274,7 @@ def test_its_scores_may_be_cosines_of_items_that_are_convolved_once(kind, monkey
     backbone.read_training_sessions(make_examples(TRAINING))
     model = kind(backbone, scorer=CosineScores(5.0)).eval()
     batch = make_batch(SESSIONS)
-    session, _ = model.read(batch)
+    session = model.read(batch)[0]
     items = backbone.item_embeddings()
     expected = 5 * torch.nn.functional.cosine_similarity(session.unsqueeze(1), items.unsqueeze(0), dim=-1)
     calls, convolve = [], backbone._convolve

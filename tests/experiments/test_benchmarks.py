@@ -24,6 +24,7 @@ TINY = {
     "bare_size": [],
     "catalogue_ops": ["--num_items", "30", "--batch_size", "4", "--dim", "5", "--repeats", "1"],
     "faithfulness": ["--sessions", "5"],
+    "floors": ["--names", "[SRGNN]", "--num_items", "60", "--dim", "8", "--batches", "2"],
     "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
     "large_catalogue": ["--items", "50", "--dim", "8", "--steps", "1", "--sessions", "4"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
@@ -114,6 +115,19 @@ def test_faithfulness(tmp_path):
     place = max(range(3), key=lambda place: found.clicks[place].effect)
     named, other = losses_of(found)
     assert (named, other) == pytest.approx((costs[place], (sum(costs) - costs[place]) / 2))
+
+
+def test_floors(tmp_path):
+    """Products alone take a part of the step."""
+    rows = measured(tmp_path, "floors")[1]
+    assert rows["SRGNN: a step over its products"]["value"] > 1
+    assert "%" in rows["SRGNN: a step over its products"]["note"]
+
+
+def test_large_catalogue(tmp_path):
+    rows = measured(tmp_path, "large_catalogue")[1]
+    assert all(row["value"] > 0 for row in rows.values())
+    assert rows["sampled over full: peak memory"]["value"] == pytest.approx(1, abs=0.3)
 
 
 def test_http_layers(tmp_path):

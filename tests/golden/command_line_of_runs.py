@@ -97,6 +97,6 @@ def _evaluate(
         with file.open(newline="") as stream:
             for row in csv.DictReader(stream):
                 for name, value in row.items():
-                    if value and "/" in name:
+                    if value and "/" in name and not name.startswith("throughput/"):
                         logged.setdefault(name, []).append(hex_of(float(value)))
     return {"logged": logged, "predictions": predictions(out / "next.parquet")}
