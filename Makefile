@@ -8,7 +8,7 @@ UV     := $(BIN)/uv pip install -q --python $(BIN)/python
 # Each process would compile what it imports, on machines that keep no bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint lowest install clean
+.PHONY: demo test lint lowest bench install clean
 
 demo: install
 	$(BIN)/llm4sbr demo --out demo
@@ -37,6 +37,10 @@ SMOKE := tests/cli/test_cli.py::test_fit_test_and_predict_find_each_other tests/
 lowest: install
 	$(UV) --no-deps --target $(VENV)/lowest -r requirements/lowest.txt
 	PYTHONPATH=$(VENV)/lowest $(BIN)/pytest -q -p no:cacheprovider $(SMOKE)
+
+# Speed and memory: small runs of the benchmarks, against the ratios that are kept.
+bench: install
+	$(BIN)/python -m experiments benchmarks guard
 
 # The package itself is installed anew each time (seconds): what runs is the installed code, not the checkout.
 install: $(VENV)/.dependencies

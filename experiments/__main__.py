@@ -30,8 +30,9 @@ COMMANDS = {  # name of the function: its module
     "tables": "experiments.study.tables",
     "publish": "experiments.study.publish",
 }
-BENCHMARKS = {  # name of the function: its module; `kept` prints the saved results of all
+BENCHMARKS = {  # name of the function: its module; `kept` prints the saved results, `guard` compares with them
     "kept": "experiments.benchmarks.results",
+    "guard": "experiments.benchmarks.guard",
     "asking": "experiments.benchmarks.asking",
     "bare_size": "experiments.benchmarks.bare_size",
     "catalogue_ops": "experiments.benchmarks.catalogue_ops",

@@ -55,7 +55,7 @@ def large_catalogue(
         sessions: Number of sessions to evaluate.
         json: File for the results.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # this process has computed nothing yet
     found: dict[str, dict[str, float]] = {}
     for name in LOSSES:
         with context.Pool(1) as pool:

@@ -13,9 +13,11 @@ from scripts import EXPERIMENTS, run
 from shops import write_shop
 
 from experiments.__main__ import BENCHMARKS
+from experiments.benchmarks import guard
 from experiments.benchmarks.faithfulness import losses_of, reason
 from experiments.benchmarks.open_loop import at_rate, post
 from experiments.benchmarks.results import kept
+from llm4sbr import InputError
 from llm4sbr.serving import Recommender
 
 BEAUTY = Path(__file__).parents[3] / "shared" / "data" / "beauty"
@@ -58,7 +60,40 @@ def measured(folder, name, *words):
 
 def test_there_is_a_tiny_run_for_each():
     files = {path.stem for path in (EXPERIMENTS / "benchmarks").glob("*.py")}
-    assert files - {"__init__", "results", "open_loop"} == set(BENCHMARKS) - {"kept"} == set(TINY)
+    assert files - {"__init__", "results", "open_loop", "guard"} == set(TINY)
+    assert set(BENCHMARKS) - {"kept", "guard"} == set(TINY) > set(guard.SMALL)
+
+
+def test_guard(tmp_path, monkeypatch, capsys):
+    """A ratio that is worse is named, in both directions; one that is new is not."""
+    now = {
+        "a": (1.0, "lower"),
+        "b": (1.2, "lower"),
+        "c": (0.8, "higher"),
+        "d": (1.0, "higher"),
+        "e": (9, "lower"),
+    }
+    rows = [{"what": what, "value": value, "better": better} for what, (value, better) in now.items()]
+    monkeypatch.setattr(guard, "ratios", lambda name, words: rows)
+    file = tmp_path / "guard.json"
+    with pytest.raises(InputError, match="no ratios are kept"):
+        guard.guard(only=["floors"], file=file)
+    guard.guard(only=["floors"], keep=True, file=file)
+    guard.guard(only=["floors"], file=file)
+    kept_rows = json.loads(file.read_text())
+    kept_rows["rows"] = [{**row, "value": 1.0} for row in kept_rows["rows"][:4]]
+    file.write_text(json.dumps(kept_rows))
+    with pytest.raises(SystemExit):
+        guard.guard(only=["floors"], file=file)
+    assert "Over 15% worse: b; c\n" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no small run of x"):
+        guard.guard(only=["x"], file=file)
+
+
+def test_a_small_run_gives_ratios():
+    found = guard.ratios("catalogue_ops", TINY["catalogue_ops"])
+    assert len(found) == 3
+    assert all(row["what"].startswith("catalogue_ops: ") and row["value"] > 0 for row in found)
 
 
 @pytest.mark.llm
