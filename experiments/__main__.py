@@ -30,7 +30,7 @@ COMMANDS = {  # name of the function: its module
     "tables": "experiments.study.tables",
     "publish": "experiments.study.publish",
 }
-BENCHMARKS = {  # name of the function: its module; `kept` prints the saved results, `guard` compares with them
+BENCHMARKS = {  # name of the function: its module; `kept` prints the saved results, `guard` compares ratios
     "kept": "experiments.benchmarks.results",
     "guard": "experiments.benchmarks.guard",
     "asking": "experiments.benchmarks.asking",

@@ -90,7 +90,8 @@ def test_guard(tmp_path, monkeypatch, capsys):
         guard.guard(only=["x"], file=file)
 
 
-def test_a_small_run_gives_ratios():
+def test_a_small_run_gives_ratios(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard.subprocess, "run", lambda command, **_: run(tmp_path, *command[3:]))
     found = guard.ratios("catalogue_ops", TINY["catalogue_ops"])
     assert len(found) == 3
     assert all(row["what"].startswith("catalogue_ops: ") and row["value"] > 0 for row in found)
