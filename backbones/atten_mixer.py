@@ -13,7 +13,7 @@ from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.checks import check_heads
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.ranges import NormOrder, PositiveFloat, PositiveInt, Rate
-from llm4sbr.nn.dropout import TableDropout
+from llm4sbr.nn.dropout import FastDropout
 from llm4sbr.nn.functional import unit_rows
 
 
@@ -76,7 +76,7 @@ class AttenMixer(EmbeddingBackbone):
         self.value = nn.Linear(embedding_dim, embedding_dim)
         self.norm = nn.LayerNorm(embedding_dim, eps=1e-8)
         self.readout = nn.Linear(2 * embedding_dim, embedding_dim)
-        self.dropout = TableDropout(dropout)
+        self.dropout = FastDropout(dropout)
         self.init_uniform()
 
     def encode(self, batch: SessionBatch) -> Interests:

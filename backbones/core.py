@@ -15,7 +15,7 @@ from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveFloat, PositiveInt, Rate
 from llm4sbr.contracts.rebuildable import Rebuildable
-from llm4sbr.nn.dropout import TableDropout
+from llm4sbr.nn.dropout import FastDropout
 from llm4sbr.nn.functional import unit_rows
 
 
@@ -55,7 +55,7 @@ class ClickWeights(nn.Module):
         super().__init__()
         self.position = nn.Embedding(size.max_length, dim)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FastDropout(dropout)
         block = nn.TransformerEncoderLayer(
             dim,
             size.num_heads,
@@ -132,8 +132,8 @@ class CORE(EmbeddingBackbone):
         if encoder not in ("trm", "ave"):
             raise InputError("encoder must be 'trm' or 'ave'", value=encoder)
         self.temperature = temperature
-        self.item_dropout = TableDropout(item_dropout)
-        self.session_dropout = TableDropout(session_dropout)
+        self.item_dropout = FastDropout(item_dropout)
+        self.session_dropout = FastDropout(session_dropout)
         self.init_uniform(self.embedding)
         self.weights: ClickWeights | None = None
         if encoder == "trm":

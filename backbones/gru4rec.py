@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from llm4sbr.backbones.sequence import SequenceBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.ranges import PositiveInt, Rate
+from llm4sbr.nn.dropout import FastDropout
 
 
 class GRU4Rec(SequenceBackbone):
@@ -36,7 +37,7 @@ class GRU4Rec(SequenceBackbone):
         dropout: Rate = 0.25,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FastDropout(dropout)
         self.gru = nn.GRU(embedding_dim, embedding_dim, num_layers, batch_first=True)
         self.readout = nn.Linear(embedding_dim, embedding_dim)
         nn.init.xavier_normal_(self.embedding.weight[1:].data)

@@ -12,6 +12,7 @@ from llm4sbr.backbones.readout import last_click
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.embedding_backbone import EmbeddingBackbone
 from llm4sbr.contracts.ranges import PositiveInt, Rate
+from llm4sbr.nn.dropout import FastDropout
 
 
 class NARM(EmbeddingBackbone):
@@ -50,7 +51,7 @@ class NARM(EmbeddingBackbone):
         session_dropout: Rate = 0.5,
     ) -> None:
         super().__init__(num_items, embedding_dim)
-        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.embedding_dropout = FastDropout(embedding_dropout)
         self.gru = nn.GRU(embedding_dim, embedding_dim, bias=False, batch_first=True)
         self.attend_last = nn.Linear(embedding_dim, embedding_dim, bias=False)
         self.attend_click = nn.Linear(embedding_dim, embedding_dim, bias=False)

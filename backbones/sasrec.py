@@ -11,6 +11,7 @@ from llm4sbr.backbones.sequence import SequenceBackbone
 from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.checks import check_heads
 from llm4sbr.contracts.ranges import PositiveInt, Rate
+from llm4sbr.nn.dropout import FastDropout
 
 
 class SASRec(SequenceBackbone):
@@ -45,7 +46,7 @@ class SASRec(SequenceBackbone):
         check_heads(embedding_dim, num_heads=num_heads)
         self.max_length = max_length
         self.position = nn.Embedding(max_length, embedding_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FastDropout(dropout)
         block = nn.TransformerEncoderLayer(
             embedding_dim, num_heads, embedding_dim, dropout, batch_first=True, norm_first=True
         )

@@ -1,4 +1,4 @@
-"""TableDropout: dropout of a table of items, which draws many random bits at a time."""
+"""FastDropout: dropout of large tensors, which draws many random bits at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 _LARGE = 1 << 16  # numbers; below, drawing takes no time
 
 
-class TableDropout(nn.Dropout):
+class FastDropout(nn.Dropout):
     """Dropout (Srivastava et al. 2014) for millions of numbers on a CPU.
 
     There `torch.nn.Dropout` draws one random number for each, a quarter of a training step for a backbone

@@ -1,9 +1,9 @@
-"""TableDropout: rate, scale, gradient and reproducibility."""
+"""FastDropout: rate, scale, gradient and reproducibility."""
 
 import pytest
 import torch
 
-from llm4sbr.nn.dropout import TableDropout
+from llm4sbr.nn.dropout import FastDropout
 
 LARGE = (500, 401)  # more than 2^16 numbers, no multiple of four
 
@@ -13,7 +13,7 @@ def test_share_scale_and_independence(rate):
     """Seen to fail with `random_()`, which draws no negative word."""
     torch.manual_seed(0)
     x = torch.rand(LARGE) + 1
-    made = TableDropout(rate)(x)
+    made = FastDropout(rate)(x)
     dropped = made == 0
     tolerance = 5 * (rate * (1 - rate) / x.numel()) ** 0.5
     assert dropped.float().mean().item() == pytest.approx(rate, abs=tolerance)
@@ -27,7 +27,7 @@ def test_share_scale_and_independence(rate):
 
 def test_gradient_is_that_of_the_kept_numbers():
     x = torch.rand(LARGE, requires_grad=True)
-    made = TableDropout(0.3)(x)
+    made = FastDropout(0.3)(x)
     made.sum().backward()
     torch.testing.assert_close(x.grad * x.detach(), made.detach())
 
@@ -36,24 +36,24 @@ def test_the_seed_decides():
     made = []
     for _ in range(2):
         torch.manual_seed(4)
-        made.append(TableDropout(0.3)(torch.ones(LARGE)))
+        made.append(FastDropout(0.3)(torch.ones(LARGE)))
     assert torch.equal(*made)
 
 
 @pytest.mark.parametrize("size", [(3, 5), LARGE])
 def test_nothing_is_dropped_in_evaluation_or_without_a_rate(size):
     x = torch.rand(size)
-    assert torch.equal(TableDropout(0.5).eval()(x), x)
-    assert torch.equal(TableDropout(0.0)(x), x)
+    assert torch.equal(FastDropout(0.5).eval()(x), x)
+    assert torch.equal(FastDropout(0.0)(x), x)
 
 
 def test_small_inputs_are_those_of_torch():
     x, made = torch.ones(50, 50), []
-    for kind in (TableDropout, torch.nn.Dropout):
+    for kind in (FastDropout, torch.nn.Dropout):
         torch.manual_seed(0)
         made.append(kind(0.4)(x))
     assert torch.equal(*made)
 
 
 def test_bfloat16_stays():
-    assert TableDropout(0.5)(torch.ones(LARGE, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert FastDropout(0.5)(torch.ones(LARGE, dtype=torch.bfloat16)).dtype == torch.bfloat16

@@ -13,6 +13,7 @@ from llm4sbr.contracts.batch import SessionBatch
 from llm4sbr.contracts.examples import Examples
 from llm4sbr.nn.functional import set_share
 from llm4sbr.nn.heads.score_head import ScoreHead
+from llm4sbr.nn.shared_cross_entropy import shared_cross_entropy
 
 
 class RepeatExplore(ScoreHead):
@@ -68,8 +69,20 @@ class RepeatExplore(ScoreHead):
         learned: Tensor = self.gate(session)
         return learned.float() + self.prior
 
+    def cross_entropy(self, scores: Tensor, session: Tensor, batch: SessionBatch, smoothing: float) -> Tensor:
+        """Cross-entropy of the shifted scores, without computing them."""
+        columns, counted = self._clicks(batch)
+        target = batch.target - 1
+        return shared_cross_entropy(
+            scores.float(), columns, counted, self.log_odds(session), target, smoothing
+        )
+
     def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
         """Shift the scores of the session's items to their probability."""
-        items = batch.item_ids  # (B, L)
-        columns = torch.where(items > 0, items, items[:, :1]) - 1  # padding repeats the first click
-        return set_share(scores.float(), columns, batch.latest_clicks(), self.log_odds(session))
+        return set_share(scores.float(), *self._clicks(batch), self.log_odds(session))
+
+    def _clicks(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
+        """Columns of a session's items, and which of them to count, one for each item: ``(B, L)`` each."""
+        items = batch.item_ids
+        # Padding repeats the first click.
+        return torch.where(items > 0, items, items[:, :1]) - 1, batch.latest_clicks()

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.ranges import Rate
 from llm4sbr.nn.functional import smoothed_cross_entropy
 from llm4sbr.nn.losses.recommendation_loss import RecommendationLoss
+
+if TYPE_CHECKING:
+    from llm4sbr.nn.scoring import Scoring
+
+_LARGE = (
+    1 << 12
+)  # items; with fewer, passes over the scores take no time, and kept numbers keep their last bits
 
 
 class FullSoftmax(RecommendationLoss):
@@ -29,6 +39,21 @@ class FullSoftmax(RecommendationLoss):
     def forward(self, scores: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, averaged over the batch."""
         return catalogue_cross_entropy(scores, target, self.smoothing)
+
+    def of_sessions(
+        self, model: Scoring, session: Tensor, interests: Interests, batch: SessionBatch
+    ) -> Tensor:
+        """Cross-entropy of the sessions; the last head may compute it from the scores before it."""
+        scores, heads = model.score(session, interests), model.score_heads(training=True)
+        plain = type(self).forward is FullSoftmax.forward
+        for place, head in enumerate(heads):
+            if plain and place == len(heads) - 1 and scores.size(1) >= _LARGE:
+                found = head.cross_entropy(scores, session, batch, self.smoothing)
+                if found is not None:
+                    return found
+            scores = head(scores, session, batch)
+        loss: Tensor = self(scores, batch.target)
+        return loss
 
 
 def catalogue_cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
