@@ -177,3 +177,10 @@ def test_blocks_refuse_a_backbone_with_scores_of_its_own():
     model = model_of("NISERPlus", BlockwiseSoftmax(2))
     with pytest.raises(InputError, match="scores of its own"):
         model.losses(batch_of())
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(InputError, match="trains in one process"):
+        model_of(loss=SampledSoftmax(negatives=5)).losses(batch_of())
