@@ -46,7 +46,8 @@ class SampledSoftmax(RecommendationLoss):
         smoothing: Label smoothing, as in `FullSoftmax`; its mean over the catalogue is estimated, too.
 
     Raises:
-        InputError: If a part of the model needs the whole catalogue in every step, or several processes train.
+        InputError: If a part of the model needs the whole catalogue in every step, or several processes
+            train.
     """
 
     share: Tensor
@@ -69,12 +70,12 @@ class SampledSoftmax(RecommendationLoss):
     @contextmanager
     def narrowed(self, model: Scoring, batch: SessionBatch) -> Iterator[SessionBatch]:
         """Draw the items of a step; inside the block the model has these and the batch's own items."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            if torch.distributed.get_world_size() > 1:
-                raise InputError(
-                    "SampledSoftmax trains in one process: no strategy sums its sparse gradients",
-                    hint="Use FullSoftmax, or BlockwiseSoftmax with --trainer.strategy fsdp (docs/scale.md)",
-                )
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if distributed and torch.distributed.get_world_size() > 1:
+            raise InputError(
+                "SampledSoftmax trains in one process: no strategy sums its sparse gradients",
+                hint="Use FullSoftmax, or BlockwiseSoftmax with --trainer.strategy fsdp (docs/scale.md)",
+            )
         if self._catalogue is None or self._catalogue.model is not model:
             self._catalogue = SubCatalogue(model)
         num_items = self._catalogue.num_items
