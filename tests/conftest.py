@@ -6,7 +6,6 @@ import sys
 # Before torch: what is tested is small, and two threads on a busy machine spend their time waiting.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,12 +36,10 @@ def tiny_llm(tiny_module: ModuleType, tmp_path_factory: pytest.TempPathFactory) 
     return str(tiny_module.make(tmp_path_factory.mktemp("tiny-llm")))
 
 
-@pytest.fixture(scope="session")
-def forked(stubs: ModuleType) -> Iterator[Any]:
+@pytest.fixture
+def forked(stubs: ModuleType) -> Any:
     """Starts runs of stage 1 as processes of their own, quickly."""
-    server = stubs.Forked()
-    yield server
-    server.close()
+    return stubs.Stage1()
 
 
 @pytest.fixture(autouse=True)
