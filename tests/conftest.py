@@ -11,8 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import tiny_llm as tiny_llm_module
-import views_stubs
 
 # `experiments` is not installed. Last on the path: the installed llm4sbr is tested, not the checkout.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -21,13 +19,17 @@ sys.path.append(str(Path(__file__).parents[1]))
 @pytest.fixture(scope="session")
 def stubs() -> ModuleType:
     """Stand-ins for a data module, an engine and an encoder."""
+    import views_stubs  # not at the head: the process that deals out the tests needs no torch
+
     return views_stubs
 
 
 @pytest.fixture(scope="session")
 def tiny_module() -> ModuleType:
     """Makes language models of two random layers."""
-    return tiny_llm_module
+    import tiny_llm
+
+    return tiny_llm
 
 
 @pytest.fixture(scope="session")
