@@ -188,6 +188,7 @@ def main(folder: Path) -> None:
     finally:
         listener.close()
         shutil.rmtree(folder, ignore_errors=True)
+        folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
