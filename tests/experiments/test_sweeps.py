@@ -38,7 +38,7 @@ def command(sweep, chosen):
 
 
 def runs(sweep):
-    """As many runs as the longest list of values: each value is in one of them, the first ones in the first."""
+    """As many runs as the longest list of values: each value is in one of them, the first in the first."""
     values = {name: choices(parameter) for name, parameter in sweep["parameters"].items()}
     for place in range(max(map(len, values.values()))):
         yield {name: options[min(place, len(options) - 1)] for name, options in values.items()}
