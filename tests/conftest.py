@@ -6,14 +6,11 @@ import sys
 # Before torch: what is tested is small, and two threads on a busy machine spend their time waiting.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import tiny_llm as tiny_llm_module
-import views_stubs
 
 # `experiments` is not installed. Last on the path: the installed llm4sbr is tested, not the checkout.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -22,13 +19,17 @@ sys.path.append(str(Path(__file__).parents[1]))
 @pytest.fixture(scope="session")
 def stubs() -> ModuleType:
     """Stand-ins for a data module, an engine and an encoder."""
+    import views_stubs  # not at the head: the process that deals out the tests needs no torch
+
     return views_stubs
 
 
 @pytest.fixture(scope="session")
 def tiny_module() -> ModuleType:
     """Makes language models of two random layers."""
-    return tiny_llm_module
+    import tiny_llm
+
+    return tiny_llm
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +38,10 @@ def tiny_llm(tiny_module: ModuleType, tmp_path_factory: pytest.TempPathFactory) 
     return str(tiny_module.make(tmp_path_factory.mktemp("tiny-llm")))
 
 
-@pytest.fixture(scope="session")
-def forked(stubs: ModuleType) -> Iterator[Any]:
+@pytest.fixture
+def forked(stubs: ModuleType) -> Any:
     """Starts runs of stage 1 as processes of their own, quickly."""
-    server = stubs.Forked()
-    yield server
-    server.close()
+    return stubs.Stage1()
 
 
 @pytest.fixture(autouse=True)

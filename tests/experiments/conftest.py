@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from forks import stand_ins
 from letters import Wide, title_views
 from scripts import EXPERIMENTS
 
@@ -34,6 +35,6 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def environment(root):
-    """For a command in that checkout: the console scripts that are tested, and what they prepare."""
+    """For a command in that checkout: the console scripts that are tested, forked, and what they prepare."""
     here = Path(sys.executable).parent
-    return {"PATH": f"{here}:{os.environ['PATH']}", "LLM4SBR_CACHE": str(root / "cache")}
+    return {"PATH": f"{stand_ins()}:{here}:{os.environ['PATH']}", "LLM4SBR_CACHE": str(root / "cache")}

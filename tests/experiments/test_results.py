@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 import pytest
-from scripts import EXPERIMENTS, FORKED
-from studies import add_fits, fit
+from scripts import EXPERIMENTS, Started, succeeded
+from studies import fit
 
 from experiments.study.results import Study
 from experiments.study.rows import Key, key_of
@@ -80,11 +80,9 @@ def test_a_study_takes_in_what_another_has_beyond_it():
 
 def test_processes_that_add_at_the_same_time_lose_nothing(tmp_path):
     """Seen to fail without the lock."""
-    writers = [FORKED.Process(target=add_fits, args=(tmp_path, range(n, 18, 3))) for n in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    code = "import sys, studies; studies.add_fits(sys.argv[1], range(int(sys.argv[2]), 18, 3))"
+    for writer in [Started(tmp_path, code, str(tmp_path), str(first)) for first in range(3)]:
+        succeeded(writer)
     assert sorted(run["seed"] for run in Study("study").runs()) == list(range(18))
 
 

@@ -38,12 +38,10 @@ def command(sweep, chosen):
 
 
 def runs(sweep):
-    """One run for each value of each parameter, the others at their first."""
-    first = {name: choices(parameter)[0] for name, parameter in sweep["parameters"].items()}
-    yield first
-    for name, parameter in sweep["parameters"].items():
-        for value in choices(parameter)[1:]:
-            yield {**first, name: value}
+    """As many runs as the longest list of values: each value is in one of them, the first in the first."""
+    values = {name: choices(parameter) for name, parameter in sweep["parameters"].items()}
+    for place in range(max(map(len, values.values()))):
+        yield {name: options[min(place, len(options) - 1)] for name, options in values.items()}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -1,60 +1,17 @@
 """Commands, scripts and code in processes of their own, as a person runs them, from a folder of their own.
 
-The processes are forked from one that has imported what they all need, which would be most of their time.
-The project's root comes last on the path: the installed llm4sbr is tested, and not the checkout.
+They are forked (`forks`). The project's root comes last on the path: the installed llm4sbr is tested, and not
+the checkout.
 """
 
-import atexit
-import multiprocessing
 import os
-import runpy
-import sys
 import tempfile
 from collections.abc import Mapping
-from multiprocessing import forkserver
 from pathlib import Path
 
-import pytest
+from forks import Fork
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["imported_once"])
-
-
-def _ensure_server() -> None:
-    """Start the process that is forked, so that its path does not begin with its folder, the checkout."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONSAFEPATH", "1")
-        helpers = str(Path(__file__).parent)
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), helpers))))
-        forkserver.ensure_running()
-
-
-def _in_the_process(
-    cwd: Path, what: str | Path, words: tuple[str, ...], said: str, environment: dict[str, str]
-) -> None:
-    os.setsid()  # its children can be killed with it
-    os.environ.clear()
-    os.environ.update(environment)  # the caller's, and not that of the first who started a command
-    for stream in (1, 2):
-        with open(f"{said}/{stream}", "wb") as told:
-            os.dup2(told.fileno(), stream)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-    os.chdir(cwd)
-    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    sys.path.append(str(EXPERIMENTS.parent))
-    sys.argv = [str(what), *words]
-    try:
-        if isinstance(what, Path):
-            sys.path.insert(0, str(what.parent))  # as Python does
-            runpy.run_path(str(what), run_name="__main__")
-        elif what.isidentifier():
-            runpy.run_module(what, run_name="__main__", alter_sys=True)
-        else:
-            exec(compile(what, "<code>", "exec"), {"__name__": "__main__"})
-    finally:
-        atexit._run_exitfuncs()  # `multiprocessing` leaves them out
-        sys.stdout.flush()
 
 
 class Started:
@@ -74,11 +31,12 @@ class Started:
         self.said = Path(self._folder.name)  # its stdout is file 1, its stderr file 2
         for stream in "12":
             (self.said / stream).touch()
-        told = dict(os.environ if environment is None else environment)
-        given = (cwd, what, words, self._folder.name, told)
-        _ensure_server()
-        self.process = FORKED.Process(target=_in_the_process, args=given)
-        self.process.start()
+        if isinstance(what, Path):
+            command = [str(what)]
+        else:
+            command = ["-m" if what.replace(".", "").isidentifier() else "-c", what]
+        told = os.environ if environment is None else environment
+        self.process = Fork([*command, *words], cwd, told, self.said / "1", self.said / "2")
 
     def wait(self, timeout: float = 300) -> tuple[int, str, str]:
         """Its status, below 0 for a signal, and what it said on stdout and stderr."""

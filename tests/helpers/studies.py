@@ -11,9 +11,9 @@ def fit(seed, **more):
     return {"backbone": "SRGNN", "variant": "bare", "seed": seed, "best_validation": 0.1 * seed, **more}
 
 
-def add_fits(folder: Path, seeds):
+def add_fits(folder, seeds):
     """Add fits to `study.parquet`, one by one; for a process of its own."""
-    study = Study(folder / "study.parquet", runs=folder / "runs")
+    study = Study(Path(folder) / "study.parquet", runs=Path(folder) / "runs")
     for seed in seeds:
         study.add(fit(seed))
 

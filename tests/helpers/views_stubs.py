@@ -6,18 +6,15 @@ import hashlib
 import os
 import random
 import re
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from forks import Fork
 from torch import Tensor
 
 from llm4sbr.contracts.catalogue import Catalogue
@@ -201,69 +198,34 @@ def run(folder: Path, processes: int, *delays: float) -> int:
     return 3 if summary.interrupted else 0
 
 
-def serve() -> None:
-    """Fork a run for each line of arguments: importing torch takes longer than a run."""
-    import lightning.pytorch  # noqa: F401
-
-    for line in sys.stdin:
-        sys.argv[1:] = line.rstrip("\n").split("\t")  # with which Lightning starts the other processes
-        pid = os.fork()
-        if not pid:
-            os.dup2(os.open(f"{sys.argv[1]}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-            os._exit(run(Path(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:])))
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
-class Forked:
-    """Runs of stage 1, one after the other, each a process of its own; what they say is in FOLDER.err."""
+class Stage1:
+    """Runs of stage 1, each a process of its own, as tests stop them; what they say is in FOLDER.err."""
 
     def __init__(self) -> None:
-        self._server = subprocess.Popen(
-            [sys.executable, __file__, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._pid = 0  # of a run that nobody has waited for
+        self._latest: Fork | None = None
 
-    def start(self, folder: Path, *delays: float) -> int:
-        """Begin, in as many processes as there are delays; returns the first one's id."""
-        assert self._server.stdin is not None
-        if self._pid:  # a test failed before it waited: its answer still stands in the pipe
-            self.kill(signal.SIGKILL)
-            self.wait()
-        words = [str(folder), str(len(delays)), *map(str, delays)]
-        self._server.stdin.write("\t".join(words) + "\n")
-        self._server.stdin.flush()
-        self._pid = self._number()
-        return self._pid
+    def start(self, folder: Path, *delays: float, anew: bool = False) -> None:
+        """Begin, in as many processes as there are delays; `anew` where the others must be its children."""
+        words = [__file__, str(folder), str(len(delays)), *map(str, delays)]
+        err = folder.with_name(f"{folder.name}.err")
+        environment = {**os.environ, **({"STARTS_ANEW": "1"} if anew else {})}
+        self._latest = Fork(words, folder.parent, environment, Path(os.devnull), err)
 
     def kill(self, number: int) -> None:
         """Send a signal to the latest; nothing where it has ended already."""
-        assert self._pid > 1  # 0 would be the whole group of the tests
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, number)
+        assert self._latest is not None
+        self._latest.send_signal(number)
 
     def wait(self, timeout: float = 30.0) -> int:
         """Exit status of the latest; below 0 for a signal, SIGKILL among them if it takes too long."""
-        timer = threading.Timer(timeout, os.kill, (self._pid, signal.SIGKILL))
-        timer.start()
-        try:
-            return self._number()
-        finally:
-            timer.cancel()
-            self._pid = 0
-
-    def _number(self) -> int:
-        assert self._server.stdout is not None
-        return int(self._server.stdout.readline())
-
-    def close(self) -> None:
-        """End the server."""
-        self._server.communicate("")
+        assert self._latest is not None
+        self._latest.join(timeout)
+        self._latest.kill()
+        self._latest.join()
+        assert self._latest.exitcode is not None
+        return self._latest.exitcode
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "serve":
-        serve()
-    else:
-        sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:])))
+    sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:])))

@@ -54,7 +54,7 @@ def test_kill_minus_nine_of_the_first_process(stubs, forked, tmp_path):
     Seen to fail without the look at the parent's id: the helper asked on to the end of its share.
     """
     path = tmp_path / "store"
-    forked.start(path, 0.1, 0.2)
+    forked.start(path, 0.1, 0.2, anew=True)
     until(lambda: len(lines(path / "reported.log")) > 40)
     forked.kill(signal.SIGKILL)
     forked.wait()
