@@ -28,6 +28,19 @@ class Scorer(Rebuildable, nn.Module):
         """
         raise NotImplementedError
 
+    def query(self, session: Tensor) -> Tensor:
+        """The factor of the sessions, ``(B, d)``, if the scores are its product with `table`."""
+        raise NotImplementedError
+
+    def table(self, items: Tensor) -> Tensor:
+        """The factor of the items, ``(V, d)``, if the scores are the product of `query` with it."""
+        raise NotImplementedError
+
+    @classmethod
+    def is_product(cls) -> bool:
+        """Return whether this class has `query` and `table`: items are then found without all scores."""
+        return Scorer.query is not cls.query and Scorer.table is not cls.table
+
 
 class OwnScores(Scorer):
     """The backbone's own scores: a product with its item embeddings, or its own `score`.
@@ -42,6 +55,14 @@ class OwnScores(Scorer):
     def forward(self, session: Tensor, items: Tensor) -> Tensor:
         """The product, the default of `SessionBackbone.score`."""
         return session @ items.T
+
+    def query(self, session: Tensor) -> Tensor:
+        """The session vectors."""
+        return session
+
+    def table(self, items: Tensor) -> Tensor:
+        """The items."""
+        return items
 
 
 class CosineScores(Scorer):
@@ -68,7 +89,15 @@ class CosineScores(Scorer):
 
     def forward(self, session: Tensor, items: Tensor) -> Tensor:
         """Scaled cosines of sessions and items."""
-        return self.scale * unit_rows(session) @ unit_rows(items).T
+        return self.query(session) @ self.table(items).T
+
+    def query(self, session: Tensor) -> Tensor:
+        """Session vectors of length ``γ``."""
+        return self.scale * unit_rows(session)
+
+    def table(self, items: Tensor) -> Tensor:
+        """Items of length 1."""
+        return unit_rows(items)
 
 
 def choose_scorer(backbone: SessionBackbone, scorer: Scorer | None) -> Scorer:

@@ -91,8 +91,12 @@ class Scoring(nn.Module):
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue, ``(B, V)``, for recommendation."""
-        session, interests = self.read(batch)
-        return self.join_heads(self.score(session, interests), session, batch)
+        session, interests, seen = self.vectors(batch)
+        return self.join_heads(self.score(session, interests), session, seen)
+
+    def vectors(self, batch: SessionBatch) -> tuple[Tensor, Interests, SessionBatch]:
+        """What the scores are computed from: session vectors ``(B, d)``, interests, and the heads' batch."""
+        return *self.read(batch), batch
 
 
 class WrappedScoring(Scoring):
@@ -216,6 +220,11 @@ class WrappedScoring(Scoring):
         """Scores over the catalogue, ``(B, V)``, for recommendation (Eq. 13, arXiv:2402.13840)."""
         with item_tables_once(self.backbone):
             return self.score_enhanced(self.enhance(batch))
+
+    def vectors(self, batch: SessionBatch) -> tuple[Tensor, Interests, SessionBatch]:
+        """Fused session vectors, interests, and the batch with the views that the heads may use."""
+        enhanced = self.enhance(batch)
+        return enhanced.session, enhanced.interests, enhanced.seen
 
     def score_enhanced(self, enhanced: Enhanced, *, training: bool = False) -> Tensor:
         """Scores ``(B, V)`` of fused sessions, after all heads or after those that join in training."""
