@@ -4,10 +4,15 @@ import pytest
 import torch
 
 from llm4sbr import InputError
-from llm4sbr.nn.retrieval import RETRIEVALS, Float32Items, Int8Items, Own, scan, tables, top_items
-from llm4sbr.nn.retrieval.tables import Bfloat16Table, Int8Table
+from llm4sbr.nn.retrieval import RETRIEVALS, Float32Items, Int8Items, Own, retrieval, scan, tables, top_items
+from llm4sbr.nn.retrieval.tables import Bfloat16Table, Float32Table, Int8Table
 
 EXACT = {name: RETRIEVALS[name] for name in ("float32", "bfloat16", "int8")}
+
+
+@pytest.fixture(autouse=True)
+def no_catalogue_is_small(monkeypatch):
+    monkeypatch.setattr(retrieval, "_SMALL", 0)
 
 
 def unit(*size):
@@ -91,7 +96,7 @@ def test_the_scan_alone_would_not_find_them(table):
 
 @pytest.mark.parametrize("table", [Bfloat16Table, Int8Table])
 def test_no_score_is_further_off_than_the_slack(table):
-    """Lengths of items differ a thousandfold. Seen to fail without the rounding of the query."""
+    """Lengths of items differ a thousandfold. Seen to fail without the rounding of the items."""
     torch.manual_seed(1)
     items = torch.randn(500, 48) * 10 ** torch.empty(500, 1).uniform_(-2, 1)
     items[3] = 0
@@ -107,8 +112,8 @@ def test_equal_scores_are_all_candidates_in_bounded_memory(monkeypatch):
     """Every score is 0: any items are right, each once, and few vectors are gathered at a time."""
     monkeypatch.setattr(scan, "_GATHERED", 1 << 12)
     items = unit(3000, 8)
-    for retrieval in EXACT.values():
-        found = retrieval().over(items).search(torch.zeros(2, 8), 20)
+    for kind in EXACT.values():
+        found = kind().over(items).search(torch.zeros(2, 8), 20)
         assert found.scores.abs().max() == 0
         assert all(len(set(row.tolist())) == 20 for row in found.columns)
 
@@ -136,6 +141,13 @@ def test_top_items_keeps_no_scores_of_the_catalogue():
         found = top_items(query, items, 5)
     torch.testing.assert_close(found.scores, (query @ items.T).topk(5).values)
     assert largest[0] < 64 * 20_000 * 4 / 2
+
+
+def test_a_small_catalogue_stays_in_float32(monkeypatch):
+    monkeypatch.setattr(retrieval, "_SMALL", 10)
+    for kind in EXACT.values():
+        assert isinstance(kind().over(unit(9, 4)).table, Float32Table)
+    assert isinstance(Int8Items().over(unit(10, 4)).table, Int8Table)
 
 
 def test_int8_is_used_only_where_it_is_exact(monkeypatch):

@@ -11,6 +11,8 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.retrieval.scan import Nearest, Own, ScannedItems
 from llm4sbr.nn.retrieval.tables import Bfloat16Table, Float32Table, Int8Table
 
+_SMALL = 1 << 14  # items; a product with fewer is not bound by memory
+
 
 class ItemSearch(Protocol):
     """Item vectors that are searched."""
@@ -57,23 +59,24 @@ class Bfloat16Items(Retrieval):
     """Exact: a product in bfloat16 leaves few candidates, which are scored in float32.
 
     Half of the items' memory is added. It is the fastest for batches where the processor has matrix
-    instructions for bfloat16 (AMX, AVX-512 BF16), and right everywhere.
+    instructions for bfloat16 (AMX, AVX-512 BF16), and right everywhere. Small catalogues stay in float32.
     """
 
     def over(self, items: Tensor) -> ScannedItems:
         """Round the items to bfloat16."""
-        return ScannedItems(items, Bfloat16Table(items))
+        return ScannedItems(items, (Float32Table if len(items) < _SMALL else Bfloat16Table)(items))
 
 
 class Int8Items(Retrieval):
     """Exact: a product of 8-bit numbers leaves few candidates, which are scored in float32.
 
     A quarter to a half of the items' memory is added. It is the fastest for a few sessions at a time.
+    Small catalogues stay in float32.
     """
 
     def over(self, items: Tensor) -> ScannedItems:
         """Round the items to 8 bits, each with its scale."""
-        return ScannedItems(items, Int8Table(items))
+        return ScannedItems(items, (Float32Table if len(items) < _SMALL else Int8Table)(items))
 
 
 RetrievalName = Literal["float32", "bfloat16", "int8"]
