@@ -82,7 +82,8 @@ def started(
             beside the first one's.
         page: Whether `/` is a page to try the server.
         retrieval: How items are found; by default all scores are computed. `bfloat16` is fast for batches,
-            `int8` for single sessions of large catalogues; both find what `float32` finds.
+            `int8` for single sessions of large catalogues; both find what `float32` finds. `index` is
+            approximate, and needs the extra of that name.
     """
     # Each thread of a BLAS that waits for work keeps a core busy, which HTTP needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

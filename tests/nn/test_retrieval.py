@@ -1,10 +1,24 @@
 """The best items without all scores: equal to a full product and `topk`, in every precision."""
 
+import sys
+
 import pytest
 import torch
 
 from llm4sbr import InputError
-from llm4sbr.nn.retrieval import RETRIEVALS, Float32Items, Int8Items, Own, retrieval, scan, tables, top_items
+from llm4sbr.nn.retrieval import (
+    RETRIEVALS,
+    Float32Items,
+    IndexedItems,
+    Int8Items,
+    Own,
+    index,
+    named_retrieval,
+    retrieval,
+    scan,
+    tables,
+    top_items,
+)
 from llm4sbr.nn.retrieval.tables import Bfloat16Table, Float32Table, Int8Table
 
 EXACT = {name: RETRIEVALS[name] for name in ("float32", "bfloat16", "int8")}
@@ -155,3 +169,53 @@ def test_int8_is_used_only_where_it_is_exact(monkeypatch):
     monkeypatch.setattr(tables, "linear_int8", lambda *_: torch.full((1, 3), 32767.0))
     assert not tables.int8_is_exact()
     assert Int8Items().over(unit(9, 4)).table._packed is None
+
+
+def bunches(count, dim, bunch=50):
+    middle = unit(count // bunch, dim)
+    return torch.nn.functional.normalize(
+        middle.repeat_interleave(bunch, 0) + 0.7 * unit(count // bunch * bunch, dim), dim=1
+    )
+
+
+def test_an_index_finds_nearly_all_and_says_how_many():
+    """Own items are left out, each item comes once, scores are exact; filters and sums are exact, too."""
+    pytest.importorskip("usearch", reason='pip install "llm4sbr[index]"')
+    torch.manual_seed(0)
+    items = bunches(4000, 16) * torch.rand(4000, 1).add(0.5)
+    search = IndexedItems(0.97, expansion=64).over(items)
+    assert 0.97 <= search.recall <= 1
+    query, own = 16 * unit(30, 16), own_of(30, 4000)
+    found = search.search(query, 20, own=own)
+    scores, _, log_sum = full(query, items, 20, own)
+    hits = (scores.topk(20).indices.unsqueeze(2) == found.columns.unsqueeze(1)).any(2)
+    assert hits.float().mean() > 0.95
+    torch.testing.assert_close(scores.gather(1, found.columns), found.scores, rtol=1e-5, atol=1e-5)
+    assert all(len(set(row.tolist())) == 20 for row in found.columns)
+    allowed = torch.rand(4000) < 0.01
+    check(search.search(query, 20, own=own, allowed=allowed), full(query, items, 20, own, allowed), 20)
+    summed = search.search(query, 20, own=own, log_sum=True)
+    torch.testing.assert_close(summed.log_sum, log_sum)
+    check(search.search(query, 4000), full(query, items, 4000), 4000)
+
+
+def test_an_index_that_finds_too_little_says_so(monkeypatch):
+    pytest.importorskip("usearch", reason='pip install "llm4sbr[index]"')
+    monkeypatch.setattr(index, "_WIDEST", 80)
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match=r"the index finds \d+\.\d% of the best items, less than 100.0%"):
+        IndexedItems(1.0, connectivity=2, expansion=2).over(unit(3000, 32))
+
+
+def test_the_index_of_one_item_and_of_a_zero():
+    pytest.importorskip("usearch", reason='pip install "llm4sbr[index]"')
+    for items in (unit(1, 3), torch.zeros(2, 3)):
+        assert IndexedItems().over(items).search(unit(2, 3), 1).columns.tolist() in ([[0], [0]], [[1], [1]])
+
+
+def test_a_missing_usearch_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    with pytest.raises(InputError, match=r"the index needs .*: usearch.index.*llm4sbr\[index\]"):
+        named_retrieval("index").over(unit(3, 2))
+    with pytest.raises(InputError, match="one of float32, bfloat16, int8, index"):
+        named_retrieval("float16")

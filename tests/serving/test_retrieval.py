@@ -1,6 +1,9 @@
 """A recommender with a retrieval recommends what one without recommends, or is refused with the reason."""
 
+import json
+import os
 import re
+import sys
 
 import pytest
 import torch
@@ -8,10 +11,15 @@ from bundles import CATALOGUE, SESSIONS, SPEC, bundle, raw
 from every_backbone import ITEMS, OURS, make
 
 from llm4sbr import InputError
+from llm4sbr.cli.main import main
 from llm4sbr.nn.heads import RepeatExplore, SequentialRules
-from llm4sbr.nn.retrieval import RETRIEVALS, Float32Items, Int8Items, retrieval
+from llm4sbr.nn.retrieval import RETRIEVALS, Bfloat16Items, Float32Items, IndexedItems, Int8Items, retrieval
 from llm4sbr.nn.scorers import OwnScores
+from llm4sbr.nn.uncertainty import entropy
 from llm4sbr.serving import Recommender
+from llm4sbr.serving.server.json_log import JsonLog
+from llm4sbr.serving.server.live_bundle import LiveBundle
+from llm4sbr.serving.server.metrics import Metrics
 from llm4sbr.testing import make_examples
 
 EXACT = ("float32", "bfloat16", "int8")
@@ -133,3 +141,70 @@ def test_a_broken_model_is_refused(folder):
         one.model.backbone.embedding.weight[2] = float("nan")
     with pytest.raises(InputError, match="not finite"):
         one.recommend([[CATALOGUE.item_ids[1]]])
+
+
+def test_an_index_serves_requests_without_own_items(folder, monkeypatch):
+    """Other requests, and those with filters, are exact. Seen to fail with own items among the found ones."""
+    pytest.importorskip("usearch", reason='pip install "llm4sbr[index]"')
+    with pytest.warns(UserWarning, match="only requests without them"):
+        one = Recommender.load(folder, retrieval=IndexedItems())
+    plain, searches = Recommender.load(folder), []
+    near = one._ranker.search._candidates
+    monkeypatch.setattr(one._ranker.search, "_candidates", lambda *given: searches.append(1) or near(*given))
+    for asked in ({}, {"only": ["B001", "B009"]}, {"mask": torch.arange(ITEMS) > 3, "seen": False}):
+        same(one.recommend(raw(SESSIONS), 3, **asked), plain.recommend(raw(SESSIONS), 3, **asked), 1e-4)
+    assert not searches
+    without = one.recommend([["B001"], ["B002", "B003"]], 3, seen=False)
+    same(without, plain.recommend([["B001"], ["B002", "B003"]], 3, seen=False), 1e-4)
+    assert searches
+
+
+def test_the_commands_take_a_retrieval(folder, capsys, monkeypatch):
+    """`recommend` gives the same; the server gives it to its bundles, and takes no other name."""
+    words = ["recommend", str(folder), "--session", "B001", "B002", "--k", "3", "--json"]
+    shown = []
+    for more in ([], ["--retrieval", "int8"]):
+        assert main([*words, *more]) == 0
+        shown.append(json.loads(capsys.readouterr().out))
+    assert shown[0]["item_ids"] == shown[1]["item_ids"]
+    pytest.importorskip("uvicorn", reason='pip install "llm4sbr[serve]"')
+    seen = []
+    monkeypatch.setattr(
+        "llm4sbr.serving.server.process.serve_bundle", lambda *given, **more: seen.append(more) or 0
+    )
+    assert main(["serve", "bundle", "--retrieval", "bfloat16"]) == main(["serve", "bundle"]) == 0
+    assert isinstance(seen[0]["retrieval"], Bfloat16Items)
+    assert seen[1]["retrieval"] is None
+    with pytest.raises(SystemExit):
+        main(["serve", "bundle", "--retrieval", "float16"])
+    assert "float16" in capsys.readouterr().err
+
+
+def test_a_missing_index_package_is_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    assert main(["recommend", str(folder), "--session", "B001", "--retrieval", "index"]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert "llm4sbr[index]" in told[-1]
+
+
+def test_a_reload_keeps_the_retrieval(folder):
+    log = JsonLog("error", open(os.devnull, "w"))  # noqa: SIM115
+    live = LiveBundle(folder, "cpu", Metrics(), log, retrieval=Int8Items())
+    before = live.now.recommender
+    assert live.reload()
+    assert live.now.recommender is not before
+    assert live.now.recommender.retrieval is before.retrieval is live.retrieval
+    assert live.now.recommender.recommend(raw(SESSIONS)) == before.recommend(raw(SESSIONS))
+
+
+def test_uncertain_sessions_are_found_by_the_scores_of_their_rows(folder):
+    """The entropies of a batch are those of all scores, to the precision of the scan."""
+    found, expected = [], []
+    for how, into in ((Int8Items(), found), (None, expected)):
+        Recommender.load(folder, retrieval=how).recommend(
+            raw(SESSIONS),
+            observe=lambda clicks, scores, _, into=into: into.extend(
+                float(entropy(scores[row : row + 1])) for row in range(len(clicks))
+            ),
+        )
+    assert found == pytest.approx(expected, abs=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,9 @@ class Ranker:
 
     Raises:
         InputError: If the scores are no such product, or the items are not finite.
+
+    Warns:
+        UserWarning: If an approximate retrieval is used only without the session's own items.
     """
 
     def __init__(self, model: Scoring, retrieval: Retrieval) -> None:
@@ -42,6 +46,13 @@ class Ranker:
         heads = _heads_of_a_product(model)
         last = heads[-1] if heads else None
         self.repeat = last if isinstance(last, RepeatExplore) else None
+        if self.repeat is not None and retrieval.approximate:
+            warnings.warn(
+                "RepeatExplore compares the session's own items with all others: only requests without them "
+                "(seen false) are approximate and fast, others are exact",
+                UserWarning,
+                stacklevel=3,
+            )
         self.text = [head for head in heads if isinstance(head, TextScores)]
         with torch.no_grad():
             items = model.scorer.table(model.backbone.item_embeddings()).float()

@@ -1,13 +1,12 @@
-"""How items are found: a part that a recommender is given, and its names on a command line."""
+"""How items are found: a part that a recommender is given."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.retrieval.scan import Nearest, Own, ScannedItems
 from llm4sbr.nn.retrieval.tables import Bfloat16Table, Float32Table, Int8Table
 
@@ -36,7 +35,12 @@ class Retrieval(ABC):
     """How the items with the highest scores are found: ``Recommender.load(path, retrieval=Int8Items())``.
 
     It holds settings alone, so that a server makes a new search for each bundle.
+
+    Attributes:
+        approximate: Whether some of the best items may be missed.
     """
+
+    approximate = False
 
     @abstractmethod
     def over(self, items: Tensor) -> ItemSearch:
@@ -77,24 +81,3 @@ class Int8Items(Retrieval):
     def over(self, items: Tensor) -> ScannedItems:
         """Round the items to 8 bits, each with its scale."""
         return ScannedItems(items, (Float32Table if len(items) < _SMALL else Int8Table)(items))
-
-
-RetrievalName = Literal["float32", "bfloat16", "int8"]
-RETRIEVALS: dict[str, type[Retrieval]] = {
-    "float32": Float32Items,
-    "bfloat16": Bfloat16Items,
-    "int8": Int8Items,
-}
-
-
-def named_retrieval(name: str | None) -> Retrieval | None:
-    """Make the retrieval of a name; None for None.
-
-    Raises:
-        InputError: If there is no such retrieval.
-    """
-    if name is None:
-        return None
-    if name not in RETRIEVALS:
-        raise InputError(f"retrieval must be one of {', '.join(RETRIEVALS)}", value=name)
-    return RETRIEVALS[name]()
