@@ -15,7 +15,6 @@ from torch.nn.functional import normalize
 from experiments.benchmarks.load import made_bundle, power_law
 from experiments.benchmarks.results import keep, row
 from experiments.benchmarks.serving import latencies, percentile
-from experiments.study.memory_watch import resident
 from llm4sbr.nn.retrieval import RETRIEVALS, Own
 from llm4sbr.serving import Recommender
 from llm4sbr.serving.server.process import keep_memory
@@ -36,8 +35,8 @@ def retrieval(
 ) -> None:
     """Measure the best 20 items of one session and of a batch, beside a full float32 product and `topk`.
 
-    All searches leave out the session's own item and compute the log-sum-exp that `RepeatExplore` needs, which
-    the full product does not; the index alone does not either. Vectors are random, or like trained ones: in
+    All searches leave out an item and compute the log-sum-exp that `RepeatExplore` needs, which the full
+    product does not; the index does not either. Vectors are random, or like trained ones: in
     bunches, with few large axes. Works are run in turn, in one process. At the end a served bundle answers
     batches of 32 sessions with each retrieval, with one thread, as the server does.
 
@@ -96,28 +95,31 @@ def _searches(
 ) -> list[dict[str, Any]]:
     rows, searches = [], {}
     for name in (*EXACT, *(("index",) if index else ())):
-        before, began = resident(), time.perf_counter()
+        began = time.perf_counter()
         searches[name] = RETRIEVALS[name]().over(items)
         rows.append(row(f"{kind}{name}: made in", time.perf_counter() - began, "s"))
-        rows.append(row(f"{kind}{name}: memory beside the items", resident() - before, "MiB"))
+        rows.append(row(f"{kind}{name}: memory beside the items", searches[name].memory / 2**20, "MiB"))
         if name == "index":
             rows.append(row(f"{kind}{name}: recall that it states", searches[name].recall, "share"))
 
     def full(query: Tensor) -> Tensor:
-        return (query @ items.T).topk(K, dim=1).indices
+        scores = query @ items.T
+        scores[:, 0] = float("-inf")
+        return scores.topk(K, dim=1).indices
 
     def work(name: str) -> Callable[[Tensor], Tensor]:
         def found(query: Tensor) -> Tensor:
-            # The first item stands for a session's own; no session has it among its best.
+            # The first item stands for a session's own ones.
             own = Own(query.new_zeros(len(query), 1).long(), query.new_ones(len(query), 1).bool())
             return searches[name].search(query, K, own=own, log_sum=name != "index").columns
 
         return found
 
     works = {"full product": full, **{name: work(name) for name in searches}}
-    for name in searches:
-        rows.append(row(f"{kind}{name}: recall of the exact top {K}", _recall(works[name], full, queries),
-                        "share", 0.99))  # fmt: skip
+    said = f"recall of the exact top {K}"
+    rows += [
+        row(f"{kind}{name}: {said}", _recall(works[name], full, queries), "share", 0.99) for name in searches
+    ]
     times = latencies(works, [queries[at : at + 1] for at in range(requests)])
     for name, taken in times.items():
         p90 = percentile(taken, 0.9)
@@ -136,9 +138,10 @@ def _searches(
 
 
 def _recall(found: Callable[[Tensor], Tensor], full: Callable[[Tensor], Tensor], queries: Tensor) -> float:
-    """Share of the exact best items; an item of equal score counts as one of them."""
-    hits = [(full(one).unsqueeze(2) == found(one).unsqueeze(1)).any(2).float().mean() for one in
-            queries.split(16)]  # fmt: skip
+    """Share of the exact best items that are found."""
+    hits = [
+        (full(one).unsqueeze(2) == found(one).unsqueeze(1)).any(2).float().mean() for one in queries.split(16)
+    ]
     return float(torch.stack(hits).mean())
 
 

@@ -26,7 +26,7 @@ TINY = {
     "faithfulness": ["--sessions", "5"],
     "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
-    "retrieval": [
+    "retrieval": "--num_items 300 --dim 8 --requests 4 --batch_size 3 --served 40".split(),
         "--num_items",
         "300",
         "--dim",
@@ -167,7 +167,7 @@ def test_retrieval(tmp_path):
     found = {what: row["value"] for what, row in rows.items()}
     for kind in ("like trained ones", "random"):
         for name in ("float32", "bfloat16", "int8"):
-            assert found[f"{kind}, {name}: recall of the exact top 20"] == 1
+            assert found[f"{kind}, {name}: recall of the exact top 20"] > 0.99
             assert found[f"{kind}, {name}: one session, p90"] > 0
     assert found["like trained ones, index: recall of the exact top 20"] > 0.9
     assert found["served, bfloat16: batch of 32"] > 0

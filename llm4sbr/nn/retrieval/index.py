@@ -88,6 +88,7 @@ class GraphOfItems:
             expansion_add=settings.expansion,
         )
         self._index.add(np.arange(len(items)), _equally_long(items.cpu()).numpy(), threads=_threads())
+        self.memory = int(self._index.memory_usage)
         self.recall = self._widen(settings.recall)
         if self.recall < settings.recall:
             warnings.warn(

@@ -16,6 +16,8 @@ _SMALL = 1 << 14  # items; a product with fewer is not bound by memory
 class ItemSearch(Protocol):
     """Item vectors that are searched."""
 
+    memory: int  # bytes beside the item vectors
+
     def search(
         self,
         query: Tensor,

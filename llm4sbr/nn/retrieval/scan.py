@@ -55,7 +55,7 @@ class ScannedItems:
     """
 
     def __init__(self, items: Tensor, table: ItemTable) -> None:
-        self.items, self.table = items, table
+        self.items, self.table, self.memory = items, table, table.memory
 
     def search(
         self,

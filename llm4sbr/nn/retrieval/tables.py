@@ -26,6 +26,7 @@ class ItemTable(ABC):
 
     def __init__(self, items: Tensor) -> None:
         self.num_items, self.dim = items.shape
+        self.memory = 0  # bytes beside the items
         self.longest = float(torch.linalg.vector_norm(items, dim=1).max())
 
     @abstractmethod
@@ -80,6 +81,7 @@ class Bfloat16Table(ItemTable):
     def __init__(self, items: Tensor) -> None:
         super().__init__(items)
         self.items = items.bfloat16()
+        self.memory = self.items.nbytes
         self.lost = _longest_difference(items, self.items)
         self.native = native_bfloat16(items.device)
 
@@ -125,10 +127,12 @@ class Int8Table(ItemTable):
         self.scale, self.lost = scale, float(torch.stack(lost).max())
         self.native = native_bfloat16(items.device)
         self._no_zero = torch.zeros(self.num_items, dtype=torch.int32)
+        self.memory = self.items.nbytes + self.scale.nbytes + self._no_zero.nbytes
         self._packed = self._pack() if int8_is_exact() and items.device.type == "cpu" else None
 
     def _pack(self) -> Tensor:
         packed: Tensor = torch.ops.onednn.qlinear_prepack(self.items, [1, self.dim])
+        self.memory += self.items.nbytes
         return packed
 
     def at_once(self, query: tuple[Tensor, ...]) -> bool:
