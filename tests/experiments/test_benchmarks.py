@@ -26,7 +26,7 @@ TINY = {
     "faithfulness": ["--sessions", "5"],
     "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
-    "retrieval": "--num_items 300 --dim 8 --requests 4 --batch_size 3 --served 40".split(),
+    "retrieval": ["--num_items", "300", "--dim", "8", "--requests", "4", "--served", "40"],
     "serving": [
         "--names",
         "[SRGNN]",
