@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from llm4sbr.nn.topk import top_columns
 _SCORES = 1 << 19  # scores that are computed at a time: they stay in the processor's cache
 _GATHERED = 1 << 22  # numbers of item vectors that are gathered at a time
 _LOWEST = torch.finfo(torch.float32).min
-_ROWS = 16  # sessions whose candidates are scored together
+_GROUP = 16  # items of which only the highest score is kept
 
 
 class Own(NamedTuple):
@@ -41,7 +42,7 @@ class ScannedItems:
     r"""Finds the items with the highest products, exactly.
 
     Every score is computed in the precision of a table, by blocks, and only the highest score of each group
-    of 16 or 64 items is kept. With :math:`\delta` for the bound on the error of a score, and ``t`` for the
+    of 16 items is kept. With :math:`\delta` for the bound on the error of a score, and ``t`` for the
     k-th highest of these, only groups that reach :math:`t - 2 \delta` can hold one of the k best items. Their
     items are scored in float32. So the result is that of a product in float32, up to the last bits and to
     ties within them, whatever the table's precision. Memory grows with ``B V / 16``, not with ``B V``.
@@ -84,22 +85,22 @@ class ScannedItems:
         """
         refuse_broken(query)
         rounded = self.table.rounded(query)
-        group = 64 if len(query) == 1 else 16
-        highest, total = self._scan(rounded, len(query), group, own, allowed, log_sum)
-        slack = self.table.slack(query, rounded)  # (B,)
-        threshold = top_columns(highest, min(k, highest.size(1)))[0][:, -1] - 2 * slack
-        # With fewer than k finite groups the threshold is -inf, and a group of -inf has nothing to find.
-        count = ((highest >= threshold.unsqueeze(1)) & (highest > float("-inf"))).sum(1)  # (B,)
-        best = query.new_full((len(query), k), float("-inf"))
-        columns = torch.zeros_like(best, dtype=torch.long)
-        for rows in torch.split(count.argsort(), _ROWS):
-            most = int(count[rows[-1]])
-            if most:
-                groups = top_columns(highest[rows], most)[1]  # (b, most)
-                mine = None if own is None else own.columns[rows]
-                may = allowed[rows] if allowed is not None and allowed.ndim == 2 else allowed
-                found = self._exactly(query[rows], groups, group, k, mine, may)
-                best[rows], columns[rows] = found
+        highest, total = self._scan(rounded, len(query), own, allowed, log_sum)
+        best, columns = query.new_empty((len(query), k)), torch.empty((len(query), k), dtype=torch.long)
+        columns = columns.to(query.device)
+        reach = query.new_full((len(query), 1), _LOWEST)  # a group of -inf has nothing to find
+        if highest.size(1) >= k:
+            threshold = top_columns(highest, k)[0][:, -1] - 2 * self.table.slack(query, rounded)
+            reach = reach.maximum(threshold.unsqueeze(1))
+        row, place = torch.nonzero(highest >= reach, as_tuple=True)  # (P,), by rows
+        count = torch.bincount(row, minlength=len(query)).tolist()
+        for begin, end in _parts(count, max(1, _SCORES // _GROUP)):
+            first, last = sum(count[:begin]), sum(count[:end])
+            pairs = row[first:last] - begin, place[first:last]
+            rows = slice(begin, end)
+            mine = None if own is None else own.columns[rows]
+            may = allowed[rows] if allowed is not None and allowed.ndim == 2 else allowed
+            best[rows], columns[rows] = self._exactly(query[rows], pairs, k, mine, may)
         return Nearest(best, columns, total)
 
     def scores(self, query: Tensor) -> Tensor:
@@ -111,54 +112,71 @@ class ScannedItems:
         self,
         query: tuple[Tensor, ...],
         rows: int,
-        group: int,
         own: Own | None,
         allowed: Tensor | None,
         log_sum: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Highest score of every group of items, ``(B, G)`` float32, and the log-sum-exp."""
-        step = len(self.items) if self.table.at_once(query) else max(_SCORES // rows // group, 1) * group
+        step = len(self.items) if self.table.at_once(query) else max(_SCORES // rows // _GROUP, 1) * _GROUP
         places = None if own is None else _Places(own)
         if allowed is not None:
             allowed = allowed.to(self.items.device).view(-1, len(self.items)).T  # (V, 1) or (V, B)
         every, sums = [], []
         for begin in range(0, len(self.items), step):
             end = min(begin + step, len(self.items))
-            scores = self.table.product(query, begin, end)[:, :rows]  # (n, B)
+            scores = self.table.product(query, begin, end)[:, :rows].float()  # (n, B)
             if places is not None:
                 places.leave_out(scores, begin, end)
-            highest = _highest(scores, group)  # (n / group, B)
+            highest = _highest(scores)  # (n // 16, B)
+            if allowed is None:
+                every.append(highest)
+            else:
+                every.append(_highest(scores.masked_fill(~allowed[begin:end], float("-inf"))))
             if log_sum:
-                top = highest.amax(0, keepdim=True).float().clamp_min_(_LOWEST)  # (1, B)
-                sums.append(scores.sub(top).exp_().sum(0, keepdim=True).log_().add_(top))
-            if allowed is not None:
-                highest = _highest(scores.masked_fill(~allowed[begin:end], float("-inf")), group)
-            every.append(highest)
-        found = torch.cat(every).T.float().contiguous()
+                top = highest.amax(0, keepdim=True) if len(highest) else scores.amax(0, keepdim=True)
+                top.clamp_min_(_LOWEST)  # (1, B); -inf if all items are own ones
+                rest = scores[len(highest) * _GROUP :]
+                if len(rest):
+                    top = top.maximum(rest.amax(0, keepdim=True))
+                sums.append(scores.sub_(top).exp_().sum(0, keepdim=True).log_().add_(top))
+        found = torch.cat(every).T.contiguous()
         return found, torch.cat(sums).logsumexp(0).unsqueeze(1) if log_sum else None
 
     def _exactly(
-        self, query: Tensor, groups: Tensor, group: int, k: int, own: Tensor | None, allowed: Tensor | None
+        self,
+        query: Tensor,
+        pairs: tuple[Tensor, Tensor],
+        k: int,
+        own: Tensor | None,
+        allowed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """The best items of some groups, by their scores in float32."""
-        inside = torch.arange(group, device=groups.device)
-        best = query.new_full((len(query), k), float("-inf"))
-        columns = torch.zeros_like(best, dtype=torch.long)
-        step = max(1, _GATHERED // (len(query) * group * self.items.size(1)))
-        for part in torch.split(groups, step, dim=1):
-            ids = (part.unsqueeze(2) * group + inside).flatten(1)  # (b, n)
-            left_out = ids >= len(self.items)
-            ids = ids.clamp_max(len(self.items) - 1)
-            if own is not None:
-                left_out |= (ids.unsqueeze(2) == own.unsqueeze(1)).any(2)
-            if allowed is not None:
-                may = allowed.to(ids.device)
-                left_out |= ~(may[ids] if may.ndim == 1 else may.gather(1, ids))
-            scores = torch.bmm(self.items[ids], query.unsqueeze(2)).squeeze(2)
-            both = torch.cat((best, scores.masked_fill_(left_out, float("-inf"))), 1)
-            best, places = both.topk(k, dim=1)
-            columns = torch.cat((columns, ids), 1).gather(1, places)
-        return best, columns
+        """The best items of some groups, and of the rest after the last group, by scores in float32."""
+        (row, place), dim = pairs, self.items.size(1)
+        inside = torch.arange(_GROUP, device=row.device)
+        count = torch.bincount(row, minlength=len(query))
+        after = torch.arange(len(self.items) // _GROUP * _GROUP, len(self.items), device=row.device)
+        width = (int(count.max()) if len(row) else 0) * _GROUP
+        scores = query.new_full((len(query), max(width + len(after), k)), float("-inf"))
+        ids = torch.zeros_like(scores, dtype=torch.long)
+        ids[:, width : width + len(after)] = after
+        scores[:, width : width + len(after)] = query @ self.items[after].T
+        start = (torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]) * _GROUP
+        grouped = self.items[: len(self.items) // _GROUP * _GROUP].view(-1, _GROUP * dim)
+        step = max(1, _GATHERED // (_GROUP * dim))
+        for part in torch.split(torch.arange(len(row), device=row.device), step):
+            of, cells = row[part].unsqueeze(1), start[part].unsqueeze(1) + inside  # (p, 1), (p, 16)
+            vectors = grouped.index_select(0, place[part]).view(len(part), _GROUP, dim)
+            scores[of, cells] = torch.linalg.vecdot(vectors, query[of])  # (p, 16)
+            ids[of, cells] = place[part].unsqueeze(1) * _GROUP + inside
+        if own is not None:
+            sought = own.sort(dim=1)[0]  # a search in (B, L) keeps (B, n, L) out of memory
+            at = torch.searchsorted(sought, ids).clamp_max_(sought.size(1) - 1)
+            scores.masked_fill_(sought.gather(1, at) == ids, float("-inf"))
+        if allowed is not None:
+            may = allowed.to(ids.device)
+            scores.masked_fill_(~(may[ids] if may.ndim == 1 else may.gather(1, ids)), float("-inf"))
+        best, places = scores.topk(k, dim=1)
+        return best, ids.gather(1, places)
 
 
 class _Places:
@@ -177,13 +195,21 @@ class _Places:
             scores[self.columns[first:last] - begin, self.rows[first:last]] = float("-inf")
 
 
-def _highest(scores: Tensor, group: int) -> Tensor:
-    """Highest score of each group of consecutive items, ``(G, B)``; the last group may be smaller."""
-    even = len(scores) // group * group
-    found = scores[:even].view(even // group, group, scores.size(1)).amax(1)
-    if even == len(scores):
-        return found
-    return torch.cat((found, scores[even:].amax(0, keepdim=True)))
+def _highest(scores: Tensor) -> Tensor:
+    """Highest score of each whole group of consecutive items, ``(n // 16, B)``."""
+    count = len(scores) // _GROUP
+    return scores[: count * _GROUP].view(count, _GROUP, scores.size(1)).amax(1)
+
+
+def _parts(count: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """Consecutive rows whose candidates, padded to the largest number among them, are at most so many."""
+    begin, largest = 0, 0
+    for row, one in enumerate(count):
+        largest = max(largest, one)
+        if row > begin and (row + 1 - begin) * largest > most:
+            yield begin, row
+            begin, largest = row, one
+    yield begin, len(count)
 
 
 def top_items(

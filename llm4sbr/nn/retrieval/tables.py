@@ -11,7 +11,7 @@ _ROUNDING = 2.0**-24  # half a unit in the last place of float32, relative
 _SMALLEST = 1e-30  # of a scale: a vector of zeros stays one
 _FEW = 8  # queries; more are faster in bfloat16
 _AT_ONCE = 1 << 16  # rows that are converted at a time
-_OF_BFLOAT16 = 2.0**-8  # the same of bfloat16, with room for a product that rounds twice
+_OF_BFLOAT16 = 1.02 * 2.0**-9  # the same of bfloat16, with room for the length of rounded vectors
 
 
 class ItemTable(ABC):
