@@ -77,11 +77,9 @@ def test_filters_hold_and_nothing_else_changes(folder, name):
     assert found.probability == pytest.approx(expected.probability)
 
 
-@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
 @pytest.mark.parametrize("name", OURS)
-def test_every_backbone_works_or_is_refused(name, wrapped, tmp_path):
-    model = with_repeats(name, wrapped)
-    made = bundle(tmp_path / "bundle", model, spec=SPEC if wrapped else None)
+def test_every_backbone_works_or_is_refused(name, tmp_path):
+    made = bundle(tmp_path / "bundle", with_repeats(name), spec=SPEC)
     own = OURS[name].has_own_scores()
     if own or name == "DHCN":
         said = f"{name} has scores of its own" if own else f"{name} computes its items anew"
