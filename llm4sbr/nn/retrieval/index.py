@@ -24,9 +24,9 @@ _SPARE = 2  # times as many candidates as items are scored exactly
 class IndexedItems(Ranged, Retrieval):
     """Approximate: a graph of near items (HNSW, usearch), whose candidates are scored in float32.
 
-    The width of a search is the smallest at which the wanted share of the best items is found; the share is
-    measured on mixtures of the items themselves, when the index is made, and stands in `GraphOfItems.recall`.
-    A search of one session takes a millisecond or less, and making the index minutes for a million items.
+    The width of a search is twice the smallest at which the wanted share of the best items is found. The
+    share is measured on mixtures of the items, when the index is made, and stands in `GraphOfItems.recall`.
+    A search of one session takes about a millisecond, and making the index minutes for a million items.
 
     Some searches are exact and take the time of a product in float32: those with allowed items, which a graph
     cannot leave out, and those that need the log-sum-exp over all items, as `RepeatExplore` does where a
@@ -140,8 +140,9 @@ class GraphOfItems:
         pairs = torch.randint(len(self.items), (2, _SAMPLE), generator=draw).to(self.items.device)
         query = unit_rows(self.items[pairs[0]]) + 0.5 * unit_rows(self.items[pairs[1]])
         best = self._exact.search(query, k).columns
-        width, found = 2 * k, 0.0
-        while found < wanted and width < _WIDEST:
+        width, found, margin = 2 * k, 0.0, False
+        while width < _WIDEST and not margin:
+            margin = found >= wanted  # once wider than the sample needs: sessions may be unlike it
             width *= 2
             self._index.expansion_search = width
             columns = self._candidates(query, min(_SPARE * k, len(self.items)))
