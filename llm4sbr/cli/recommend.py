@@ -15,6 +15,7 @@ from rich.table import Table
 
 from llm4sbr.cli.bundle_words import BundleParser, ignored_line, safe_text
 from llm4sbr.contracts.catalogue import read_ids
+from llm4sbr.nn.retrieval import RETRIEVALS, named_retrieval
 from llm4sbr.serving import Recommendation, Recommender
 
 
@@ -30,7 +31,7 @@ def recommend(words: Sequence[str], description: str, examples: str) -> int:
         InputError: If the bundle or a list of items cannot be read, or an option is out of range.
     """
     given = parser(description, examples).parse_args(words)
-    recommender = Recommender.load(given.bundle, given.device)
+    recommender = Recommender.load(given.bundle, given.device, retrieval=named_retrieval(given.retrieval))
     (found,) = recommender.recommend(
         [given.session],
         given.k,
@@ -93,6 +94,11 @@ def parser(description: str, examples: str) -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--only", metavar="FILE", help="text file of the only items to recommend, one id a line"
+    )
+    made.add_argument(
+        "--retrieval",
+        choices=tuple(RETRIEVALS),
+        help="how items are found (default: by all scores)",
     )
     made.add_argument("--without", metavar="FILE", help="text file of items to leave out, one id a line")
     return made

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, auto_cli
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.retrieval import RetrievalName, named_retrieval
 from llm4sbr.runs.complaint import one_line, report
 from llm4sbr.runs.example_help import EXAMPLES, ExampleFormatter
 from llm4sbr.runs.short_names import written_out
@@ -65,6 +66,7 @@ def started(
     questions: Questions = Questions(),  # noqa: B008
     compare: str | None = None,
     page: bool = True,
+    retrieval: RetrievalName | None = None,
 ) -> int:
     """Serve a bundle over HTTP.
 
@@ -79,6 +81,9 @@ def started(
         compare: Folder of another bundle, such as that of the bare model; the page shows its recommendations
             beside the first one's.
         page: Whether `/` is a page to try the server.
+        retrieval: How items are found; by default all scores are computed. `bfloat16` is fast for batches,
+            `int8` for single sessions of large catalogues; both find what `float32` finds. `index` is
+            approximate, and needs the extra of that name.
     """
     # Each thread of a BLAS that waits for work keeps a core busy, which HTTP needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -90,5 +95,14 @@ def started(
             hint='pip install "llm4sbr[serve]"',
         ) from error
     return serve_bundle(
-        bundle, device, network, batching, limits, records, questions, compare=compare, page=page
+        bundle,
+        device,
+        network,
+        batching,
+        limits,
+        records,
+        questions,
+        compare=compare,
+        page=page,
+        retrieval=named_retrieval(retrieval),
     )

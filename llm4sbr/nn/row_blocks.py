@@ -12,7 +12,6 @@ from torch.autograd.function import once_differentiable
 
 from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.contracts.errors import InputError
-from llm4sbr.nn.scorers import Scorer
 
 if TYPE_CHECKING:
     from llm4sbr.nn.scoring import Scoring
@@ -60,7 +59,7 @@ class RowBlocks:
 
 def can_divide(model: Scoring) -> bool:
     """Whether a model's scores, before the heads, are a product of session vectors and items."""
-    return not model.backbone.has_own_scores() and type(model.scorer).forward is Scorer.forward
+    return not model.backbone.has_own_scores() and type(model.scorer).is_product()
 
 
 def in_blocks(model: Scoring, batch: SessionBatch, limit: int) -> Iterator[tuple[SessionBatch, Tensor]]:

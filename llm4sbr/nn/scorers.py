@@ -40,6 +40,11 @@ class Scorer(Rebuildable, nn.Module):
         """
         return self.of_sessions(session) @ self.of_items(items).T
 
+    @classmethod
+    def is_product(cls) -> bool:
+        """Return whether the scores are the product of both factors, so that blocks of it can be computed."""
+        return cls.forward is Scorer.forward
+
 
 class OwnScores(Scorer):
     """The backbone's own scores: a product with its item embeddings, or its own `score`.

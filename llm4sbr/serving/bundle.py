@@ -72,11 +72,16 @@ def write_bundle(
 
 
 def read_bundle(
-    path: str | Path, device: str | torch.device = "cpu", *, check: bool = True, classes: Iterable[type] = ()
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    check: bool = True,
+    classes: Iterable[type] = (),
+    by_rows: bool = False,
 ) -> Opened:
     """Read a bundle and build its model; see `read_content` and `open_content`."""
     manifest, content = read_content(path, check=check)
-    return open_content(manifest, content, device, classes=classes, folder=path)
+    return open_content(manifest, content, device, classes=classes, folder=path, by_rows=by_rows)
 
 
 def read_content(path: str | Path, *, check: bool = True) -> tuple[Manifest, Content]:
@@ -116,6 +121,7 @@ def open_content(
     *,
     classes: Iterable[type] = (),
     folder: str | Path = "bundle",
+    by_rows: bool = False,
 ) -> Opened:
     """Build the model of a bundle. Nothing in it runs code; only registered classes and `classes` are built.
 
@@ -125,6 +131,7 @@ def open_content(
         device: Device of the model.
         classes: Classes that may be built besides registered ones.
         folder: Folder of the bundle, for messages.
+        by_rows: Whether normalised items are stored by rows, for a retrieval.
 
     Raises:
         InputError: If the weights or views do not fit the model, or it names a class that is not registered.
@@ -149,7 +156,7 @@ def open_content(
             )
             if not fits:
                 raise InputError("the views do not fit the model", value=manifest.views.names)
-    return Opened(manifest, freeze(model).to(device), catalogue, views)
+    return Opened(manifest, freeze(model, by_rows).to(device), catalogue, views)
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -48,11 +48,13 @@ class BareModel(Scoring):
 class UnitItems(Scorer):
     """`CosineScores` of items that stay as they are: they are normalised once, and not for every request.
 
-    The table is stored by columns, which makes the product a third faster on a CPU.
+    The table is stored by columns, which makes the product a third faster on a CPU; for a retrieval, which
+    reads single items, by rows.
 
     Args:
         scale: Scale of the cosines.
         items: Item embeddings.
+        by_rows: Whether to store the table by rows.
 
     Shapes:
         - items: ``(V, d)``, session: ``(B, d)``
@@ -61,10 +63,11 @@ class UnitItems(Scorer):
 
     items: Tensor
 
-    def __init__(self, scale: float, items: Tensor) -> None:
+    def __init__(self, scale: float, items: Tensor, by_rows: bool = False) -> None:
         super().__init__()
         self.scale = scale
-        self.register_buffer("items", unit_rows(items).T.contiguous())  # (d, V)
+        columns = unit_rows(items).T
+        self.register_buffer("items", columns if by_rows else columns.contiguous())  # (d, V)
 
     def of_sessions(self, session: Tensor) -> Tensor:
         """Session vectors, of the length of the scale."""
@@ -183,13 +186,17 @@ def load_serving_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def freeze(model: Scoring) -> Scoring:
+def freeze(model: Scoring, by_rows: bool = False) -> Scoring:
     """Prepare a model for serving, in place: evaluation mode, no gradients, titles folded into item tables.
 
     In training the table ``E + T P^T`` of `ItemTitles` is computed anew for every batch. Here its numbers are
     final, so a wrapped model reads one table, as a bare one does. Items are normalised for cosines once,
     unless the backbone computes the items that it scores anew for every batch. Predicted views are projected
     by the predictor's own last layer, unless a head reads them as text.
+
+    Args:
+        model: Model with its weights.
+        by_rows: Whether the normalised items are stored by rows, for a retrieval.
     """
     model.eval().requires_grad_(False)
     for module in list(model.backbone.modules()):
@@ -200,7 +207,7 @@ def freeze(model: Scoring) -> Scoring:
     backbone, scorer = model.backbone, model.scorer
     fixed = type(backbone).scored_items is SessionBackbone.scored_items and not backbone.has_own_scores()
     if fixed and type(scorer) is CosineScores:
-        model.scorer = UnitItems(scorer.scale, backbone.item_embeddings())
+        model.scorer = UnitItems(scorer.scale, backbone.item_embeddings(), by_rows)
     if isinstance(model, WrappedModel):
         model.fold()
     return model.requires_grad_(False)

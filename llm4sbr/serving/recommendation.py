@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from llm4sbr.nn.retrieval.ranker import Scores
 from llm4sbr.serving.known_views import ViewState
 
 # Called with the clicks of sessions, their scores ``(B, V)`` before any filter, and the state of their views.
-Observer = Callable[[Sequence[list[int]], Tensor, Sequence[ViewState]], None]
+# With a retrieval the scores of a row are computed when they are read.
+RowScores = Tensor | Scores
+Observer = Callable[[Sequence[list[int]], RowScores, Sequence[ViewState]], None]
 
 NO_CLICKS = "the session has no click"
 NOTHING_KNOWN = "no item of the session is in the catalogue"

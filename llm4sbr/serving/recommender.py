@@ -16,6 +16,7 @@ from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.ranges import PositiveInt, check_arguments
 from llm4sbr.nn.candidates import leave_out
+from llm4sbr.nn.retrieval import Ranker, Retrieval
 from llm4sbr.nn.scoring import Scoring
 from llm4sbr.nn.topk import top_columns
 from llm4sbr.serving.bundle import Content, Opened, open_content, read_bundle, read_content, write_bundle
@@ -43,6 +44,10 @@ class Recommender:
         views: Views of a wrapped model; None without views.
         device: Device of the model.
         manifest: Manifest of the bundle, if the model comes from one.
+        retrieval: How items are found (`llm4sbr.nn.retrieval`); None computes all scores.
+
+    Raises:
+        InputError: If the model's scores are not a product of vectors, and a retrieval is given.
     """
 
     def __init__(
@@ -54,10 +59,12 @@ class Recommender:
         views: SessionViews | None = None,
         device: str | torch.device = "cpu",
         manifest: Manifest | None = None,
+        retrieval: Retrieval | None = None,
     ) -> None:
         self.model, self.catalogue, self.views = model, catalogue, views
         self.max_length, self.device, self.manifest = max_length, torch.device(device), manifest
         self._unknown: ViewState = "predicted" if predicts_views(model) else "absent"
+        self.retrieval, self._ranker = retrieval, None if retrieval is None else Ranker(model, retrieval)
         # Cached properties are computed here once, and not by the first thread that needs them.
         self._folder: Path | None = None  # bundle, and the classes that it may build besides registered ones
         self._classes: tuple[type, ...] = ()
@@ -74,6 +81,7 @@ class Recommender:
         *,
         check: bool = True,
         classes: Iterable[type] = (),
+        retrieval: Retrieval | None = None,
     ) -> Self:
         """Load a bundle of ``llm4sbr export``. It runs no code of the bundle and reads no pickle.
 
@@ -82,21 +90,25 @@ class Recommender:
             device: Device of the model, such as ``cpu`` or ``cuda``.
             check: Whether to compare every file with its checksum. Leave it on for files that were copied.
             classes: Classes that may be built besides registered ones, such as your own backbone.
+            retrieval: How items are found, such as `Int8Items()` (`llm4sbr.nn.retrieval`); None computes
+                all scores.
 
         Raises:
             InputError: If the bundle is damaged, incomplete, of another version, or names a class that is not
-                registered; or there is no such device.
+                registered; there is no such device; or the retrieval does not fit the model.
         """
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise InputError("there is no such device", value=str(device)) from error
-        made = cls._of(read_bundle(path, device, check=check, classes=classes), device)
+        by_rows = retrieval is not None
+        opened = read_bundle(path, device, check=check, classes=classes, by_rows=by_rows)
+        made = cls._of(opened, device, retrieval)
         made._folder, made._classes = Path(path), tuple(classes)
         return made
 
     @classmethod
-    def _of(cls, opened: Opened, device: str | torch.device) -> Self:
+    def _of(cls, opened: Opened, device: str | torch.device, retrieval: Retrieval | None) -> Self:
         return cls(
             opened.model,
             opened.catalogue,
@@ -104,6 +116,7 @@ class Recommender:
             views=opened.views,
             device=device,
             manifest=opened.manifest,
+            retrieval=retrieval,
         )
 
     def with_items(
@@ -142,7 +155,9 @@ class Recommender:
         manifest, content = with_items(
             *self._read_content(), table, embeddings, known=known, encoder=encoder, classes=self._classes
         )
-        made = self._of(open_content(manifest, content, self.device, classes=self._classes), self.device)
+        by_rows = self.retrieval is not None
+        opened = open_content(manifest, content, self.device, classes=self._classes, by_rows=by_rows)
+        made = self._of(opened, self.device, self.retrieval)
         made._classes, made._content = self._classes, (manifest, content)
         return made
 
@@ -289,11 +304,17 @@ class Recommender:
         seen: bool,
         observe: Observer | None,
     ) -> tuple[list[list[float]], list[list[int]], list[ViewState]]:
-        scores, batch, states = self._score(sessions)
-        if observe is not None:
-            observe(sessions, scores, states)
-        scores = leave_out(scores, batch, allowed, seen=seen)
-        best, columns = top_columns(scores, min(k, scores.size(1)))
+        most = min(k, self.catalogue.num_items)
+        if self._ranker is not None:
+            batch, states = self.batch(sessions)
+            best, columns, every = self._ranker.rank(batch, most, allowed, seen=seen)
+            if observe is not None:
+                observe(sessions, every, states)
+        else:
+            scores, batch, states = self._score(sessions)
+            if observe is not None:
+                observe(sessions, scores, states)
+            best, columns = top_columns(leave_out(scores, batch, allowed, seen=seen), most)
         refuse_nan(best)  # NaN ranks first
         return best.tolist(), columns.tolist(), states
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm, linear
 
 from llm4sbr.contracts.backbone import SessionBackbone
-from llm4sbr.contracts.batch import SessionBatch
+from llm4sbr.contracts.batch import Interests, SessionBatch
 from llm4sbr.nn.heads.score_head import ScoreHead
 from llm4sbr.nn.scorers import Scorer
 from llm4sbr.nn.scoring import WrappedScoring
@@ -36,12 +36,18 @@ class WrappedModel(WrappedScoring):
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores over the catalogue, ``(B, V)``; `freeze` has computed the item tables."""
+        session, interests, seen = self.read(batch)
+        return self.join_heads(self.score(session, interests), session, seen)
+
+    def read(self, batch: SessionBatch) -> tuple[Tensor, Interests, SessionBatch]:
+        """Fused session vectors, interests, and the batch with the views that the heads may use."""
         mask = batch.view_mask
         # A graph (`torch.export`) has one path for all sessions: it must not ask what the numbers are.
         one_path = torch.compiler.is_compiling()
         all_known = batch.views is not None and (mask is None or (not one_path and bool(mask.all())))
         if self.prediction is None or all_known:
-            return self.score_enhanced(self.enhance(batch, predict=self.prediction is None))
+            enhanced = self.enhance(batch, predict=self.prediction is None)
+            return enhanced.session, enhanced.interests, enhanced.seen
         interests = self.backbone.encode(batch)
         h = self.paired(interests)
         z = self.prediction(h, self.backbone.scored_items(interests), batch)  # (B, K, d)
@@ -49,8 +55,7 @@ class WrappedModel(WrappedScoring):
         if batch.views is not None and mask is not None:
             z = torch.where(mask.unsqueeze(-1), self.project(batch.views.to(h.dtype)), z)
             usable = usable | mask
-        session = self.fuse(h, z, usable, interests).session
-        return self.join_heads(self.score(session, interests), session, batch)
+        return self.fuse(h, z, usable, interests).session, interests, batch
 
     def fold(self) -> None:
         """Prepare the predictor of views: fold the projection into it, unless a head reads text views."""

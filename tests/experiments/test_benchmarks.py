@@ -30,6 +30,7 @@ TINY = {
     "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
     "large_catalogue": ["--items", "50", "--dim", "8", "--steps", "1", "--sessions", "4"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
+    "retrieval": ["--num_items", "300", "--dim", "8", "--requests", "4", "--served", "40"],
     "serving": [
         "--names",
         "[SRGNN]",
@@ -198,6 +199,18 @@ def test_a_client_counts_what_is_lost_and_calls_this_machine_alone():
     assert (found.errors, found.statuses["200"]) == (3, 0)
     with pytest.raises(ValueError, match="only loopback"):
         at_rate(port, [b""], 1, 1, host="203.0.113.7")
+
+
+def test_retrieval(tmp_path):
+    """Every search but the approximate one finds all of the best items."""
+    rows = measured(tmp_path, "retrieval")[1]
+    found = {what: row["value"] for what, row in rows.items()}
+    for kind in ("like trained ones", "random"):
+        for name in ("float32", "bfloat16", "int8"):
+            assert found[f"{kind}, {name}: recall of the exact top 20"] > 0.99
+            assert found[f"{kind}, {name}: one session, p90"] > 0
+    assert found["like trained ones, index: recall of the exact top 20"] > 0.9
+    assert found["served, bfloat16: batch of 32"] > 0
 
 
 def test_serving(tmp_path):

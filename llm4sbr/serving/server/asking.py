@@ -16,6 +16,7 @@ from llm4sbr.contracts.errors import InputError
 from llm4sbr.nn.uncertainty import entropy
 from llm4sbr.serving.ask_queue import MOST_VIEWS, Asked, AskQueue, Published
 from llm4sbr.serving.known_views import SessionViews, ViewState
+from llm4sbr.serving.recommendation import RowScores
 from llm4sbr.serving.server.json_log import JsonLog
 from llm4sbr.serving.server.live_bundle import LiveBundle, Loaded
 from llm4sbr.serving.server.metrics import Metrics
@@ -93,7 +94,11 @@ class Asking:
         live.observe = self.observe
 
     def observe(
-        self, loaded: Loaded, sessions: Sequence[list[int]], scores: Tensor, states: Sequence[ViewState]
+        self,
+        loaded: Loaded,
+        sessions: Sequence[list[int]],
+        scores: RowScores,
+        states: Sequence[ViewState],
     ) -> None:
         """Hold the uncertain ones of some sessions for the queue.
 

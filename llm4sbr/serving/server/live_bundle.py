@@ -10,12 +10,12 @@ from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
-
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.retrieval import Retrieval
 from llm4sbr.nn.scoring import WrappedScoring
 from llm4sbr.serving.known_views import SessionViews, ViewState
 from llm4sbr.serving.manifest import MANIFEST
+from llm4sbr.serving.recommendation import RowScores
 from llm4sbr.serving.recommender import Recommender
 from llm4sbr.serving.server.json_log import JsonLog
 from llm4sbr.serving.server.metrics import Metrics
@@ -78,18 +78,28 @@ class LiveBundle:
         metrics: Where reloads are counted.
         log: Where reloads are logged.
         role: What the bundle is for, in the metrics.
+        retrieval: How items are found; None computes all scores.
 
     Raises:
         InputError: If the bundle is damaged.
     """
 
     def __init__(
-        self, path: str | Path, device: str, metrics: Metrics, log: JsonLog, role: str = "answers"
+        self,
+        path: str | Path,
+        device: str,
+        metrics: Metrics,
+        log: JsonLog,
+        role: str = "answers",
+        retrieval: Retrieval | None = None,
     ) -> None:
         self.path, self.device, self.metrics, self.log, self.role = Path(path), device, metrics, log, role
+        self.retrieval = retrieval
         self._one_at_a_time, self._exchange = threading.Lock(), threading.Lock()
         # Called with the bundle, clicks, scores and views of each batch; see `Asking`.
-        self.observe: Callable[[Loaded, Sequence[list[int]], Tensor, Sequence[ViewState]], None] | None = None
+        self.observe: Callable[[Loaded, Sequence[list[int]], RowScores, Sequence[ViewState]], None] | None = (
+            None
+        )
         self._mark = self._identity()
         self.now = self._load()
         metrics.loaded(role, self.now.fingerprint, self.now.catalogue.num_items)
@@ -138,7 +148,7 @@ class LiveBundle:
 
     def _load(self) -> Loaded:
         # A link is followed once, so that all files come from one folder.
-        return Loaded(Recommender.load(self.path.resolve(), self.device))
+        return Loaded(Recommender.load(self.path.resolve(), self.device, retrieval=self.retrieval))
 
     def _identity(self) -> tuple[str, int, int, int] | None:
         try:

@@ -16,6 +16,7 @@ import torch
 import uvicorn
 
 from llm4sbr.contracts.errors import InputError
+from llm4sbr.nn.retrieval import Retrieval
 from llm4sbr.serving.server.app import App
 from llm4sbr.serving.server.asking import Asking
 from llm4sbr.serving.server.batcher import Batcher
@@ -142,6 +143,7 @@ def serve_bundle(
     *,
     compare: str | Path | None = None,
     page: bool = True,
+    retrieval: Retrieval | None = None,
 ) -> int:
     """Serve a bundle until SIGTERM or SIGINT; `llm4sbr.cli.serve` describes the arguments.
 
@@ -156,8 +158,10 @@ def serve_bundle(
     metrics, log = Metrics(), JsonLog(records.log)
     listener = listening(network)
     try:
-        live = LiveBundle(bundle, device, metrics, log)
-        compared = None if compare is None else LiveBundle(compare, device, metrics, log, "compared")
+        live = LiveBundle(bundle, device, metrics, log, retrieval=retrieval)
+        compared = (
+            None if compare is None else LiveBundle(compare, device, metrics, log, "compared", retrieval)
+        )
         batcher = Batcher(batching, metrics)
         impressions = None
         if records.impressions is not None:
