@@ -35,7 +35,8 @@ def _named_failures(files: Sequence[Path]) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"the data cannot be prepared: {said}", path=", ".join(map(str, files))) from error
+        named = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
+        raise InputError(f"the data cannot be prepared: {said}", path=named) from error
 
 
 class ExampleDataModule(Ranged, LightningDataModule):
