@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from llm4sbr.contracts.mapped import Texts
+
 Numbers = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
 _BLOCK = 1 << 22  # rows at a time, where an intermediate result would be larger than the table
@@ -161,3 +163,14 @@ def places(ids: pl.Series, known: Sequence[str]) -> npt.NDArray[np.int32]:
         numbers, on="id", how="left", maintain_order="left"
     )
     return found["number"].fill_null(0).to_numpy()
+
+
+def texts_of(ids: pl.Series) -> Texts:
+    """Ids as two arrays, which can be written to files that are mapped later.
+
+    >>> texts_of(pl.Series(["s1", "ü"])) == ("s1", "ü")
+    True
+    """
+    ends = ids.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
+    content = b"".join((ids[block].str.join("").item() or "").encode() for block in blocks(len(ids)))
+    return Texts(ends, np.frombuffer(content, dtype=np.uint8))

@@ -20,7 +20,7 @@ from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, Split
 
-from .clicks import ClickTable, places
+from .clicks import ClickTable, places, texts_of
 from .dataset import expand
 from .filtering import drop_unseen, k_core, k_core_on_train
 from .rules import ExampleMode, KCore, Sessions, SplitBy
@@ -159,8 +159,7 @@ def _examples(
 ) -> Examples:
     starts = clicks.starts()
     lengths = np.diff(np.append(starts, len(clicks)))
-    items = number[clicks.item].astype(np.int64)
-    return expand(items, lengths, clicks.keys.gather(clicks.key[starts]).to_list(), mode)
+    return expand(number[clicks.item], lengths, texts_of(clicks.keys.gather(clicks.key[starts])), mode)
 
 
 def _named(names: Sequence[str]) -> str:
