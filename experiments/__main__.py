@@ -38,6 +38,7 @@ BENCHMARKS = {  # name of the function: its module; `kept` prints the saved resu
     "faithfulness": "experiments.benchmarks.faithfulness",
     "http_layers": "experiments.benchmarks.http_layers",
     "load": "experiments.benchmarks.load",
+    "prepare": "experiments.benchmarks.prepare",
     "serving": "experiments.benchmarks.serving",
     "stage1": "experiments.benchmarks.stage1",
     "wrapped_step": "experiments.benchmarks.wrapped_step",

@@ -26,6 +26,7 @@ TINY = {
     "faithfulness": ["--sessions", "5"],
     "http_layers": ["--names", "[bytes, uvicorn]", "--rate", "200", "--seconds", "0.5"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
+    "prepare": ["--events", "20000", "--items", "300", "--part", "6000"],
     "serving": [
         "--names",
         "[SRGNN]",
@@ -147,6 +148,14 @@ def test_a_client_counts_what_is_lost_and_calls_this_machine_alone():
     assert (found.errors, found.statuses["200"]) == (3, 0)
     with pytest.raises(ValueError, match="only loopback"):
         at_rate(port, [b""], 1, 1, host="203.0.113.7")
+
+
+def test_prepare(tmp_path):
+    rows = measured(tmp_path, "prepare")[1]
+    assert rows["preparing, peak memory"]["met"]
+    assert "20,000 clicks" in rows["preparing, peak memory"]["note"]
+    assert 12 < rows["cache entry, a click"]["value"] < 100
+    assert rows["a start from the cache"]["value"] < rows["preparing"]["value"] * 60
 
 
 def test_serving(tmp_path):
