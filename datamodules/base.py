@@ -125,7 +125,7 @@ class ExampleDataModule(Ranged, LightningDataModule):
         examples = keep_latest(self._ready().splits[split], self.max_length)
         return replace(examples, first_index=self._first_index(split))
 
-    def dataset(self, split: Split) -> SessionDataset:
+    def dataset_of(self, split: Split) -> SessionDataset:
         """Dataset of one split for a data loader; its arrays are mapped files, which its workers share."""
         # It has whole prefixes and shortens those of a batch: shorter ones would be a copy of `start`.
         examples = replace(self._ready().splits[split], first_index=self._first_index(split))
@@ -181,7 +181,7 @@ class ExampleDataModule(Ranged, LightningDataModule):
         self._order_seed = state_dict.get("order_seed")
 
     def _loader(self, split: Split, batch_size: int, shuffle: bool = False) -> DataLoader[SessionBatch]:
-        dataset = self.dataset(split)
+        dataset = self.dataset_of(split)
         trainer = self.trainer
         sampler = ExampleSampler(
             dataset.lengths(),

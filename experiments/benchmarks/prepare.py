@@ -16,6 +16,7 @@ import polars as pl
 from experiments.benchmarks.results import keep, row
 from llm4sbr.datamodules import KCore, SessionDataModule, SplitBy
 
+ROOT = Path(__file__).resolve().parents[2]
 LONGEST, EXPONENT = 200, 1.8  # of a session, with a power law of lengths: 5 clicks on average
 START, PER_SECOND = 1_700_000_000, 400  # time of the first click, and new sessions a second
 GAP = 40.0  # seconds between two clicks of a session, on average
@@ -113,8 +114,8 @@ def parts(events: int, names: np.ndarray, part: int, seed: int) -> Iterator[pl.D
 
 def in_child(folder: Path) -> dict[str, float]:
     """Prepare or start in a process of its own, so that its peak is that of nothing else."""
-    command = [sys.executable, "-m", "experiments.benchmarks.prepare", str(folder)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "experiments.benchmarks.prepare", str(folder.resolve())]
+    told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, float] = json_.loads(told.splitlines()[-1])
     return found
 
@@ -134,7 +135,7 @@ def measure(folder: Path) -> dict[str, float]:
     data.prepare_data()
     seconds = time.perf_counter() - began
     splits = [data.examples(split) for split in ("train", "validate", "test")]
-    dataset, dice = data.dataset("train"), np.random.default_rng(0)
+    dataset, dice = data.dataset_of("train"), np.random.default_rng(0)
     began = time.perf_counter()
     for _ in range(10):
         dataset.__getitems__(dice.integers(0, len(dataset), 1000).tolist())

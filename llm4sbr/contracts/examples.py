@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ from llm4sbr.contracts.mapped import from_path, to_path
 Split = Literal["train", "validate", "test", "predict"]
 SPLITS: tuple[Split, ...] = ("train", "validate", "test", "predict")
 IntArray = npt.NDArray[np.int64]  # or int32, see `Examples`
+_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,16 @@ class Examples:
 
     def prefixes(self) -> list[tuple[int, ...]]:
         """Every prefix, in example order."""
-        clicks = self.clicks.tolist()
-        return [tuple(clicks[a:b]) for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
+        return list(self.each_prefix())
+
+    def each_prefix(self) -> Iterator[tuple[int, ...]]:
+        """Every prefix, in example order, of a block of examples at a time."""
+        for at in range(0, len(self), _AT_ONCE):
+            start, end = (bounds[at : at + _AT_ONCE] for bounds in (self.start, self.end))
+            first = int(start.min())
+            clicks = self.clicks[first : int(end.max())].tolist()
+            for a, b in zip(start.tolist(), end.tolist(), strict=True):
+                yield tuple(clicks[a - first : b - first])
 
     def sessions(self) -> list[IntArray]:
         """Clicks of each session with examples, including targets, without clicks before `start`."""
