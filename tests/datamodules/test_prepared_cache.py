@@ -167,7 +167,7 @@ def test_a_large_file_is_read_once_and_again_after_a_write(
 
 
 def test_examples_are_mapped_narrow_and_pickled_as_paths(shop: Path) -> None:
-    """Bytes of a pickle with the arrays in it are seen to grow with the data."""
+    """Seen to fail with arrays that are pickled with their content."""
     data = SessionDataModule(str(shop))
     examples = data.examples("train")
     arrays = [getattr(examples, field) for field in ("clicks", "start", "end", "target", "session")]
