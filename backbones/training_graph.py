@@ -77,7 +77,7 @@ class TrainingGraph(nn.Module):
         sessions = [np.array(one) for one in examples.prefixes()] if prefixes else examples.sessions()
         if not sessions:
             raise InputError("there are no training sessions to learn a graph from")
-        items = np.concatenate(sessions)
+        items = np.concatenate(sessions).astype(np.int64)
         if items.max() > self.num_items:
             raise InputError(
                 f"the backbone was built for {self.num_items} items, but a training session has another item",

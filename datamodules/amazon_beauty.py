@@ -119,7 +119,9 @@ class AmazonBeauty(SessionDataModule):
             reviews, meta = self.source_files()
             events = read_reviews(reviews)
             return events, read_meta(meta, set(events["item_id"].to_list()))
-        events, items = super().load_tables()
+        found, items = super().load_tables()
+        assert isinstance(found, pl.DataFrame)  # `source_files` names single files
+        events = found
         position = pl.col("timestamp").rank("ordinal").over("key") - 1
         if self.split.by == "temporal" and bool(
             events.select((position == pl.col("timestamp")).all()).item()

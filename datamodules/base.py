@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -35,7 +36,8 @@ def _named_failures(files: Sequence[Path]) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"the data cannot be prepared: {said}", path=", ".join(map(str, files))) from error
+        named = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
+        raise InputError(f"the data cannot be prepared: {said}", path=named) from error
 
 
 class ExampleDataModule(Ranged, LightningDataModule):
@@ -120,16 +122,21 @@ class ExampleDataModule(Ranged, LightningDataModule):
 
     def examples(self, split: Split) -> Examples:
         """Examples of one split, prefixes cut to `max_length`; `first_index` is unique over the splits."""
-        splits = self._ready().splits
-        before = sum(len(splits[name]) for name in SPLITS[: SPLITS.index(split)])
-        return replace(keep_latest(splits[split], self.max_length), first_index=before)
+        examples = keep_latest(self._ready().splits[split], self.max_length)
+        return replace(examples, first_index=self._first_index(split))
+
+    def dataset_of(self, split: Split) -> SessionDataset:
+        """Dataset of one split for a data loader; its arrays are mapped files, which its workers share."""
+        # It has whole prefixes and shortens those of a batch: shorter ones would be a copy of `start`.
+        examples = replace(self._ready().splits[split], first_index=self._first_index(split))
+        return SessionDataset(examples, self.session_graph, self.max_length)
 
     def summary(self) -> str:
         """One line per split: sessions, clicks, examples, mean session length."""
         lines = [f"{self.num_items:,} items"]
         for name, examples in self._ready().splits.items():
             sessions, clicks = len(examples.session_ids), len(examples.clicks)
-            alone = sessions - len(set(examples.session.tolist()))
+            alone = sessions - len(np.unique(examples.session))
             lines.append(
                 f"{name}: {sessions:,} sessions, {clicks:,} clicks, {len(examples):,} examples, "
                 f"mean length {clicks / max(sessions, 1):.2f}"
@@ -174,10 +181,10 @@ class ExampleDataModule(Ranged, LightningDataModule):
         self._order_seed = state_dict.get("order_seed")
 
     def _loader(self, split: Split, batch_size: int, shuffle: bool = False) -> DataLoader[SessionBatch]:
-        examples = self.examples(split)
+        dataset = self.dataset_of(split)
         trainer = self.trainer
         sampler = ExampleSampler(
-            torch.from_numpy(examples.end - examples.start),
+            dataset.lengths(),
             batch_size,
             shuffle=shuffle,
             pool=self.bucket,
@@ -186,7 +193,7 @@ class ExampleDataModule(Ranged, LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
         )
         return ExampleLoader(
-            SessionDataset(examples, self.session_graph),
+            dataset,
             self._position if shuffle and trainer else None,
             batch_size=batch_size,
             sampler=sampler,
@@ -194,6 +201,10 @@ class ExampleDataModule(Ranged, LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _first_index(self, split: Split) -> int:
+        splits = self._ready().splits
+        return sum(len(splits[name]) for name in SPLITS[: SPLITS.index(split)])
 
     def _seed_of_order(self) -> int:
         """Seed of the training shuffle, from the global seed; the same on all ranks and for a whole run."""
@@ -223,6 +234,7 @@ class ExampleDataModule(Ranged, LightningDataModule):
             if not file.is_file():
                 raise InputError("there is no such file", path=file, hint="Check data_dir and the file names")
         made_by = {"class": type(self).__name__, **self.choices(), "files": len(sources)}
-        self._key_of_prepared = cache_key(made_by, files)
+        folder = cache_root(self.cache_dir) / "prepared"
+        self._key_of_prepared = cache_key(made_by, files, folder)
         with _named_failures(files):
-            return load_or_build(cache_root(self.cache_dir) / "prepared", self._key_of_prepared, self.build)
+            return load_or_build(folder, self._key_of_prepared, self.build)

@@ -2,59 +2,74 @@
 
 from __future__ import annotations
 
-import polars as pl
+import numpy as np
+import numpy.typing as npt
 
+from .clicks import ClickTable, Mask, tally
 from .rules import KCore
 
 
-def k_core(clicks: pl.DataFrame, *, min_item_clicks: int = 1, min_session_length: int = 1) -> pl.DataFrame:
+def k_core(clicks: ClickTable, rules: KCore) -> ClickTable:
     """Drop rare items and short sessions alternately, until nothing changes.
 
     Args:
-        clicks: Table with ``session_id, item_id`` and any other columns.
-        min_item_clicks: Minimum number of clicks of an item.
-        min_session_length: Minimum number of clicks of a session.
+        clicks: Clicks with the session as key.
+        rules: Thresholds.
 
     Returns:
         The remaining rows, in their order.
-
-    >>> k_core(pl.DataFrame({"session_id": [1, 1, 2], "item_id": [7, 7, 7]}), min_session_length=2).height
-    2
     """
-    while True:
-        before = clicks.height
-        if min_item_clicks > 1:
-            clicks = clicks.filter(pl.len().over("item_id") >= min_item_clicks)
-        if min_session_length > 1:
-            clicks = clicks.filter(pl.len().over("session_id") >= min_session_length)
-        if clicks.height == before:
-            return clicks
+    kept = _core(clicks, rules, np.ones(len(clicks), dtype=np.bool_))
+    return clicks if kept.all() else clicks.take(kept)
 
 
-def k_core_on_train(clicks: pl.DataFrame, rules: KCore) -> pl.DataFrame:
+def k_core_on_train(clicks: ClickTable, in_training: Mask, rules: KCore) -> ClickTable:
     """Compute the core of the training sessions only and restrict the other splits to its items.
 
     Args:
-        clicks: Table with ``session_id, item_id, part``.
+        clicks: Clicks with the session as key.
+        in_training: Whether a session is in training.
         rules: Thresholds; the minimum length is also applied once to the other splits' sessions.
 
     Returns:
         The remaining rows, in their order.
+
+    Shapes:
+        - in_training: ``(K,)``
     """
-    in_training = pl.col("part") == "train"
-    core = k_core(
-        clicks.with_row_index("_row").filter(in_training),
-        min_item_clicks=rules.min_item_clicks,
-        min_session_length=rules.min_session_length,
-    )
-    rows = clicks.with_row_index("_row")
-    kept_training = pl.col("_row").is_in(core["_row"].implode())
-    known = pl.col("item_id").is_in(core["item_id"].unique().implode())
-    rows = rows.filter(pl.when(in_training).then(kept_training).otherwise(known)).drop("_row")
-    return rows.filter(in_training | (pl.len().over("session_id") >= rules.min_session_length))
+    training = in_training[clicks.key]  # (T,)
+    kept = _core(clicks, rules, training.copy())
+    known = tally(clicks.item, len(clicks.items), kept) > 0  # (I,)
+    kept |= ~training & known[clicks.item]
+    long = tally(clicks.key, len(clicks.keys), kept) >= rules.min_session_length  # (K,)
+    kept &= training | long[clicks.key]
+    return clicks if kept.all() else clicks.take(kept)
 
 
-def drop_unseen(clicks: pl.DataFrame) -> pl.DataFrame:
-    """Drop clicks of validation and test on items that do not occur in training."""
-    seen = clicks.filter(pl.col("part") == "train")["item_id"].unique()
-    return clicks.filter((pl.col("part") == "train") | pl.col("item_id").is_in(seen.implode()))
+def drop_unseen(clicks: ClickTable, in_training: Mask) -> ClickTable:
+    """Drop clicks of validation and test on items that do not occur in training.
+
+    Shapes:
+        - in_training: ``(K,)``
+    """
+    training = in_training[clicks.key]  # (T,)
+    seen = tally(clicks.item, len(clicks.items), training) > 0  # (I,)
+    kept = training | seen[clicks.item]
+    return clicks if kept.all() else clicks.take(kept)
+
+
+def _core(clicks: ClickTable, rules: KCore, kept: Mask) -> Mask:
+    """Rows of the core among the rows `kept`, which is changed."""
+    left = int(kept.sum())
+    while True:
+        before = left
+        for numbers, ids, least in (
+            (clicks.item, clicks.items, rules.min_item_clicks),
+            (clicks.key, clicks.keys, rules.min_session_length),
+        ):
+            if least > 1:
+                enough: npt.NDArray[np.bool_] = tally(numbers, len(ids), kept) >= least
+                kept &= enough[numbers]
+        left = int(kept.sum())
+        if left == before:
+            return kept

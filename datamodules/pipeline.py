@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import Examples, Split
 
+from .clicks import ClickTable, places, texts_of
 from .dataset import expand
 from .filtering import drop_unseen, k_core, k_core_on_train
 from .rules import ExampleMode, KCore, Sessions, SplitBy
-from .sessionize import handle_copies, sessionize
-from .splits import sample_sessions, split_sessions
+from .sessionize import sessionize
+from .splits import TEST, TRAIN, VALIDATE, sample_sessions, split_sessions
 from .tables import warn_missing
 
 
@@ -50,17 +52,17 @@ class Recipe:
 
 
 def build(
-    events: pl.DataFrame,
+    events: ClickTable,
     items: pl.DataFrame | None,
     recipe: Recipe,
     *,
-    predict: pl.DataFrame | None = None,
+    predict: ClickTable | None = None,
     path: str | Path | None = None,
 ) -> Prepared:
     """Run the whole pipeline.
 
     Args:
-        events: Table with ``key, item_id, timestamp`` and optionally ``split``.
+        events: Clicks of sessions or users, in any order.
         items: Table with ``item_id, title``; None for data without titles.
         recipe: Choices of the pipeline.
         predict: Clicks of the sessions to recommend for; by default the whole test sessions.
@@ -70,39 +72,38 @@ def build(
         InputError: If no training example is left (the message names the remaining sessions and clicks), or
             an error of `split_sessions`.
     """
-    clicks = sessionize(handle_copies(events, recipe.sessions), recipe.sessions)
-    seen = f"{clicks['session_id'].n_unique()} sessions of {clicks.height} clicks"
+    clicked = events.items
+    clicks = sessionize(events, recipe.sessions)
+    del events
+    seen = f"{len(clicks.starts())} sessions of {len(clicks)} clicks"
     if recipe.kcore.over == "all":
-        clicks = k_core(
-            clicks,
-            min_item_clicks=recipe.kcore.min_item_clicks,
-            min_session_length=recipe.kcore.min_session_length,
-        )
-    clicks = split_sessions(clicks, recipe.split, recipe.seed, path)
+        clicks = k_core(clicks, recipe.kcore)
+    parts = split_sessions(clicks, recipe.split, recipe.seed, path)
     if recipe.kcore.over == "train":
-        clicks = k_core_on_train(clicks, recipe.kcore)
+        clicks = k_core_on_train(clicks, parts == TRAIN, recipe.kcore)
     if recipe.split.unseen_items == "drop":
-        clicks = drop_unseen(clicks)
-    wanted = clicks["item_id"].unique()
+        clicks = drop_unseen(clicks, parts == TRAIN)
+    wanted = clicked.filter(clicks.clicked())
     if items is not None and recipe.kcore.unclicked_items == "keep":
-        never = items.filter(~pl.col("item_id").is_in(events["item_id"].unique().implode()))
-        wanted = pl.concat([wanted, never["item_id"]])
+        never = items.filter(~pl.col("item_id").is_in(clicked.implode()))
+        wanted = pl.concat([wanted, never["item_id"].alias(wanted.name)])
     catalogue = make_catalogue(wanted, items, recipe.missing_titles, path)
-    clicks = sample_sessions(number_items(clicks, catalogue), recipe.split.sample, recipe.seed)
-    part = {name: clicks.filter(pl.col("part") == name) for name in ("train", "validate", "test")}
+    clicks = sample_sessions(clicks, parts, recipe.split.sample, recipe.seed)
+    number = places(clicked, catalogue.item_ids)  # (I,)
+    train, validate, test = (clicks.take(parts[clicks.key] == part) for part in (TRAIN, VALIDATE, TEST))
+    del clicks
     splits: dict[Split, Examples] = {
-        "train": _examples(part["train"], recipe.train_examples),
-        "validate": _examples(part["validate"], recipe.eval_examples),
-        "test": _examples(part["test"], recipe.eval_examples),
-        "predict": _examples(
-            part["test"] if predict is None else _new_sessions(predict, recipe, catalogue), "predict"
-        ),
+        "train": _examples(train, number, recipe.train_examples),
+        "validate": _examples(validate, number, recipe.eval_examples),
+        "test": _examples(test, number, recipe.eval_examples),
+        "predict": _examples(test, number, "predict")
+        if predict is None
+        else _new_examples(predict, recipe, catalogue),
     }
     if len(splits["train"]) == 0:
-        left = part["train"]
         raise InputError(
-            f"no training example: of {seen}, {left['session_id'].n_unique()} sessions of {left.height} "
-            "clicks are left for training, and none has two clicks",
+            f"no training example: of {seen}, {len(train.starts())} sessions of {len(train)} clicks are left "
+            "for training, and none has two clicks",
             path=path,
             hint="Check sessions, kcore and split",
         )
@@ -136,39 +137,29 @@ def make_catalogue(
     )
 
 
-def number_items(clicks: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
-    """Add the column ``item``: the number of ``item_id`` in the catalogue, null for an unknown item."""
-    numbers = pl.DataFrame(
-        {"item_id": catalogue.item_ids, "item": range(1, catalogue.num_items + 1)},
-        schema={"item_id": pl.String, "item": pl.Int64},
-    )
-    return clicks.join(numbers, on="item_id", how="left", maintain_order="left")
-
-
-def _new_sessions(events: pl.DataFrame, recipe: Recipe, catalogue: Catalogue) -> pl.DataFrame:
-    events = handle_copies(events, recipe.sessions, "rows of the sessions to recommend for")
-    clicks = number_items(sessionize(events, recipe.sessions), catalogue)
-    known = clicks.filter(pl.col("item").is_not_null())
-    if known.height < clicks.height:
-        lost = sorted(set(clicks["session_id"].to_list()) - set(known["session_id"].to_list()))
+def _new_examples(events: ClickTable, recipe: Recipe, catalogue: Catalogue) -> Examples:
+    clicks = sessionize(events, recipe.sessions, "rows of the sessions to recommend for")
+    number = places(clicks.items, catalogue.item_ids)
+    known = clicks.take(number[clicks.item] > 0)
+    if len(known) < len(clicks):
+        every, left = (one.keys.gather(one.key[one.starts()]).to_list() for one in (clicks, known))
+        lost = sorted(set(every) - set(left))
         warnings.warn(
-            f"{clicks.height - known.height} clicks of the sessions to recommend for are on items outside "
+            f"{len(clicks) - len(known)} clicks of the sessions to recommend for are on items outside "
             f"the catalogue and were left out; {len(lost)} sessions have no other click and get none"
             + _named(lost),
             UserWarning,
             stacklevel=2,
         )
-    return known
+    return _examples(known, number, "predict")
 
 
-def _examples(clicks: pl.DataFrame, mode: Literal["prefixes", "last", "predict"]) -> Examples:
-    sessions = clicks.group_by("session_id", maintain_order=True).len("length")
-    return expand(
-        clicks["item"].to_numpy().astype(np.int64),
-        sessions["length"].to_numpy().astype(np.int64),
-        sessions["session_id"].to_list(),
-        mode,
-    )
+def _examples(
+    clicks: ClickTable, number: npt.NDArray[np.int32], mode: Literal["prefixes", "last", "predict"]
+) -> Examples:
+    starts = clicks.starts()
+    lengths = np.diff(np.append(starts, len(clicks)))
+    return expand(number[clicks.item], lengths, texts_of(clicks.keys.gather(clicks.key[starts])), mode)
 
 
 def _named(names: Sequence[str]) -> str:

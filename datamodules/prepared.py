@@ -10,21 +10,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
-from safetensors.numpy import load_file, save_file
 
 from llm4sbr.contracts.catalogue import Catalogue
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS, Examples, Split
 from llm4sbr.contracts.files import atomic_folder, write_text
+from llm4sbr.contracts.mapped import Texts, mapped
 
+from .digests import digest, known_digest
 from .pipeline import Prepared
 
-FORMAT = 2
-_ARRAYS, _ITEMS, _SESSIONS, _META = "arrays.safetensors", "items.parquet", "sessions.parquet", "meta.json"
-_FIELDS = ("clicks", "start", "end", "target", "session")
+FORMAT = 3
+FIELDS = ("clicks", "start", "end", "target", "session", "id_ends", "ids")
+_ITEMS, _META = "items.parquet", "meta.json"
 
 
 class CacheWarning(UserWarning):
@@ -52,14 +55,18 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def cache_key(settings: Mapping[str, object], files: Iterable[str | Path]) -> str:
+def cache_key(settings: Mapping[str, object], files: Iterable[str | Path], folder: Path | None = None) -> str:
     """Hex digest of the format, every setting and every file's content.
 
     Args:
         settings: JSON-serialisable choices.
         files: Source files in a fixed order; their location does not matter.
+        folder: Cache folder, in which digests of large files are remembered; None for none.
     """
-    sources = [(Path(file).name, Path(file).stat().st_size, _digest(Path(file))) for file in files]
+    sources = [
+        (path.name, path.stat().st_size, digest(path) if folder is None else known_digest(path, folder))
+        for path in map(Path, files)
+    ]
     made_from = json.dumps([FORMAT, settings, sources], sort_keys=True)
     return hashlib.blake2b(made_from.encode(), digest_size=16).hexdigest()
 
@@ -89,6 +96,7 @@ def load_or_build(folder: Path, key: str, build: Callable[[], Prepared]) -> Prep
     prepared = _told(replace(prepared, warnings=tuple(told)))
     try:
         save(prepared, entry)
+        return load(entry)  # mapped, so that the arrays of the preparation are freed
     except (InputError, OSError) as error:
         warnings.warn(f"{folder}: the data could not be cached ({error})", CacheWarning, stacklevel=2)
     return prepared
@@ -103,49 +111,49 @@ def _told(prepared: Prepared) -> Prepared:
 
 def save(prepared: Prepared, entry: Path) -> None:
     """Write an entry atomically; if another process wrote it first, keep that entry."""
-    splits, catalogue = prepared.splits, prepared.catalogue
-    arrays = {f"{name}.{field}": getattr(splits[name], field) for name in SPLITS for field in _FIELDS}
+    catalogue = prepared.catalogue
     with atomic_folder(entry) as scratch:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, scratch / _ARRAYS)
+        for name, examples in prepared.splits.items():
+            for field, array in _arrays(examples).items():
+                np.save(scratch / f"{name}.{field}.npy", array, allow_pickle=False)
         pl.DataFrame(
             {"item_id": catalogue.item_ids, "title": catalogue.titles},
             schema={"item_id": pl.String, "title": pl.String},
         ).write_parquet(scratch / _ITEMS)
-        pl.DataFrame(
-            {
-                "split": [name for name in SPLITS for _ in splits[name].session_ids],
-                "session_id": [session for name in SPLITS for session in splits[name].session_ids],
-            },
-            schema={"split": pl.String, "session_id": pl.String},
-        ).write_parquet(scratch / _SESSIONS)
-        digests = {name: _digest(scratch / name) for name in (_ARRAYS, _ITEMS, _SESSIONS)}
+        digests = {name: digest(scratch / name) for name in _files()}
         write_text(
             scratch / _META, json.dumps({"format": FORMAT, "digests": digests, "warnings": prepared.warnings})
         )
 
 
 def load(entry: Path) -> Prepared:
-    """Read an entry.
+    """Map an entry: its arrays and session ids stay on disk until they are used.
 
     Raises:
         ValueError: If a file's content differs from what was written.
         OSError: If a file is missing.
     """
     meta = json.loads((entry / _META).read_text("utf-8"))
-    for name in (_ARRAYS, _ITEMS, _SESSIONS):
-        if _digest(entry / name) != meta["digests"][name]:
+    for name in _files():
+        if known_digest(entry / name, entry.parent) != meta["digests"][name]:
             raise ValueError(f"the checksum of {name} is wrong")
-    arrays = load_file(entry / _ARRAYS)
-    items, sessions = pl.read_parquet(entry / _ITEMS), pl.read_parquet(entry / _SESSIONS)
+    items = pl.read_parquet(entry / _ITEMS)
     splits: dict[Split, Examples] = {}
     for name in SPLITS:
-        clicks, start, end, target, session = (arrays[f"{name}.{field}"] for field in _FIELDS)
-        ids = tuple(sessions.filter(pl.col("split") == name)["session_id"].to_list())
-        splits[name] = Examples(clicks, start, end, target, session, ids)
+        clicks, start, end, target, session, ends, ids = (
+            mapped(entry / f"{name}.{field}.npy") for field in FIELDS
+        )
+        splits[name] = Examples(clicks, start, end, target, session, Texts(ends, ids))
     catalogue = Catalogue(tuple(items["item_id"].to_list()), tuple(items["title"].to_list()))
     return Prepared(catalogue, splits, tuple(meta["warnings"]))
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _files() -> list[str]:
+    return [_ITEMS, *(f"{name}.{field}.npy" for name in SPLITS for field in FIELDS)]
+
+
+def _arrays(examples: Examples) -> dict[str, npt.NDArray[Any]]:
+    ids = examples.session_ids
+    texts = ids if isinstance(ids, Texts) else Texts.of(ids)
+    arrays = (examples.clicks, examples.start, examples.end, examples.target, examples.session)
+    return dict(zip(FIELDS, (*arrays, texts.ends, texts.content), strict=True))

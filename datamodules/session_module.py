@@ -11,6 +11,8 @@ import polars as pl
 from llm4sbr.contracts.ranges import NonNegativeInt
 
 from .base import ExampleDataModule
+from .clicks import ClickTable
+from .event_parts import find_parts, is_parts, read_parts, root_of
 from .pipeline import Prepared, Recipe, build
 from .rules import Columns, ExampleMode, KCore, Sessions, SplitBy
 from .tables import read_events, read_items
@@ -23,7 +25,8 @@ class SessionDataModule(ExampleDataModule):
 
     Args:
         data_dir: Folder of `events` and `items`; by default the current folder.
-        events: Table of clicks: CSV, TSV or Parquet, optionally gzipped.
+        events: Table of clicks: CSV, TSV or Parquet, optionally gzipped; or a folder or glob of Parquet
+            files, which are read in blocks, so that the table may be larger than memory (`read_parts`).
         items: Table of titles; null for data without titles.
         columns: Column names of the tables.
         sessions: Options that turn clicks into sessions.
@@ -70,15 +73,16 @@ class SessionDataModule(ExampleDataModule):
     def source_files(self) -> list[Path]:
         """The raw files, whose content is part of the cache key."""
         folder = Path(self.data_dir or ".")
-        return [folder / name for name in (self.events, self.items) if name is not None]
+        return [*_files(folder / self.events), *([folder / self.items] if self.items else [])]
 
     def new_files(self) -> list[Path]:
-        """The table of the sessions to recommend for."""
-        return [Path(self.predict_events)] if self.predict_events else []
+        """The tables of the sessions to recommend for."""
+        return _files(Path(self.predict_events)) if self.predict_events else []
 
     def choices(self) -> dict[str, Any]:
-        """The recipe and the columns."""
-        return {**asdict(self.recipe()), "columns": asdict(self.columns)}
+        """The recipe, the columns and the places of parts, which hold values of hive columns."""
+        parts = {name: _places(path) for name, path in self._tables_in_parts().items()}
+        return {**asdict(self.recipe()), "columns": asdict(self.columns), **parts}
 
     def recipe(self) -> Recipe:
         """Every choice that affects the examples."""
@@ -92,20 +96,47 @@ class SessionDataModule(ExampleDataModule):
             self.seed,
         )
 
-    def load_tables(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-        """Clicks (``key, item_id, timestamp``, optionally ``split``) and titles (``item_id, title``)."""
-        files = self.source_files()
-        split = self.recipe().split.by == "column"
-        events = read_events(files[0], self.columns, key=self._key, split=split)
+    def load_tables(self) -> tuple[pl.DataFrame | ClickTable, pl.DataFrame | None]:
+        """Clicks (``key, item_id, timestamp``, optionally ``split``) and titles (``item_id, title``).
+
+        Clicks in parts are numbered while they are read.
+        """
+        files, parts = self.source_files(), self._tables_in_parts().get("events")
+        if parts is not None:
+            files = [parts, *(files[-1:] if self.items else ())]
+        events = self._read(files[0], split=self.recipe().split.by == "column")
         return events, read_items(files[1], self.columns) if len(files) > 1 else None
 
     def build(self) -> Prepared:
         """Build the examples of every split from the raw files."""
         events, items = self.load_tables()
-        new = self.predict_events
-        predict = read_events(new, self.columns, key=self._key) if new else None
-        return build(events, items, self.recipe(), predict=predict, path=self.source_files()[0])
+        clicks = events if isinstance(events, ClickTable) else ClickTable.of(events)
+        del events
+        new = self._read(Path(self.predict_events)) if self.predict_events else None
+        predict = ClickTable.of(new) if isinstance(new, pl.DataFrame) else new
+        parts = self._tables_in_parts().get("events")
+        return build(clicks, items, self.recipe(), predict=predict, path=parts or self.source_files()[0])
+
+    def _read(self, path: Path, split: bool = False) -> pl.DataFrame | ClickTable:
+        if is_parts(path):
+            return read_parts(path, self.columns, key=self._key, split=split)
+        return read_events(path, self.columns, key=self._key, split=split)
+
+    def _tables_in_parts(self) -> dict[str, Path]:
+        paths = {"events": Path(self.data_dir or ".") / self.events}
+        if self.predict_events:
+            paths["predict_events"] = Path(self.predict_events)
+        return {name: path for name, path in paths.items() if is_parts(path)}
 
     @property
     def _key(self) -> str:
         return self.columns.session if self.sessions.by == "column" else self.columns.user
+
+
+def _files(path: Path) -> list[Path]:
+    return find_parts(path) if is_parts(path) else [path]
+
+
+def _places(path: Path) -> list[str]:
+    root = root_of(path)
+    return [part.relative_to(root).as_posix() for part in find_parts(path)]

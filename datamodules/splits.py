@@ -6,115 +6,133 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from llm4sbr.contracts.errors import InputError
 
+from .clicks import ClickTable, blocks
 from .rules import SplitBy
 
+TRAIN, VALIDATE, TEST, ABSENT = range(4)  # parts; a session without clicks is absent
+Parts = npt.NDArray[np.uint8]
+_Order = npt.NDArray[np.int64]
 _PARTS = {
-    "train": "train",
-    "training": "train",
-    "valid": "validate",
-    "validation": "validate",
-    "val": "validate",
-    "validate": "validate",
-    "test": "test",
+    "train": TRAIN,
+    "training": TRAIN,
+    "valid": VALIDATE,
+    "validation": VALIDATE,
+    "val": VALIDATE,
+    "validate": VALIDATE,
+    "test": TEST,
 }
 
 
-def split_sessions(
-    clicks: pl.DataFrame, rules: SplitBy, seed: int, path: str | Path | None = None
-) -> pl.DataFrame:
-    """Add the column ``part``: train, validate or test, one value per session.
+def split_sessions(clicks: ClickTable, rules: SplitBy, seed: int, path: str | Path | None = None) -> Parts:
+    """Assign each session to a part.
 
     Random cuts rank sessions by a hash of seed and session id, so they do not depend on the order of rows.
 
     Args:
-        clicks: Table with ``session_id, item_id, timestamp`` and, for `column`, ``split``; the rows of a
-            session are contiguous.
+        clicks: Clicks of sessions, grouped by session and sorted by time; with the split, for `column`.
         rules: Options of the split.
         seed: Seed of the random cuts.
         path: Source of the clicks for error messages.
 
+    Returns:
+        `TRAIN`, `VALIDATE` or `TEST` for each of `clicks.keys`; `ABSENT` for a session without clicks.
+
     Raises:
         InputError: If a session is in two splits, or a split name is unknown; the message names the session.
+
+    Shapes:
+        - output: ``(K,)``
     """
-    sessions = clicks.group_by("session_id", maintain_order=True).agg(
-        pl.col("timestamp").max(), *([pl.col("split")] if rules.by == "column" else [])
-    )
-    ids = sessions["session_id"].to_list()
+    starts = clicks.starts()  # (S,)
+    session = clicks.key[starts]  # (S,)
+    ids = clicks.keys.gather(session)
+    last = clicks.time[np.append(starts[1:], len(clicks)) - 1] if len(clicks) else clicks.time  # (S,)
+
+    def order(purpose: str) -> _Order:
+        return np.argsort(last, kind="stable") if rules.by == "temporal" else _shuffled(ids, seed, purpose)
+
     if rules.by == "column":
-        parts = _from_column(sessions, path)
+        parts = _from_column(clicks, starts, ids, path)
     else:
-        order = _latest_last(sessions) if rules.by == "temporal" else _shuffled(ids, seed, "test")
-        parts = _cut(["train"] * len(ids), order, "test", rules.test_ratio)
-    if "validate" not in parts:
-        order = _latest_last(sessions) if rules.by == "temporal" else _shuffled(ids, seed, "validate")
-        training = [row for row in order if parts[row] == "train"]
-        parts = _cut(parts, training, "validate", rules.val_ratio)
-    labels = pl.DataFrame(
-        {"session_id": ids, "part": parts}, schema={"session_id": pl.String, "part": pl.String}
-    )
-    return clicks.join(labels, on="session_id", how="left", maintain_order="left")
+        parts = np.full(len(session), TRAIN, dtype=np.uint8)
+        _cut(parts, order("test"), TEST, rules.test_ratio)
+    if not (parts == VALIDATE).any():
+        ranked = order("validate")
+        _cut(parts, ranked[parts[ranked] == TRAIN], VALIDATE, rules.val_ratio)
+    every = np.full(len(clicks.keys), ABSENT, dtype=np.uint8)
+    every[session] = parts
+    return every
 
 
-def sample_sessions(clicks: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
-    """Keep a share of the sessions of each ``part``, at least one: the first in the order of a hash.
+def sample_sessions(clicks: ClickTable, parts: Parts, share: float, seed: int) -> ClickTable:
+    """Keep a share of the sessions of each part, at least one: the first in the order of a hash.
 
     The order does not depend on the share, so a smaller sample is a subset of a larger sample.
+
+    Shapes:
+        - parts: ``(K,)``
     """
     if share == 1:
         return clicks
-    kept: list[str] = []
-    for _, part in clicks.group_by("part"):
-        ids = part["session_id"].unique().to_list()
-        kept += [ids[row] for row in _shuffled(ids, seed, "sample")[: max(1, round(share * len(ids)))]]
-    return clicks.filter(pl.col("session_id").is_in(kept))
+    present = np.unique(clicks.key)
+    kept = np.zeros(len(clicks.keys), dtype=np.bool_)
+    for part in (TRAIN, VALIDATE, TEST):
+        sessions = present[parts[present] == part]
+        ranked = _shuffled(clicks.keys.gather(sessions), seed, "sample")
+        kept[sessions[ranked[: max(1, round(share * len(sessions)))]]] = True
+    return clicks.take(kept[clicks.key])
 
 
 def cut_at_random(ids: Sequence[str], seed: int, share: float) -> set[int]:
     """Positions of the validation sessions: none for a share of 0, otherwise at least one, and never all."""
-    parts = _cut(["train"] * len(ids), _shuffled(ids, seed, "validate"), "validate", share)
-    return {row for row, part in enumerate(parts) if part == "validate"}
+    parts = np.full(len(ids), TRAIN, dtype=np.uint8)
+    _cut(parts, _shuffled(pl.Series(ids, dtype=pl.String), seed, "validate"), VALIDATE, share)
+    return set(np.flatnonzero(parts == VALIDATE).tolist())
 
 
-def _cut(parts: Sequence[str], order: Sequence[int], name: str, share: float) -> list[str]:
-    """Assign the part `name` to the last `share` of `order`: at least one session, never all."""
-    parts = list(parts)
+def _cut(parts: Parts, order: _Order, part: int, share: float) -> None:
+    """Assign a part to the last `share` of `order`: at least one session, never all."""
     count = min(max(1, round(share * len(order))), len(order) - 1) if share > 0 else 0
-    for row in order[len(order) - count :] if count > 0 else ():
-        parts[row] = name
-    return parts
+    if count > 0:
+        parts[order[len(order) - count :]] = part
 
 
-def _latest_last(sessions: pl.DataFrame) -> list[int]:
-    """Rows by the session's last click; ties by session order."""
-    rows: list[int] = sessions.with_row_index("_row").sort("timestamp", "_row")["_row"].to_list()
-    return rows
-
-
-def _shuffled(ids: Sequence[str], seed: int, purpose: str) -> list[int]:
+def _shuffled(ids: pl.Series, seed: int, purpose: str) -> _Order:
+    """Places of the ids in the order of a hash of seed, purpose and id."""
     salt = f"{seed}:{purpose}:".encode()
-    ranks = [hashlib.blake2b(salt + name.encode(), digest_size=16).digest() for name in ids]
-    return sorted(range(len(ids)), key=ranks.__getitem__)
+    digests = bytearray()
+    for block in blocks(len(ids)):
+        for name in ids[block].to_list():
+            digests += hashlib.blake2b(salt + name.encode(), digest_size=16).digest()
+    halves = np.frombuffer(digests, dtype=">u8").reshape(-1, 2)  # compares like the bytes
+    return np.lexsort((halves[:, 1], halves[:, 0]))
 
 
-def _from_column(sessions: pl.DataFrame, path: str | Path | None) -> list[str]:
-    parts = []
-    for session, values in sessions.select("session_id", pl.col("split").list.unique()).iter_rows():
-        if len(values) > 1:
-            named = ", ".join(sorted(map(str, values)))
-            raise InputError(
-                f"session {session!r} is in two splits: {named}",
-                path=path,
-                hint="Give all its rows one split",
-            )
-        part = _PARTS.get(str(values[0]).strip().lower())
-        if part is None:
-            hint = "Use train, validate and test"
-            raise InputError(
-                f"session {session!r} has an unknown split", path=path, value=values[0], hint=hint
-            )
-        parts.append(part)
-    return parts
+def _from_column(clicks: ClickTable, starts: _Order, ids: pl.Series, path: str | Path | None) -> Parts:
+    assert clicks.split is not None
+    names = clicks.splits
+    lengths = np.diff(np.append(starts, len(clicks)))  # (S,)
+    split = clicks.split[starts]  # (S,)
+    differs = clicks.split != np.repeat(split, lengths)
+    mixed = np.zeros(len(starts), dtype=np.bool_)
+    mixed[np.searchsorted(starts, np.flatnonzero(differs), side="right") - 1] = True
+    part_of = np.array([_PARTS.get(str(name).strip().lower(), ABSENT) for name in names], dtype=np.uint8)
+    parts: Parts = part_of[split]
+    bad = np.flatnonzero(mixed | (parts == ABSENT))
+    if not len(bad):
+        return parts
+    at = int(bad[0])
+    if mixed[at]:
+        own = np.unique(clicks.split[starts[at] : starts[at] + lengths[at]])
+        named = ", ".join(sorted(str(names[number]) for number in own))
+        raise InputError(
+            f"session {ids[at]!r} is in two splits: {named}", path=path, hint="Give all its rows one split"
+        )
+    value, hint = names[int(split[at])], "Use train, validate and test"
+    raise InputError(f"session {ids[at]!r} has an unknown split", path=path, value=value, hint=hint)

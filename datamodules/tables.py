@@ -13,7 +13,7 @@ from llm4sbr.contracts.errors import InputError
 
 from .rules import Columns
 from .table_files import read_table
-from .timestamps import parse_timestamps
+from .timestamps import TimestampReader, parse_timestamps
 
 
 def require_columns(table: pl.DataFrame, columns: Sequence[str], path: str | Path) -> None:
@@ -32,7 +32,13 @@ def require_columns(table: pl.DataFrame, columns: Sequence[str], path: str | Pat
 
 
 def read_events(
-    path: str | Path, columns: Columns, *, key: str, split: bool = False, table: pl.DataFrame | None = None
+    path: str | Path,
+    columns: Columns,
+    *,
+    key: str,
+    split: bool = False,
+    table: pl.DataFrame | None = None,
+    timestamps: TimestampReader | None = None,
 ) -> pl.DataFrame:
     """Read clicks.
 
@@ -42,6 +48,8 @@ def read_events(
         key: Column of the session or user id.
         split: Whether to read the split column.
         table: The table, if it is already loaded; `path` is then only for error messages.
+        timestamps: Reader of the timestamps of several tables that belong together; its `check_unit` is left
+            to the caller.
 
     Returns:
         One row per click in file order: ``key``, ``item_id`` (String), ``timestamp`` (Float64) and, with
@@ -57,6 +65,8 @@ def read_events(
         raise InputError("the table has no rows", path=path)
     if columns.time is None:
         time = pl.Series(range(table.height), dtype=pl.Float64)
+    elif timestamps is not None:
+        time = timestamps.read(table[columns.time], path)
     else:
         time = parse_timestamps(table[columns.time], path=path, time_unit=columns.time_unit)
     events = pl.DataFrame(

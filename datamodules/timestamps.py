@@ -51,48 +51,76 @@ def parse_timestamps(
     >>> parse_timestamps(pl.Series(["1970-01-01", "1970-01-01T00:01:00+00:00"])).to_list()
     [0.0, 60.0]
     """
-    kind = column.dtype
-    if kind.is_nested() or kind in (pl.Binary, pl.Duration, pl.Time, pl.Object, pl.Boolean):
-        raise InputError(f"column {column.name!r} holds {kind}, not timestamps", path=path, hint=_HINT)
-    if isinstance(column.dtype, (pl.Datetime, pl.Date)):
-        _refuse(column, column.is_null(), "the timestamp is missing", path)
-        return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
-    _refuse(column, column.is_null() | (column.cast(pl.String) == ""), "the timestamp is missing", path)
-    numbers = column.cast(pl.Float64, strict=False)
-    numeric = numbers.is_finite().fill_null(False)
-    if len(column) == 0 or numeric[0] or column.dtype != pl.String:
-        _refuse(column, ~numeric, "the timestamp is not a number like those above it", path)
-        return _in_seconds(numbers, time_unit, path)
-    return pl.Series(column.name, [_iso(text, row, path) for row, text in enumerate(column, start=1)])
-
-
-def _in_seconds(numbers: pl.Series, unit: TimeUnit, path: str | Path | None) -> pl.Series:
-    """Convert epoch numbers to seconds, and check that their size fits their unit."""
-    seconds = numbers / _PER_SECOND[unit]
-    late = seconds > _YEAR_2200
-    if late.any():
-        row = int(late.arg_true()[0])
-        year = 1970 + int(seconds[row] / 31_556_952)
-        fitting = [other for other in _PER_SECOND if _plausible(numbers[row] / _PER_SECOND[other])]
-        hint = f"Set columns.time_unit to {fitting[0]} ({_NAMES[fitting[0]]})" if fitting else _HINT
-        raise InputError(
-            f"in {_NAMES[unit]} this timestamp lies in the year {year:,}",
-            path=path,
-            row=row + 1,
-            value=numbers[row],
-            hint=hint,
-        )
-    larger = [other for other, per in _PER_SECOND.items() if per < _PER_SECOND[unit]]
-    for other in larger:
-        if bool(((numbers / _PER_SECOND[other]).is_between(_YEAR_2000, _YEAR_2200)).all()):
-            warnings.warn(
-                f"{path or 'the table'}: in {_NAMES[unit]} all timestamps lie in 1970 or soon after; in "
-                f"{_NAMES[other]} they would lie between 2000 and 2200. Is columns.time_unit right?",
-                UserWarning,
-                stacklevel=2,
-            )
-            break
+    reader = TimestampReader(time_unit)
+    seconds = reader.read(column, path)
+    reader.check_unit(path)
     return seconds
+
+
+class TimestampReader:
+    """Reads columns of timestamps that belong together: of one form, and in one unit.
+
+    Args:
+        time_unit: Unit of epoch numbers.
+    """
+
+    def __init__(self, time_unit: TimeUnit = "s") -> None:
+        self.time_unit: TimeUnit = time_unit
+        self._numeric: bool | None = None  # the form that the first value decides
+        self._low, self._high = float("inf"), float("-inf")  # of all numbers, in their unit
+
+    def read(self, column: pl.Series, path: str | Path | None = None) -> pl.Series:
+        """Seconds of the next column; see `parse_timestamps`."""
+        kind = column.dtype
+        if kind.is_nested() or kind in (pl.Binary, pl.Duration, pl.Time, pl.Object, pl.Boolean):
+            raise InputError(f"column {column.name!r} holds {kind}, not timestamps", path=path, hint=_HINT)
+        if isinstance(kind, (pl.Datetime, pl.Date)):
+            _refuse(column, column.is_null(), "the timestamp is missing", path)
+            return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
+        _refuse(column, column.is_null() | (column.cast(pl.String) == ""), "the timestamp is missing", path)
+        numbers = column.cast(pl.Float64, strict=False)
+        numeric = numbers.is_finite().fill_null(False)
+        if self._numeric is None:
+            self._numeric = len(column) == 0 or bool(numeric[0]) or kind != pl.String
+        if self._numeric:
+            _refuse(column, ~numeric, "the timestamp is not a number like those above it", path)
+            return self._in_seconds(numbers, path)
+        return pl.Series(column.name, [_iso(text, row, path) for row, text in enumerate(column, start=1)])
+
+    def check_unit(self, path: str | Path | None = None) -> None:
+        """Warn if all numbers that were read would lie early in 1970, but after 2000 in a larger unit."""
+        larger = [unit for unit, per in _PER_SECOND.items() if per < _PER_SECOND[self.time_unit]]
+        for unit in larger:
+            if all(_plausible(number / _PER_SECOND[unit]) for number in (self._low, self._high)):
+                warnings.warn(
+                    f"{path or 'the table'}: in {_NAMES[self.time_unit]} all timestamps lie in 1970 or soon "
+                    f"after; in {_NAMES[unit]} they would lie between 2000 and 2200. Is columns.time_unit "
+                    "right?",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                break
+
+    def _in_seconds(self, numbers: pl.Series, path: str | Path | None) -> pl.Series:
+        """Convert epoch numbers to seconds, and check that their size fits their unit."""
+        seconds = numbers / _PER_SECOND[self.time_unit]
+        late = seconds > _YEAR_2200
+        if late.any():
+            row = int(late.arg_true()[0])
+            year = 1970 + int(seconds[row] / 31_556_952)
+            fitting = [other for other in _PER_SECOND if _plausible(numbers[row] / _PER_SECOND[other])]
+            hint = f"Set columns.time_unit to {fitting[0]} ({_NAMES[fitting[0]]})" if fitting else _HINT
+            raise InputError(
+                f"in {_NAMES[self.time_unit]} this timestamp lies in the year {year:,}",
+                path=path,
+                row=row + 1,
+                value=numbers[row],
+                hint=hint,
+            )
+        if len(numbers):
+            self._low = min(self._low, float(numbers.min()))  # type: ignore[arg-type]
+            self._high = max(self._high, float(numbers.max()))  # type: ignore[arg-type]
+        return seconds
 
 
 def _plausible(seconds: float) -> bool:

@@ -41,6 +41,7 @@ BENCHMARKS = {  # name of the function: its module; `kept` prints the saved resu
     "http_layers": "experiments.benchmarks.http_layers",
     "large_catalogue": "experiments.benchmarks.large_catalogue",
     "load": "experiments.benchmarks.load",
+    "prepare": "experiments.benchmarks.prepare",
     "retrieval": "experiments.benchmarks.retrieval",
     "serving": "experiments.benchmarks.serving",
     "stage1": "experiments.benchmarks.stage1",

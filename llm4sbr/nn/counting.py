@@ -66,7 +66,7 @@ def table_of(examples: Examples, every_click: bool = False) -> SessionTable:
     """
     sessions = sessions_of(examples)
     length = np.array([len(clicks) for clicks in sessions], dtype=np.int64)
-    item, session = np.concatenate(sessions), np.repeat(np.arange(len(sessions)), length)
+    item, session = np.concatenate(sessions).astype(np.int64), np.repeat(np.arange(len(sessions)), length)
     position = np.arange(len(item)) - np.repeat(np.cumsum(length) - length, length) + 1
     kept = np.arange(len(item)) if every_click else latest(session, item)
     session = session[kept]

@@ -88,7 +88,7 @@ def load_view_table(
         here = slice(part.first_index, part.first_index + len(part))
         if any(keys[here]):
             raise InputError(f"the examples of split {split!r} share an example_index with another split")
-        keys[here] = [session_key(prefix) for prefix in part.prefixes()]
+        keys[here] = [session_key(prefix) for prefix in part.each_prefix()]
     if only is not None:
         used = frozenset(only)
         keys = [key if key in used else b"" for key in keys]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from llm4sbr.contracts.cache import cache_root
 from llm4sbr.contracts.errors import InputError
 from llm4sbr.contracts.examples import SPLITS
-from llm4sbr.datamodules import Columns, KCore, SessionDataModule, Sessions, SplitBy
+from llm4sbr.datamodules import Columns, KCore, SessionDataModule, Sessions, SplitBy, digests
 from llm4sbr.datamodules.prepared import CacheWarning, save
 
 
@@ -35,11 +37,13 @@ def test_the_second_time_is_read_from_the_cache(shop: Path, monkeypatch: pytest.
     assert same(first, SessionDataModule(str(shop)))
 
 
-@pytest.mark.parametrize("name", ["arrays.safetensors", "items.parquet", "sessions.parquet", "meta.json"])
+@pytest.mark.parametrize("name", ["train.clicks.npy", "items.parquet", "test.ids.npy", "meta.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-def test_a_damaged_entry_is_built_anew_with_a_warning(shop: Path, name: str, damage: str) -> None:
-    first = SessionDataModule(str(shop))
-    first.prepare_data()
+def test_a_damaged_entry_is_built_anew_with_a_warning(
+    shop: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    first = SessionDataModule(str(shop), cache_dir=str(tmp_path / "other"))
+    SessionDataModule(str(shop)).prepare_data()
     file = entries()[0] / name
     data = bytearray(file.read_bytes())
     if damage == "remove":
@@ -131,3 +135,57 @@ def test_the_second_of_two_writers_keeps_the_first_ones_entry(shop: Path) -> Non
     save(data.build(), entries()[0])
     assert meta.stat().st_mtime_ns == stamp
     assert len(entries()) == 1
+
+
+def test_a_large_file_is_read_once_and_again_after_a_write(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with size and modification time as the stamp: a program can set the latter."""
+    monkeypatch.setattr(digests, "LARGE", 1)
+    read: list[Path] = []
+
+    def digest(file: Path) -> str:
+        read.append(file)
+        return once(file)
+
+    once = digests.digest
+    monkeypatch.setattr(digests, "digest", digest)
+    first = SessionDataModule(str(shop), cache_dir=str(tmp_path / "other"))
+    SessionDataModule(str(shop)).prepare_data()
+    read.clear()
+    SessionDataModule(str(shop)).prepare_data()
+    assert read == []
+    file = next(entry for entry in entries() if not entry.name.startswith(".")) / "train.target.npy"
+    stamp, data = file.stat(), bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    again = SessionDataModule(str(shop))
+    with pytest.warns(CacheWarning, match=r"checksum of train\.target\.npy"):
+        again.prepare_data()
+    assert same(first, again)
+
+
+def test_examples_are_mapped_narrow_and_pickled_as_paths(shop: Path) -> None:
+    """Seen to fail with arrays that are pickled with their content."""
+    data = SessionDataModule(str(shop))
+    examples = data.examples("train")
+    arrays = [getattr(examples, field) for field in ("clicks", "start", "end", "target", "session")]
+    assert all(isinstance(array, np.memmap) and array.dtype == np.int32 for array in arrays)
+    loader = data.train_dataloader()
+    sent = pickle.dumps(loader.dataset)
+    assert all(array.tobytes() not in sent for array in arrays)
+    assert "".join(examples.session_ids[:20]).encode() not in sent
+    got = pickle.loads(sent)
+    assert all(isinstance(getattr(got.examples, field), np.memmap) for field in ("clicks", "end"))
+    assert got.examples.session_ids == examples.session_ids == tuple(examples.session_ids)
+    assert got.__getitems__([5, 0]).item_ids.tolist() == loader.dataset.__getitems__([5, 0]).item_ids.tolist()
+    part = replace(examples, clicks=examples.clicks[3:])  # not a whole file: sent with its content
+    assert pickle.loads(pickle.dumps(part)).clicks.tolist() == examples.clicks[3:].tolist()
+
+
+def test_writing_to_an_array_does_not_reach_the_cache(shop: Path) -> None:
+    examples = SessionDataModule(str(shop)).examples("train")
+    before = examples.clicks.tolist()
+    examples.clicks[:] = 1
+    assert SessionDataModule(str(shop)).examples("train").clicks.tolist() == before

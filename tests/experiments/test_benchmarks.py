@@ -31,6 +31,7 @@ TINY = {
     "large_catalogue": ["--items", "50", "--dim", "8", "--steps", "1", "--sessions", "4"],
     "load": ["--items", "40", "--dim", "8", "--wrapped", "true", "--rates", "[50]", "--seconds", "0.5"],
     "retrieval": ["--num_items", "300", "--dim", "8", "--requests", "4", "--served", "40"],
+    "prepare": ["--events", "20000", "--items", "300", "--part", "6000"],
     "serving": [
         "--names",
         "[SRGNN]",
@@ -211,6 +212,14 @@ def test_retrieval(tmp_path):
             assert found[f"{kind}, {name}: one session, p90"] > 0
     assert found["like trained ones, index: recall of the exact top 20"] > 0.9
     assert found["served, bfloat16: batch of 32"] > 0
+
+
+def test_prepare(tmp_path):
+    rows = measured(tmp_path, "prepare")[1]
+    assert rows["preparing, peak memory"]["met"]
+    assert "20,000 clicks" in rows["preparing, peak memory"]["note"]
+    assert 12 < rows["cache entry, a click"]["value"] < 100
+    assert rows["a start from the cache"]["value"] < rows["preparing"]["value"] * 60
 
 
 def test_serving(tmp_path):

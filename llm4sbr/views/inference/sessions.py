@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 def session_keys(source: ExampleSource, split: Split) -> list[tuple[bytes, Prefix]]:
     """Content key and prefix of every example of a split, in example order."""
     key = source.catalogue.session_key
-    return [(key(prefix), prefix) for prefix in source.examples(split).prefixes()]
+    return [(key(prefix), prefix) for prefix in source.examples(split).each_prefix()]
 
 
 def in_chains(sessions: Mapping[bytes, Prefix], seed: int) -> list[bytes]:
