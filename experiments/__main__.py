@@ -24,6 +24,7 @@ COMMANDS = {  # name of the function: its module
     "views": "experiments.study.views",
     "new_items": "experiments.study.new_items",
     "recbole": "experiments.study.recbole",
+    "make_log": "experiments.study.click_log",
     "table": "experiments.study.table",
     "groups": "experiments.study.groups",
     "summary": "experiments.study.summary",

@@ -102,7 +102,7 @@ class Throughput(Callback):
         if share["the optimiser"] > _OFTEN:
             found.append("Adam walks the whole item table: try experiments/recipes/large-catalogue.yaml.")
         if share["validation"] > _OFTEN:
-            found.append("Try a larger --data.eval_batch_size or --trainer.check_val_every_n_epoch.")
+            found.append("Try --trainer.check_val_every_n_epoch or --trainer.limit_val_batches.")
         if device.type == "cuda":
             slow = self._behind < 0.02 * self.training_seconds
             found.append(

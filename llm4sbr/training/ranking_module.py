@@ -16,6 +16,9 @@ from llm4sbr.contracts.finite import is_rankable
 from llm4sbr.contracts.ranges import PositiveInt, Ranged, check_arguments
 from llm4sbr.nn.candidates import Candidates
 from llm4sbr.nn.metrics import SessionRanking
+from llm4sbr.nn.topk import top_columns
+
+_MANY = 1 << 16  # items
 
 
 class Recommendations(NamedTuple):
@@ -98,9 +101,11 @@ class RankingModule(Ranged, LightningModule):
         best, columns = [], []
         for block, scores in self.blocks(batch):
             allowed = self.candidates(self.finite_scores(block, scores), block)
-            found = allowed.topk(min(self.top_k, allowed.size(1)), dim=1)
-            best.append(found.values)
-            columns.append(found.indices)
+            count = min(self.top_k, allowed.size(1))
+            # Faster for many items; of equal scores it may take others, so small catalogues keep their order.
+            values, places = top_columns(allowed, count) if allowed.size(1) > _MANY else allowed.topk(count)
+            best.append(values)
+            columns.append(places)
         return Recommendations(batch.example_index, torch.cat(columns) + 1, torch.cat(best))
 
     def _log_ranking(self, stage: str, metric: SessionRanking) -> None:

@@ -86,7 +86,7 @@ def test_no_progress_bar_no_line(tmp_path, clock, capsys):
     [
         ("waiting for batches", "--data.num_workers"),
         ("the optimiser", "large-catalogue.yaml"),
-        ("validation", "--data.eval_batch_size"),
+        ("validation", "--trainer.limit_val_batches"),
         ("the loss", "Arithmetic is the bottleneck"),
     ],
 )
@@ -97,7 +97,7 @@ def test_advice_is_about_what_takes_the_time(part, advice):
     said = measured.summary(2, CPU)
     assert f"{part} 69%" in said
     assert advice in said
-    assert sum(one in said for one in ("--data.num_workers", "large-cat", "eval_batch", "Arithmetic")) == 1
+    assert sum(one in said for one in ("--data.num_workers", "large-cat", "limit_val", "Arithmetic")) == 1
 
 
 @pytest.mark.parametrize(("behind", "told"), [(0.0, "waited for the process"), (2.0, "was the bottleneck")])
