@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from experiments.study import published, published_beside
+from experiments.study import published, published_beside, published_speed
 from experiments.study.markdown import BESIDE, DATA
 
 HERE = Path(__file__).resolve().parents[1]
 FILES = (HERE.parent / "README.md", HERE / "README.md", HERE.parent / "docs" / "experiments-notes.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w -]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+BENCHMARKS = (
+    "stage1", "floors", "catalogue_ops", "wrapped_step", "large_catalogue", "prepare", "serving", "retrieval",
+    "retrieval_index", "load", "soak", "http_layers", "faithfulness",
+)  # fmt: skip
 TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
     "protocol beauty": partial(published.protocol, data="beauty"),
     "protocol ml-100k": partial(published.protocol, data="ml-100k"),
@@ -26,6 +30,7 @@ TABLES: dict[str, Callable[[Path], Iterator[str]]] = {
     "average": partial(published.average, name="lifts"),
     "groups": published.groups,
     "cost": published.cost,
+    "speed": partial(published_speed.speed, names=BENCHMARKS),
     "repeats": published_beside.repeats,
     **{
         f"{suffix[1:]} {data}": partial(published_beside.beside, data=data, suffix=suffix)

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 import torch
 from letters import title_views
+from metrics_csv import steady
 from scripts import Started, succeeded
 from shops import PARTS, write_shop
 
@@ -49,7 +50,7 @@ trainer: {{accelerator: cpu, devices: {devices}, strategy: {"ddp" if devices > 1
 
 
 def numbers(root):
-    return (root / "run" / "version_0" / "metrics.csv").read_text()
+    return steady(root / "run" / "version_0" / "metrics.csv")
 
 
 def weights(root):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import wandb
+from metrics_csv import steady
 from scripts import EXPERIMENTS
 from shops import PARTS, write_shop
 
@@ -52,11 +53,7 @@ def files(folder):
 
 
 def numbers(folder):
-    """Metrics without the throughput, which is of the moment."""
-    lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-    keep = [place for place, name in enumerate(lines[0]) if not name.startswith("throughput")]
-    names = [lines[0][place] for place in keep]
-    return [{name: line[place] for name, place in zip(names, keep, strict=True)} for line in lines[1:]]
+    return steady(folder / "metrics.csv")
 
 
 def test_a_run_goes_on_in_the_folder_that_is_named(place, monkeypatch):

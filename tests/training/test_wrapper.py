@@ -153,7 +153,7 @@ def test_a_checkpoint_loads_with_weights_only(tmp_path):
 def test_scaled_cosines_replace_products_for_bare_and_wrapped_alike():
     batch = with_views(make_batch(SESSIONS))
     for model in (small(scorer=CosineScores(5)), plain_bare(SRGNN(10, 8), scorer=CosineScores(5))):
-        session, _ = model.eval().read(batch)
+        session = model.eval().read(batch)[0]
         cosine = torch.nn.functional.cosine_similarity(
             session.unsqueeze(1), model.backbone.item_embeddings().unsqueeze(0), dim=-1
         )
@@ -198,7 +198,7 @@ def test_hidden_views_are_hidden_from_the_fusion_alone_and_in_training_alone():
 def test_dropout_on_the_session_vector_is_for_training_alone(kind):
     torch.manual_seed(0)
     model, batch = kind(SRGNN(10, 8), session_dropout=0.999), make_batch(SESSIONS)
-    session, interests = model.read(batch)
+    session, interests, _ = model.read(batch)
     assert (model.score(session, interests) == 0).float().mean() > 0.9
     assert torch.equal(model.eval().score(session, interests), model.backbone.score(session, interests))
 
