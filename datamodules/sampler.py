@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+_AT_ONCE = 1 << 16  # examples
 FILLER = -1  # replaces an example's index; `SessionDataset` turns it into a row without a target
 
 
@@ -77,10 +78,13 @@ class ExampleSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this process for the epoch or the rest of it."""
-        own: list[int] = self.order()[self.rank :: self.num_replicas].tolist()
-        own += [FILLER] * (len(self) - len(own))
+        own = self.order()[self.rank :: self.num_replicas]
+        fillers = len(self) - len(own)
         start, self.skipped = self.skipped, 0
-        yield from own[start:]
+        # Few at a time: as a list, the numbers of 80 million examples take 3 GB.
+        for part in torch.split(own[start:], _AT_ONCE):
+            yield from part.tolist()
+        yield from [FILLER] * min(fillers, len(self) - start)
 
     def order(self) -> Tensor:
         """Order of all examples in this epoch, ``(E,)``."""
