@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import os
 import statistics
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.results import keep, row
-from experiments.study.memory_watch import resident
+from experiments.study.memory_watch import peak, resident
 from llm4sbr import SBRModule
 from llm4sbr.backbones import SRGNN
 from llm4sbr.contracts.batch import SessionBatch, batch_prefixes
@@ -84,7 +84,7 @@ def large_catalogue(
 
 def measure(name: str, items: int, dim: int, batch_size: int, steps: int, sessions: int) -> dict[str, float]:
     """Seconds of a step and of an evaluation, and the peak memory in MiB, of this process."""
-    imports = resident(_pid())
+    imports = resident(os.getpid())
     torch.manual_seed(0)
     model = model_of(items, dim, LOSSES[name]())
     maker = RowAdam if name == SAMPLED else torch.optim.Adam
@@ -126,12 +126,3 @@ def batch_of(items: int, size: int) -> SessionBatch:
 
     prefixes = [draw(int(length)).tolist() for length in lengths]
     return batch_prefixes(prefixes, draw(size).tolist())
-
-
-def peak() -> float:
-    """Peak resident memory of this process in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _pid() -> int:
-    return multiprocessing.current_process().pid or 0

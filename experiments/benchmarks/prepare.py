@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.benchmarks.results import keep, row
 from experiments.study.click_log import write_log
+from experiments.study.memory_watch import peak
 from llm4sbr.datamodules import KCore, SessionDataModule, SplitBy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,18 +99,11 @@ def measure(folder: Path) -> dict[str, float]:
     return {
         "seconds": seconds,
         "batches": time.perf_counter() - began,
-        "peak": peak(),
+        "peak": peak() * 2**20,
         "items": data.num_items,
         "examples": sum(map(len, splits)),
         "clicks": sum(len(one.clicks) for one in splits),
     }
-
-
-def peak() -> int:
-    """Largest resident memory of this process in bytes; that of a parent is not part of it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (found,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return found * 1024
 
 
 def size(folder: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,6 +13,13 @@ import psutil
 def resident(pid: int) -> float:
     """Resident memory of a process in MiB."""
     return float(psutil.Process(pid).memory_info().rss / 2**20)
+
+
+def peak() -> float:
+    """Peak resident memory of this process in MiB; that of a parent is not part of it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (found,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return found / 1024
 
 
 class MemoryWatch:

@@ -45,6 +45,14 @@ class SessionBatch(NamedTuple):
         tensors = (None if one is None else one[begin:end] for one in self[: self._fields.index("graph")])
         return SessionBatch(*tensors)  # type: ignore[arg-type]
 
+    def columns(self) -> Tensor:
+        """Column of each click in the scores, ``(B, L)`` long; padding repeats the first click.
+
+        >>> batch_prefixes([[3, 4], [5]]).columns().tolist()
+        [[2, 3], [4, 4]]
+        """
+        return torch.where(self.item_ids > 0, self.item_ids, self.item_ids[:, :1]) - 1
+
     def latest_clicks(self) -> Tensor:
         """True at the latest click of each distinct item of a session: ``(B, L)`` bool.
 

@@ -21,7 +21,7 @@ def both(size, smoothing, dtype=torch.float64):
     torch.manual_seed(0)
     start = torch.randn(len(SESSIONS), V, dtype=dtype) * size, torch.randn(len(SESSIONS), 1, dtype=dtype)
     batch, target = make_batch(SESSIONS), torch.tensor(TARGETS) - 1
-    clicks = RepeatExplore()._clicks(batch)
+    clicks = batch.columns(), batch.latest_clicks()
     found = []
     for way in (
         lambda s, o: shared_cross_entropy(s, *clicks, o, target, smoothing),
@@ -43,7 +43,7 @@ def test_value_and_gradient(size, smoothing):
 
 def test_gradient_is_numerically_right():
     batch, target = make_batch(SESSIONS), torch.tensor(TARGETS) - 1
-    clicks = RepeatExplore()._clicks(batch)
+    clicks = batch.columns(), batch.latest_clicks()
     torch.manual_seed(1)
     inputs = torch.randn(4, V, dtype=torch.float64), torch.randn(4, 1, dtype=torch.float64)
     leaves = [one.requires_grad_() for one in inputs]

@@ -71,7 +71,7 @@ class RepeatExplore(ScoreHead):
 
     def cross_entropy(self, scores: Tensor, session: Tensor, batch: SessionBatch, smoothing: float) -> Tensor:
         """Cross-entropy of the shifted scores, without computing them."""
-        columns, counted = self._clicks(batch)
+        columns, counted = batch.columns(), batch.latest_clicks()
         target = batch.target - 1
         return shared_cross_entropy(
             scores.float(), columns, counted, self.log_odds(session), target, smoothing
@@ -79,10 +79,4 @@ class RepeatExplore(ScoreHead):
 
     def forward(self, scores: Tensor, session: Tensor, batch: SessionBatch) -> Tensor:
         """Shift the scores of the session's items to their probability."""
-        return set_share(scores.float(), *self._clicks(batch), self.log_odds(session))
-
-    def _clicks(self, batch: SessionBatch) -> tuple[Tensor, Tensor]:
-        """Columns of a session's items, and which of them to count, one for each item: ``(B, L)`` each."""
-        items = batch.item_ids
-        # Padding repeats the first click.
-        return torch.where(items > 0, items, items[:, :1]) - 1, batch.latest_clicks()
+        return set_share(scores.float(), batch.columns(), batch.latest_clicks(), self.log_odds(session))

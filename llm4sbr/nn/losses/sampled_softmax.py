@@ -94,8 +94,7 @@ class SampledSoftmax(RecommendationLoss):
         assert self._correction is not None
         scores = model.score(session, interests)  # (B, U)
         correction = self._correction.to(scores.dtype).expand(scores.shape)
-        clicks = torch.where(batch.item_ids > 0, batch.item_ids, batch.item_ids[:, :1])  # (B, L)
-        surely = torch.cat((clicks, batch.target.unsqueeze(1)), dim=1) - 1
+        surely = torch.cat((batch.columns(), batch.target.unsqueeze(1) - 1), dim=1)  # (B, L + 1)
         correction = correction.scatter(1, surely, 0.0)  # always in the sum
         scores = model.join_heads(scores + correction, session, batch, training=True)
         loss: Tensor = self(scores, batch.target)

@@ -86,8 +86,7 @@ class Ranker:
         """
         session, _, heads_batch = self.model.read(batch)
         query = self._query(session, heads_batch)
-        clicks = batch.item_ids
-        columns = torch.where(clicks > 0, clicks, clicks[:, :1]) - 1  # padding repeats the first click
+        columns = batch.columns()
         own = Own(columns, batch.latest_clicks())
         log_odds = None if self.repeat is None else self.repeat.log_odds(session)
         found = self.search.search(query, k, own=own, allowed=allowed, log_sum=log_odds is not None and seen)
