@@ -110,7 +110,7 @@ class MSGIFSR(EmbeddingBackbone):
             for level in range(1, self.levels)
         ]
         stacked = torch.stack(coarser, dim=1) if coarser else local[:, :0]  # (B, K - 1, d)
-        seen = torch.where(batch.padding_mask(), batch.item_ids, batch.item_ids[:, :1]) - 1  # (B, L)
+        seen = batch.columns()  # (B, L)
         first = ~(seen.unsqueeze(2) == seen.unsqueeze(1)).tril(-1).any(2)
         return Interests(overall[0], local[:, 0], context=Intents(stacked, seen, first))
 
